@@ -1,0 +1,50 @@
+"""Specifications: frozen dataclasses that subclasses become without a decorator."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any, dataclass_transform
+
+__all__ = ["Spec", "choose"]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+class Spec:
+    """Base of everything that is configured: cells, layers, models, tasks.
+
+    Each subclass is made a frozen dataclass when it is defined, so a forgotten decorator cannot
+    drop a field. An instance therefore prints, compares, hashes and can be replaced
+    (`dataclasses.replace`), and two equal instances are one static argument to `jax.jit`. Writing
+    `@dataclasses.dataclass(frozen=True)` as well does no harm.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True)(cls)
+        # Spec's own __setattr__ already freezes every instance. Without the generated ones, a
+        # user's explicit decorator finds nothing of its own to overwrite.
+        del cls.__setattr__, cls.__delattr__
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise dataclasses.FrozenInstanceError(f"{type(self).__name__}.{name} is frozen")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"{type(self).__name__}.{name} is frozen")
+
+
+def choose(name: str, options: Iterable[str], what: str) -> str:
+    """Returns `name` if it is one of `options`, else raises `ValueError` with the nearest one.
+
+    Args:
+        name: what the user wrote.
+        options: the names that exist.
+        what: the kind of thing, for the message ("task", "cell").
+    """
+    options = list(options)
+    if name in options:
+        return name
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {what}: expected one of {', '.join(options)}; got {name!r}.{hint}")
