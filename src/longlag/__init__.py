@@ -1,0 +1,15 @@
+"""longlag: recurrence with and without attention on long-time-lag memory tasks, in JAX."""
+
+from longlag.cell import Carry as Carry
+from longlag.cell import Cell as Cell
+from longlag.cell import DenseCell as DenseCell
+from longlag.cell import LinearCell as LinearCell
+from longlag.cell import dot as dot
+from longlag.cell import gate_projection as gate_projection
+from longlag.cells import GRU as GRU
+from longlag.cells import LSTM as LSTM
+from longlag.cells import Elman as Elman
+from longlag.cells import LSTMCarry as LSTMCarry
+from longlag.cells import MinGRU as MinGRU
+from longlag.linear_scan import linear_scan as linear_scan
+from longlag.unroll import unroll as unroll

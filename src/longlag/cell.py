@@ -1,0 +1,387 @@
+"""The contract of a cell.
+
+A cell is a frozen dataclass of hyperparameters with pure methods; its parameters are a plain nested
+dict. Three kinds say what the library may do with it, and the author writes the maths once:
+
+| kind         | the recurrence                     | the author writes                     |
+| ------------ | ---------------------------------- | ------------------------------------- |
+| `Cell`       | anything                           | `init`, `initial_carry`, `step`       |
+| `DenseCell`  | products with recurrent kernels,   | `gates`, `update`, perhaps `mix`      |
+|              | then an update                     |                                       |
+| `LinearCell` | `h = a * h + b`, elementwise       | `gates`, `project`, perhaps `readout` |
+
+Whatever the kind, `longlag.unroll` runs it over a sequence with masks, resets and streaming, and
+every layer, model, task and experiment takes it.
+
+Letters: B batch, T time, D input features, H `features`, G number of gates.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+from typing_extensions import TypeVar
+
+from longlag.linear_scan import Method, linear_scan
+from longlag.select import select
+from longlag.spec import Spec
+
+__all__ = ["Carry", "Cell", "DenseCell", "LinearCell", "Params", "dot", "gate_projection"]
+
+Params = dict[str, Any]
+
+
+@flax.struct.dataclass
+class Carry:
+    """The state of a cell that has one array of state.
+
+    Attributes:
+        h: `[*batch, H]`, or another state shape for a linear cell.
+    """
+
+    h: jax.Array
+
+
+CarryT = TypeVar("CarryT", default=Any)
+DenseCarryT = TypeVar("DenseCarryT", default=Carry)
+
+
+class Cell(Spec, abc.ABC, Generic[CarryT]):
+    """A recurrent cell of any form. Write `init`, `initial_carry` and `step`; the rest is optional.
+
+    Whatever in the input does not meet the carry belongs into `project`, which sees the whole
+    sequence at once; `step` then holds only what must be done one step after another.
+    """
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """Draws parameters.
+
+        Args:
+            key: a typed key.
+            in_features: D.
+        """
+
+    @abc.abstractmethod
+    def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> CarryT:
+        """The state before the first step and after a reset; each leaf is `[*batch_shape, ...]`.
+
+        It takes the parameters, so that a first state may be learned. Leaves may be numbers of any
+        dtype, bools, typed keys or None.
+        """
+
+    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None) -> Any:
+        """All that does not depend on the carry, for any leading axes; by default the input itself.
+
+        Args:
+            params: parameters.
+            xs: `[..., D]`.
+            key: source of noise, for a cell that has any; None means no noise.
+
+        Returns:
+            A tree of arrays `[..., *]`, best one array for each gate: XLA:CPU runs a scan over one
+            fused `[T, B, G * H]` array 4 to 5 times slower (shared/performance.md, section 4).
+        """
+        del params, key
+        return xs
+
+    @abc.abstractmethod
+    def step(self, params: Params, carry: CarryT, z: Any) -> tuple[CarryT, jax.Array]:
+        """One step, the body of `jax.lax.scan`.
+
+        Args:
+            params: parameters.
+            carry: the state, leaves `[*batch, ...]`.
+            z: what `project` made of the present input, leaves `[*batch, ...]`.
+
+        Returns:
+            The new carry, of the same structure and shapes, and the output `y` `[*batch, ...]`.
+        """
+
+    def probe(self, params: Params, carry: CarryT, z: Any) -> dict[str, jax.Array]:
+        """Gates and other quantities worth looking at, by name, before the step is taken."""
+        del params, carry, z
+        return {}
+
+    def in_features(self, params: Params) -> int | None:
+        """D as the parameters have it, so that `unroll` can refuse a wrong input; None: any."""
+        del params
+        return None
+
+    def scan(
+        self,
+        params: Params,
+        carry: CarryT,
+        zs: Any,
+        *,
+        first: CarryT,
+        mask: jax.Array | None,
+        resets: jax.Array | None,
+        reverse: bool,
+        method: Method,
+        every_carry: bool,
+    ) -> tuple[CarryT, jax.Array]:
+        """Runs the recurrence over projected inputs. Each kind has its own; authors call `unroll`.
+
+        Args:
+            params: parameters.
+            carry: the state before the first step.
+            zs: leaves `[T, B, ...]`.
+            first: the carry after a reset.
+            mask: `[T, B]` bool or None.
+            resets: `[T, B]` bool or None.
+            reverse: from the last step to the first.
+            method: how; this kind knows only "auto" and "scan".
+            every_carry: return the carries after every step, leaves `[T, B, ...]`, not the last.
+
+        Returns:
+            The carry or carries, and the outputs `[T, B, ...]`.
+        """
+        if method not in ("auto", "scan"):
+            raise ValueError(
+                f"method: expected 'auto' or 'scan' for {type(self).__name__}, which is not a "
+                f"linear cell; got {method!r}"
+            )
+
+        def body(carry, inputs):
+            z, live, reset = inputs
+            if reset is not None:
+                carry = select(reset, first, carry)
+            # A masked step is computed and thrown away. It starts from a clean carry, since zero
+            # times a NaN in the kept one would be a NaN in the gradient.
+            start = carry if live is None else select(live, carry, first)
+            new, y = self.step(params, start, z)
+            new = jax.tree.map(_keep_dtype, new, carry)
+            if live is not None:
+                new = select(live, new, carry)
+                y = select(live, y, jax.tree.map(jnp.zeros_like, y))
+            return new, (y, new if every_carry else None)
+
+        last, (ys, every) = jax.lax.scan(body, carry, (zs, mask, resets), reverse=reverse)
+        return (every if every_carry else last), ys  # type: ignore[return-value]
+
+
+def _keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
+    floating = jnp.issubdtype(old.dtype, jnp.floating)
+    return new.astype(old.dtype) if floating and new.dtype != old.dtype else new
+
+
+class _Affine(Cell[DenseCarryT]):
+    """What dense and linear cells share: an affine projection of the input, one part per gate.
+
+    Fields:
+        features: H.
+        learned_carry: the first state is a parameter (begun at zero) rather than zero.
+    """
+
+    features: int
+    learned_carry: bool = dataclasses.field(default=False, kw_only=True)
+
+    gates: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        if self.features < 1:
+            raise ValueError(
+                f"{type(self).__name__}.features: expected at least 1, got {self.features}"
+            )
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """Draws parameters: `input.kernel` `[D, G * H]`, LeCun normal; `input.bias` `[G * H]`, 0.
+
+        `carry`, the first state, is there if `learned_carry` is set.
+        """
+        width = self.features * len(self.gates)
+        params: Params = {
+            "input": {
+                "kernel": initializers.lecun_normal()(key, (in_features, width)),
+                "bias": jnp.zeros(width),
+            }
+        }
+        if self.learned_carry:
+            params["carry"] = self.zero_carry((), params["input"]["kernel"].dtype)
+        return params
+
+    def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> DenseCarryT:
+        """The zero state; overridden by a cell whose state is not one `[*batch_shape, H]` array."""
+        return Carry(h=jnp.zeros((*batch_shape, self.features), dtype))  # type: ignore[return-value]
+
+    def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> DenseCarryT:
+        """Zeros in at least float32, or the learned first state in every row."""
+        batch_shape = tuple(batch_shape)
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        if not self.learned_carry:
+            return self.zero_carry(batch_shape, dtype)
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, batch_shape + leaf.shape).astype(dtype),
+            params["carry"],
+        )
+
+    def in_features(self, params: Params) -> int | None:
+        """D, read off the input kernel, if there is one."""
+        return params["input"]["kernel"].shape[0] if "input" in params else None
+
+
+class DenseCell(_Affine[DenseCarryT]):
+    """A cell whose state meets recurrent kernels, then an update: write `gates` and `update`.
+
+    `mix` says which products are taken; by default the carry's first field times one fused kernel.
+    Parameters: `input.kernel` `[D, G * H]`, `input.bias` `[G * H]`, `recurrent.kernel`
+    `[H, G * H]`, the parts of a gate side by side in the order of `gates`.
+    """
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """Draws parameters: LeCun normal input kernel, orthogonal recurrent kernels, zero biases.
+
+        Orthogonal kernels keep the norm of a signal that is passed from step to step (Saxe et al.
+        2014, arXiv 1312.6120); one is drawn for each gate.
+        """
+        input_key, recurrent_key = jax.random.split(key)
+        params = super().init(input_key, in_features)
+        shape = (self.features, self.features)
+        kernels = [
+            initializers.orthogonal()(k, shape)
+            for k in jax.random.split(recurrent_key, len(self.gates))
+        ]
+        params["recurrent"] = {"kernel": jnp.concatenate(kernels, axis=1)}
+        return params
+
+    def project(
+        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """The input's part of every gate: `u`, a tuple of `[..., H]` in the order of `gates`."""
+        del key
+        return gate_projection(params["input"], xs, len(self.gates))
+
+    def mix(
+        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...]
+    ) -> tuple[jax.Array, ...]:
+        """The state's part of every gate: `r`, a tuple of `[..., H]` in the order of `gates`."""
+        del u
+        products = dot(jax.tree.leaves(carry)[0], params["recurrent"]["kernel"])
+        return tuple(jnp.split(products, len(self.gates), axis=-1))
+
+    @abc.abstractmethod
+    def update(
+        self,
+        params: Params,
+        carry: DenseCarryT,
+        u: tuple[jax.Array, ...],
+        r: tuple[jax.Array, ...],
+    ) -> tuple[DenseCarryT, jax.Array]:
+        """The new carry and the output from the input's part `u` and the state's part `r`."""
+
+    def recurrent_kernel(self, params: Params, gate: str) -> jax.Array:
+        """The recurrent kernel of one gate, `[H, H]`, for a `mix` of one's own."""
+        start = self.gates.index(gate) * self.features
+        return params["recurrent"]["kernel"][:, start : start + self.features]
+
+    def step(
+        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...]
+    ) -> tuple[DenseCarryT, jax.Array]:
+        """`update` after `mix`."""
+        return self.update(params, carry, z, self.mix(params, carry, z))
+
+
+class LinearCell(_Affine[Carry]):
+    """A cell of the form `h = a * h + b`: write `gates` and `project`, perhaps `readout`.
+
+    The state may have any shape; `zero_carry` says which if it is not `[*batch, H]`. All time steps
+    are computed by `longlag.linear_scan`, one after another or in parallel.
+    """
+
+    @abc.abstractmethod
+    def project(
+        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        """Decay `a` and input `b`, broadcastable to `[..., *state]`, and what `readout` needs."""
+
+    def readout(self, params: Params, h: jax.Array, aux: Any) -> jax.Array:
+        """The output from the state, for any leading axes; by default the state itself."""
+        del params, aux
+        return h
+
+    def step(
+        self, params: Params, carry: Carry, z: tuple[jax.Array, jax.Array, Any]
+    ) -> tuple[Carry, jax.Array]:
+        """`h = a * h + b`, then `readout`."""
+        a, b, aux = z
+        h = a * carry.h + b
+        return Carry(h), self.readout(params, h, aux)
+
+    def scan(
+        self,
+        params: Params,
+        carry: Carry,
+        zs: tuple[jax.Array, jax.Array, Any],
+        *,
+        first: Carry,
+        mask: jax.Array | None,
+        resets: jax.Array | None,
+        reverse: bool,
+        method: Method,
+        every_carry: bool,
+    ) -> tuple[Carry, jax.Array]:
+        """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
+        a, b, aux = zs
+        if mask is not None:
+            shape = jnp.broadcast_shapes(a.shape, b.shape, (*mask.shape, *carry.h.shape[1:]))
+            a, b = jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape)
+            a, b = select(mask, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))
+        hs = linear_scan(
+            a,
+            b,
+            carry.h,
+            resets=resets,
+            h_reset=None if resets is None else first.h,
+            method=method,
+            reverse=reverse,
+        )
+        # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
+        seen = hs if mask is None else select(mask, hs, first.h)
+        ys = self.readout(params, seen, aux)
+        if mask is not None:
+            ys = select(mask, ys, jnp.zeros_like(ys))
+        if not every_carry:
+            hs = hs[0 if reverse else -1] if hs.shape[0] else carry.h
+        return Carry(hs.astype(carry.h.dtype)), ys
+
+
+def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x @ kernel` in the kernel's dtype, accumulated and returned in at least float32.
+
+    The dtype of the parameters is the dtype of the computation: cast them to bfloat16 and every
+    product runs in bfloat16, while states and sums stay float32.
+
+    Args:
+        x: `[..., D]`.
+        kernel: `[D, K]`.
+
+    Returns:
+        `[..., K]`.
+    """
+    accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
+    return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=accumulate)
+
+
+def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Array, ...]:
+    """The affine projection of the input, one array per gate.
+
+    Args:
+        params: `kernel` `[D, G * H]` and `bias` `[G * H]`.
+        xs: `[..., D]`.
+        gates: G.
+
+    Returns:
+        G arrays `[..., H]`. Each is a product of its own: slices of one fused product would be
+        taken inside the loop, where they stop it from vectorising (shared/performance.md, 4).
+    """
+    kernels = jnp.split(params["kernel"], gates, axis=1)
+    biases = jnp.split(params["bias"], gates)
+    return tuple(dot(xs, kernel) + bias for kernel, bias in zip(kernels, biases))

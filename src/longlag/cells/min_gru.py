@@ -1,0 +1,59 @@
+"""The minimal gated recurrent unit of "Were RNNs all we needed?"."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+
+from longlag.cell import LinearCell, Params, gate_projection
+from longlag.spec import choose
+
+__all__ = ["MinGRU"]
+
+
+class MinGRU(LinearCell):
+    """minGRU: a GRU whose gates see the input only, so that the recurrence is linear.
+
+        z = σ(W_z x + b_z)
+        n = W_n x + b_n              candidate="linear", section 3.1 of the paper
+        n = g(W_n x + b_n)           candidate="positive", appendix B: g(v) = v + 0.5 where v ≥ 0,
+                                     σ(v) elsewhere, so that every state is positive
+        h' = (1 - z) ⊙ h + z ⊙ n
+        y  = h'
+
+    Fields:
+        features: H.
+        candidate: "linear" or "positive".
+
+    Parameters: `input.kernel` `[D, 2H]`, `input.bias` `[2H]`, parts in the order z, n.
+
+    Reference: Feng et al. 2024, arXiv 2410.01201.
+
+    Cost: 2H (D + 1) parameters, carry H, no recurrent product.
+    """
+
+    candidate: Literal["linear", "positive"] = "linear"
+
+    gates = ("z", "n")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose(self.candidate, ("linear", "positive"), "MinGRU.candidate")
+
+    def project(
+        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, None]:
+        """Decay 1 - z and input z ⊙ n."""
+        del key
+        z, n = gate_projection(params["input"], xs, len(self.gates))
+        if self.candidate == "positive":
+            n = jnp.where(n >= 0, n + 0.5, sigmoid(n))
+        # 1 - σ(v) = σ(-v), without the cancellation.
+        return sigmoid(-z), sigmoid(z) * n, None
+
+    def probe(self, params, carry, z):
+        """The update gate z."""
+        return {"z": 1 - z[0]}

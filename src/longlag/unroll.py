@@ -1,0 +1,141 @@
+"""`unroll`: any cell over a whole sequence, with masks, resets and streaming."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from longlag.cell import CarryT, Cell, Params
+from longlag.linear_scan import METHODS, Method
+from longlag.select import select
+from longlag.spec import choose
+
+__all__ = ["unroll"]
+
+
+def unroll(
+    cell: Cell[CarryT],
+    params: Params,
+    xs: jax.Array,
+    carry: CarryT | None = None,
+    *,
+    mask: jax.Array | None = None,
+    resets: jax.Array | None = None,
+    key: jax.Array | None = None,
+    reverse: bool = False,
+    method: Method = "auto",
+    carries: Literal["last", "all"] = "last",
+    time_major: bool = False,
+) -> tuple[CarryT, jax.Array]:
+    """Runs a cell over a sequence.
+
+    One semantics for every cell: at each step the reset comes first, whatever the mask, and makes
+    the state before the step the initial carry. Then, where the mask is false, the state stays as
+    it is and the output is zero. Masked inputs are set to zero before `project`, and results are
+    selected, never multiplied, so that a NaN in a masked input, or in a carry that is reset at
+    once, reaches neither values nor gradients.
+
+    A sequence may be cut into chunks anywhere: pass the returned carry to the next call.
+
+    Args:
+        cell: the cell.
+        params: its parameters, from `cell.init`.
+        xs: inputs `[B, T, ...]`, as a rule `[B, T, D]`.
+        carry: the state to begin with; None means `cell.initial_carry`.
+        mask: `[B, T]` bool, false anywhere at padding; None means all true.
+        resets: `[B, T]` bool, true where a new sequence begins; None means none.
+        key: source of noise for a cell that has any.
+        reverse: from the last step to the first.
+        method: "scan" (one step after another), "associative" (linear cells only: parallel in
+            time), or "auto": by kind of cell and platform.
+        carries: "last" returns the carry after the last step, "all" the carries after every step
+            (leaves `[B, T, ...]`).
+        time_major: `xs`, `mask`, `resets`, outputs and all carries are `[T, B, ...]`.
+
+    Returns:
+        The carry, and the outputs `[B, T, ...]`.
+
+    Raises:
+        ValueError: before anything is compiled, with what was expected and what came, for a wrong
+            rank, feature size, mask, structure of the carry, or option.
+    """
+    choose(method, METHODS, "method")
+    choose(carries, ("last", "all"), "carries")
+    check_sequence("xs", xs, mask, resets, time_major)
+    features = cell.in_features(params)
+    if features is not None and (xs.ndim != 3 or xs.shape[-1] != features):
+        axes = "[T, B, D]" if time_major else "[B, T, D]"
+        raise ValueError(
+            f"xs: expected {axes} with D = {features}, the input features of {cell}; "
+            f"got shape {xs.shape}"
+        )
+    if not time_major:
+        xs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))
+
+    batch = xs.shape[1]
+    first = cell.initial_carry(params, (batch,))
+    if carry is None:
+        carry = first
+    else:
+        check_like("carry", carry, first, f"{cell}, batch {batch}")
+    if mask is not None:
+        xs = select(mask, xs, jnp.zeros_like(xs))
+    zs = cell.project(params, xs, key=key)
+    out, ys = cell.scan(
+        params,
+        carry,
+        zs,
+        first=first,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        method=method,
+        every_carry=carries == "all",
+    )
+    if not time_major:
+        ys = jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)
+        if carries == "all":
+            out = jax.tree.map(lambda c: jnp.swapaxes(c, 0, 1), out)
+    return out, ys
+
+
+def check_sequence(
+    name: str,
+    xs: jax.Array,
+    mask: jax.Array | None,
+    resets: jax.Array | None,
+    time_major: bool,
+) -> None:
+    """Raises `ValueError` unless mask and resets are bool and fit the leading axes of `xs`."""
+    axes = "[T, B, ...]" if time_major else "[B, T, ...]"
+    if jnp.ndim(xs) < 2:
+        raise ValueError(f"{name}: expected {axes}, got shape {jnp.shape(xs)}")
+    for what, flag in (("mask", mask), ("resets", resets)):
+        if flag is not None and (flag.shape != xs.shape[:2] or flag.dtype != bool):
+            raise ValueError(
+                f"{what}: expected bool of shape {xs.shape[:2]}, the leading axes of {name}; "
+                f"got {flag.dtype} of shape {flag.shape}"
+            )
+
+
+def check_like(name: str, tree: Any, like: Any, whose: str) -> None:
+    """Raises `ValueError` unless two trees agree in structure, shapes and kinds of number.
+
+    Floating leaves may differ in precision, since a carry keeps the dtype it comes with.
+    """
+    expected, got = jax.tree.structure(like), jax.tree.structure(tree)
+    if expected != got:
+        raise ValueError(f"{name}: expected the structure {expected} ({whose}); got {got}")
+    wanted, _ = jax.tree_util.tree_flatten_with_path(like)
+    for (path, want), leaf in zip(wanted, jax.tree.leaves(tree)):
+        dtype = jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype
+        both_floating = jnp.issubdtype(want.dtype, jnp.floating) and jnp.issubdtype(
+            dtype, jnp.floating
+        )
+        if want.shape != jnp.shape(leaf) or (want.dtype != dtype and not both_floating):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)}: expected {want.dtype} of shape {want.shape} "
+                f"({whose}); got {dtype} of shape {jnp.shape(leaf)}"
+            )
