@@ -1,0 +1,7 @@
+"""The attentions, one file per kind, over one cache."""
+
+from longlag.attention.additive import Additive as Additive
+from longlag.attention.attention import Attention as Attention
+from longlag.attention.cache import Cache as Cache
+from longlag.attention.dot_product import DotProduct as DotProduct
+from longlag.attention.dot_product import rotate as rotate

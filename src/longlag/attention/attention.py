@@ -1,0 +1,187 @@
+"""What every attention over its own past shares: cache, chunks, masks, resets, windows."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from longlag.attention.cache import Cache, Memory, chunk_positions, empty_cache, recall, record
+from longlag.cell import Params
+from longlag.layer import Layer, State
+from longlag.select import select
+from longlag.unroll import check_sequence
+
+__all__ = ["Attention"]
+
+
+class Attention(Layer):
+    """Reads the past of a sequence at every step, causally and streaming.
+
+    Write `init`, `write` (what a step leaves behind) and `read` (what a step makes of the memory).
+    Position t reads positions t - window + 1 .. t, itself included. Positions and windows count the
+    unmasked steps since the row's last reset. Masked steps neither write nor advance and give zero.
+
+    With a state, a window keeps a ring of `window` entries. Without a window the cache holds
+    `capacity` entries: a chunk that is longer is refused, and a row that outgrows it at run time
+    gives NaN from there on, never a silent overwriting.
+
+    Fields:
+        features: a width, whose meaning each kind gives.
+        window: None (everything), or how many positions are read.
+    """
+
+    features: int
+    window: int | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("features", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{type(self).__name__}.{name}: expected at least 1, got {value}")
+
+    @abc.abstractmethod
+    def write(self, params: Params, xs: jax.Array, position: jax.Array) -> Any:
+        """What each step leaves behind: a tree of arrays `[B, T, ...]`.
+
+        Args:
+            params: parameters.
+            xs: `[B, T, D]`.
+            position: `[B, T]` int32.
+        """
+
+    @abc.abstractmethod
+    def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+        """What each step reads.
+
+        Returns:
+            Contexts `[B, T, K]`, and the weights on the memory averaged over heads, `[B, T, M]`.
+            A step that sees nothing must give zero.
+        """
+
+    def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> Cache:
+        """An empty ring of `window` entries, or an empty cache of `capacity`."""
+        (batch,) = batch_shape
+        slots = capacity if self.window is None else self.window
+        if slots < 1:
+            raise ValueError(f"{type(self).__name__}: expected a capacity >= 1, got {capacity}")
+        features = self._in_features(params)
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        one = jax.ShapeDtypeStruct((1, 1, features), dtype)
+        position = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        entry = jax.eval_shape(self.write, params, one, position)
+        entry = jax.tree.map(lambda e: jax.ShapeDtypeStruct(e.shape[2:], e.dtype), entry)
+        return empty_cache(entry, batch, slots)
+
+    def cache_of(self, state: State) -> State:
+        """All of it."""
+        return state
+
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
+        """See `Layer.apply`."""
+        del key
+        check_sequence("xs", xs, mask, resets, time_major=True)
+        features = self._in_features(params)
+        if xs.ndim != 3 or xs.shape[-1] != features:
+            raise ValueError(f"xs: expected [T, B, {features}] for {self}; got shape {xs.shape}")
+        xs, mask, resets = _batch_major(xs, mask, resets)
+        T = xs.shape[1]
+        if self.window is not None and T > 2 * self.window:
+            state, contexts = self._in_blocks(params, xs, state, mask, resets)
+        else:
+            if state is not None and self.window is None and T > state.position.shape[1]:
+                raise ValueError(
+                    f"xs: expected a chunk of at most {state.position.shape[1]} steps, the "
+                    f"capacity of the cache of {self}; got {T}"
+                )
+            state, contexts, _ = self._chunk(params, xs, state, mask, resets)
+        return state, jnp.swapaxes(contexts, 0, 1)
+
+    def weights(
+        self,
+        params: Params,
+        xs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> jax.Array:
+        """The weight of every step on every other in a whole sequence, averaged over heads.
+
+        Args:
+            params: parameters.
+            xs: `[T, B, D]`.
+            mask: `[T, B]` bool or None.
+            resets: `[T, B]` bool or None.
+
+        Returns:
+            `[B, T, T]`, rows are readers; zero for a masked reader and for what is not seen.
+        """
+        xs, mask, resets = _batch_major(xs, mask, resets)
+        return self._chunk(params, xs, None, mask, resets)[2]
+
+    def probe(self, params, xs, *, mask=None, resets=None):
+        """Outputs and attention weights."""
+        outputs = super().probe(params, xs, mask=mask, resets=resets)
+        return outputs | {"weights": self.weights(params, xs, mask=mask, resets=resets)}
+
+    def _in_features(self, params: Params) -> int:
+        return params["query"]["kernel"].shape[0]
+
+    def _chunk(self, params, xs, state, mask, resets):
+        xs = select(mask, xs, jnp.zeros_like(xs))
+        count = jnp.zeros(xs.shape[0], jnp.int32) if state is None else state.count
+        position, segment = chunk_positions(count, mask, resets)
+        entries = self.write(params, xs, position)
+        memory = recall(state, entries, position, segment, mask, self.window)
+        contexts, weights = self.read(params, xs, memory)
+        contexts = select(mask, contexts, jnp.zeros_like(contexts))
+        if state is not None:
+            if self.window is None:
+                overflow = mask & (position >= state.position.shape[1])
+                contexts = select(overflow, jnp.full_like(contexts, jnp.nan), contexts)
+            state = record(state, entries, position, segment, mask)
+        return state, contexts, weights
+
+    def _in_blocks(self, params, xs, state, mask, resets):
+        """Blocks of `window` steps in turn, so that time and memory grow with T, not with T²."""
+        assert self.window is not None
+        keep = state is not None
+        if not keep:
+            state = self.init_state(params, xs.shape[:1], self.window)
+        T = xs.shape[1]
+        blocks = -(-T // self.window)
+
+        def split(x):
+            # Padding is masked, and a masked step neither writes nor advances.
+            extra = blocks * self.window - T
+            x = jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2))
+            x = x.reshape(x.shape[0], blocks, self.window, *x.shape[2:])
+            return jnp.swapaxes(x, 0, 1)
+
+        def body(state, block):
+            state, contexts, _ = self._chunk(params, block[0], state, *block[1:])
+            return state, contexts
+
+        state, contexts = jax.lax.scan(body, state, (split(xs), split(mask), split(resets)))
+        contexts = jnp.swapaxes(contexts, 0, 1)
+        contexts = contexts.reshape(contexts.shape[0], -1, contexts.shape[-1])[:, :T]
+        return (state if keep else None), contexts
+
+
+def _batch_major(xs, mask, resets):
+    mask = jnp.ones(xs.shape[:2], bool) if mask is None else mask
+    resets = jnp.zeros(xs.shape[:2], bool) if resets is None else resets
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))

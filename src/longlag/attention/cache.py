@@ -1,0 +1,164 @@
+"""What attention remembers: a cache of the past that streams, forgets at resets and skips masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from longlag.select import select
+
+__all__ = ["Cache", "Memory", "empty_cache", "masked_softmax", "recall", "record"]
+
+
+@flax.struct.dataclass
+class Cache:
+    """Entries of the past in S slots; the entry of position p lies in slot p modulo S.
+
+    Positions count the unmasked steps of a row since its last reset.
+
+    Attributes:
+        entries: a tree of arrays `[B, S, ...]`, what the attention writes for each step.
+        position: `[B, S]` int32, the position of each entry, -1 where the slot is empty.
+        count: `[B]` int32, unmasked steps since the row's last reset, the next position.
+    """
+
+    entries: Any
+    position: jax.Array
+    count: jax.Array
+
+
+@flax.struct.dataclass
+class Memory:
+    """What the steps of a chunk may read: M entries, the cached ones before those of the chunk.
+
+    Attributes:
+        entries: a tree of arrays `[B, M, ...]`.
+        position: `[B, M]` int32.
+        visible: `[B, T, M]` bool, whether step t may read entry m.
+        query_position: `[B, T]` int32, the position of each step; meaningless where masked.
+    """
+
+    entries: Any
+    position: jax.Array
+    visible: jax.Array
+    query_position: jax.Array
+
+
+def empty_cache(entry: Any, batch: int, slots: int) -> Cache:
+    """A cache with all slots empty.
+
+    Args:
+        entry: a tree of arrays or shapes `[...]`, one entry of one row.
+        batch: B.
+        slots: S.
+    """
+    return Cache(
+        entries=jax.tree.map(lambda e: jnp.zeros((batch, slots, *e.shape), e.dtype), entry),
+        position=jnp.full((batch, slots), -1, jnp.int32),
+        count=jnp.zeros((batch,), jnp.int32),
+    )
+
+
+def chunk_positions(
+    count: jax.Array, mask: jax.Array, resets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Positions of the steps of a chunk, and how many resets have come so far.
+
+    Args:
+        count: `[B]` int32, the position of the chunk's first unmasked step.
+        mask: `[B, T]` bool.
+        resets: `[B, T]` bool.
+
+    Returns:
+        Positions `[B, T]` int32 (of a masked step: of the last unmasked one before it), and the
+        number of resets up to and including each step, `[B, T]` int32.
+    """
+    live = mask.astype(jnp.int32)
+    steps = jnp.cumsum(live, axis=1)
+    # Steps before the last reset; without one, minus the steps that earlier chunks took.
+    begun = jnp.where(resets, steps - live, -count[:, None])
+    begun = jax.lax.cummax(begun, axis=1)
+    return steps - begun - 1, jnp.cumsum(resets.astype(jnp.int32), axis=1)
+
+
+def recall(
+    cache: Cache | None,
+    entries: Any,
+    position: jax.Array,
+    segment: jax.Array,
+    mask: jax.Array,
+    window: int | None,
+) -> Memory:
+    """What each step of a chunk may read: its own segment's past in cache and chunk, and itself.
+
+    Args:
+        cache: the cache before the chunk, or None.
+        entries: what the chunk writes, leaves `[B, T, ...]`.
+        position: `[B, T]` from `chunk_positions`.
+        segment: `[B, T]`, resets so far, from `chunk_positions`.
+        mask: `[B, T]` bool; a masked step is not read and reads nothing.
+        window: position t reads t - window + 1 .. t; None means everything.
+    """
+    T = mask.shape[1]
+    causal = jnp.tril(jnp.ones((T, T), bool))
+    visible = causal & mask[:, None, :] & (segment[:, :, None] == segment[:, None, :])
+    memory_position = position
+    if cache is not None:
+        # An entry that a reset at the first step drops is cleared, so that a NaN in it is gone.
+        kept = (cache.position >= 0) & (segment[:, :1] == 0)
+        old = jax.tree.map(lambda e: select(kept, e, jnp.zeros_like(e)), cache.entries)
+        entries = jax.tree.map(lambda o, e: jnp.concatenate([o, e], axis=1), old, entries)
+        memory_position = jnp.concatenate([cache.position, position], axis=1)
+        visible_old = kept[:, None, :] & (segment[:, :, None] == 0)
+        visible = jnp.concatenate([visible_old, visible], axis=2)
+    if window is not None:
+        visible &= position[:, :, None] - memory_position[:, None, :] < window
+    return Memory(entries, memory_position, visible & mask[:, :, None], position)
+
+
+def record(
+    cache: Cache, entries: Any, position: jax.Array, segment: jax.Array, mask: jax.Array
+) -> Cache:
+    """The cache after a chunk: the newest S entries of each row's present segment.
+
+    Args: as for `recall`.
+    """
+    slots = cache.position.shape[1]
+    ongoing = segment[:, -1:]  # resets in the whole chunk; steps before the last one are forgotten
+    # Steps and masked steps before the first reset have no position of their own: -1 or stale.
+    count = position[:, -1] + 1
+    written = mask & (segment == ongoing) & (position >= count[:, None] - slots)
+    # Distinct positions, at most S of them, fall into distinct slots; the rest is dropped.
+    slot = jnp.where(written, position % slots, slots)
+    row = jnp.arange(mask.shape[0])[:, None]
+    forgotten = ongoing > 0
+    kept = jnp.where(forgotten, -1, cache.position)
+    old = jax.tree.map(lambda e: select(kept >= 0, e, jnp.zeros_like(e)), cache.entries)
+    return Cache(
+        entries=jax.tree.map(
+            lambda o, e: o.at[row, slot].set(e.astype(o.dtype), mode="drop"), old, entries
+        ),
+        position=kept.at[row, slot].set(position, mode="drop"),
+        count=count,
+    )
+
+
+def masked_softmax(logits: jax.Array, visible: jax.Array) -> jax.Array:
+    """Softmax over the visible entries of the last axis; zeros where nothing is visible.
+
+    Values and gradients are finite in every row, also in one that sees nothing.
+
+    Args:
+        logits: `[..., M]`.
+        visible: bool, broadcastable to `[..., M]`.
+    """
+    top = jnp.max(
+        logits, axis=-1, keepdims=True, where=visible, initial=jnp.finfo(logits.dtype).min
+    )
+    shifted = jnp.where(visible, logits - jax.lax.stop_gradient(top), 0.0)
+    exps = jnp.where(visible, jnp.exp(shifted), 0.0)
+    total = exps.sum(axis=-1, keepdims=True)
+    return exps / jnp.where(total > 0, total, 1.0)

@@ -1,0 +1,55 @@
+"""Writing that is complete or absent, and one clear message where the disk refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["DiskError", "sync_folder", "write_file", "writing"]
+
+
+class DiskError(OSError):
+    """The file system refused. The message names what was written, where, and the reason."""
+
+
+@contextlib.contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Turns every `OSError` of its block into one `DiskError` that a user can act upon.
+
+    Args:
+        what: what is being written, for the message ("the metrics").
+        path: where to.
+
+    Raises:
+        DiskError: the disk is full or read-only, a permission is missing, and so on.
+    """
+    try:
+        yield
+    except DiskError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        refused = DiskError(
+            f"cannot write {what} to {path}: {reason}. What was there before is untouched."
+        )
+        refused.errno = error.errno
+        raise refused from error
+
+
+def write_file(path: Path, text: str) -> None:
+    """Writes a new file and waits until the disk has it; an existing file is an `OSError`."""
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the disk has the names in a folder: a rename is durable only after this."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

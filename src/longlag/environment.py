@@ -1,0 +1,85 @@
+"""What a number was measured on: versions, device, processor, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+__all__ = ["environment"]
+
+PACKAGES = ("longlag", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Returns the environment of this process as a dict that JSON can hold.
+
+    Returns:
+        `python`; `versions` by package; `platform` (operating system); `backend`, `device_kind` and
+        `device_count` of jax; `cpu`; `cpu_count`; `commit` and `dirty` of longlag's sources (None
+        where they are not in a git repository); `argv`; `xla_flags`.
+    """
+    devices = jax.devices()
+    commit, dirty = _commit(Path(__file__))
+    return {
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "backend": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "device_count": len(devices),
+        "cpu": _cpu(),
+        "cpu_count": os.cpu_count(),
+        "commit": commit,
+        "dirty": dirty,
+        "argv": list(sys.argv),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    # platform.processor() is empty or just "x86_64" on Linux.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit(file: Path) -> tuple[str | None, bool | None]:
+    """Returns the commit that `file` is tracked in, and whether anything there differs from it.
+
+    An installed copy inside somebody else's repository is not tracked, so that repository's commit
+    does not pass for ours.
+    """
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None, None
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    status = _git(file.parent, "status", "--porcelain")
+    return commit, None if status is None else bool(status)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

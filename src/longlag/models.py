@@ -1,0 +1,285 @@
+"""Models: embed, layers, head; how a model is put together from one switch; what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from longlag.attention import Additive, DotProduct
+from longlag.cell import Cell, Params
+from longlag.layer import Layer, State
+from longlag.layers import MLP, Dense, Dropout, Norm, Read, Recurrent, Residual, Stack
+from longlag.select import select
+from longlag.spec import Spec, choose
+from longlag.unroll import check_sequence
+
+__all__ = ["ATTENTIONS", "Cost", "SequenceModel", "build", "cost"]
+
+ATTENTIONS = ("none", "additive", "window", "full")
+
+
+class SequenceModel(Spec):
+    """Embeds a sequence, runs layers over it, and reads an answer off every step.
+
+    Fields:
+        inputs: "tokens" (int32, embedded by a table) or "features" (real, by an affine map).
+        in_features: number of token classes, or D.
+        width: width of what the first layer sees.
+        layers: the layers between embedding and head.
+        out_features: width of the answer.
+    """
+
+    inputs: Literal["tokens", "features"]
+    in_features: int
+    width: int
+    layers: tuple[Layer, ...]
+    out_features: int
+
+    def __post_init__(self) -> None:
+        choose(self.inputs, ("tokens", "features"), "SequenceModel.inputs")
+
+    @property
+    def stack(self) -> Stack:
+        """The layers as one."""
+        return Stack((*self.layers, Norm()))
+
+    def init(self, key: jax.Array) -> Params:
+        """Draws parameters: `embed`, `layers`, `head`; a fresh head answers zero everywhere."""
+        embed_key, layers_key = jax.random.split(key)
+        if self.inputs == "tokens":
+            table = jax.random.normal(embed_key, (self.in_features, self.width))
+            embed = {"embedding": table * self.width**-0.5}
+        else:
+            embed = Dense(self.width).init(embed_key, self.in_features)
+        width = self.stack.out_features(self.width)
+        return {
+            "embed": embed,
+            "layers": self.stack.init(layers_key, self.width),
+            "head": {
+                "kernel": jnp.zeros((width, self.out_features)),
+                "bias": jnp.zeros(self.out_features),
+            },
+        }
+
+    def init_state(self, params: Params, batch_size: int, capacity: int) -> State:
+        """The state before the first step.
+
+        Args:
+            params: parameters.
+            batch_size: B.
+            capacity: steps that an attention without a window has room for.
+        """
+        return self.stack.init_state(params["layers"], (batch_size,), capacity)
+
+    def apply(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
+        """Answers at every step of a sequence, or of the next chunk of one.
+
+        Args:
+            params: parameters.
+            inputs: tokens `[B, T]` int32, or features `[B, T, D]`.
+            state: from `init_state` or the last chunk; None begins anew and keeps nothing.
+            mask: `[B, T]` bool or None; the answer at a masked step is zero.
+            resets: `[B, T]` bool or None.
+            key: source of dropout while training.
+
+        Returns:
+            The new state (None if `state` was None), and the answers `[B, T, out_features]`.
+
+        Raises:
+            ValueError: inputs, mask or resets of the wrong shape or dtype.
+        """
+        xs, mask_t, resets_t = self._embed(params, inputs, mask, resets)
+        state, ys = self.stack.apply(
+            params["layers"], xs, state, mask=mask_t, resets=resets_t, key=key
+        )
+        answers = Dense(self.out_features).at_each_step(params["head"], ys, None)
+        answers = jnp.swapaxes(answers, 0, 1)
+        if mask is not None:
+            answers = select(mask, answers, jnp.zeros_like(answers))
+        return state, answers
+
+    def probe(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """What every layer made of a whole sequence: outputs `[T, B, K]`, weights `[B, T, T]`.
+
+        Names are paths through the layers, such as `1/inner/weights`.
+        """
+        xs, mask, resets = self._embed(params, inputs, mask, resets)
+        return self.stack.probe(params["layers"], xs, mask=mask, resets=resets)
+
+    def _embed(self, params, inputs, mask, resets):
+        check_sequence("inputs", inputs, mask, resets, time_major=False)
+        integers = jnp.issubdtype(inputs.dtype, jnp.integer)
+        if self.inputs == "tokens" and (inputs.ndim != 2 or not integers):
+            raise ValueError(
+                f"inputs: expected tokens, integers of shape [B, T]; got {inputs.dtype} of shape "
+                f"{inputs.shape}"
+            )
+        if self.inputs == "features" and (inputs.ndim != 3 or inputs.shape[2] != self.in_features):
+            raise ValueError(
+                f"inputs: expected features of shape [B, T, {self.in_features}]; got "
+                f"{inputs.dtype} of shape {inputs.shape}"
+            )
+        if mask is not None:
+            inputs = select(mask, inputs, jnp.zeros_like(inputs))
+        inputs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (inputs, mask, resets))
+        if self.inputs == "tokens":
+            # A token outside the table gives NaN, not the nearest row.
+            xs = params["embed"]["embedding"].at[inputs].get(mode="fill", fill_value=jnp.nan)
+        else:
+            xs = Dense(self.width).at_each_step(params["embed"], inputs, None)
+        return xs, mask, resets
+
+
+def build(
+    *,
+    inputs: Literal["tokens", "features"],
+    in_features: int,
+    out_features: int,
+    cell: Cell | None,
+    attention: str = "none",
+    placement: Literal["auto", "read", "block"] = "auto",
+    width: int = 64,
+    depth: int = 2,
+    heads: int = 4,
+    window: int = 16,
+    positions: Literal["rotary", "none"] = "rotary",
+    mlp: int = 0,
+    dropout: float = 0.0,
+) -> SequenceModel:
+    """Puts a model together: `depth` blocks of one skeleton, in which attention is one switch.
+
+    A block is `x + mixer(norm(x))`, then, if `mlp` is set, `x + MLP(norm(x))`. The mixer is the
+    cell. With an attention, the middle block (of two, the second) has the attention as its mixer
+    instead: a block is replaced, never added, so that all arms are equally deep. Without a cell
+    every block is an attention.
+
+    Args:
+        inputs: "tokens" or "features".
+        in_features: token classes, or D.
+        out_features: width of the answer.
+        cell: the recurrence, or None for attention only.
+        attention: "none", "additive", "window" or "full".
+        placement: "read" (the context joins the output, `layers.Read`), "block" (the attention is
+            the mixer), or "auto": "read" for additive attention, "block" for the others.
+        width: of all blocks; a cell of other `features` is mapped back to it.
+        depth: number of blocks.
+        heads: of dot-product attention.
+        window: positions that "window" reads.
+        positions: of dot-product attention.
+        mlp: inner width of each block's MLP; 0 leaves the MLP out.
+        dropout: rate after every mixer and MLP.
+
+    Raises:
+        ValueError: an unknown name, or neither a cell nor an attention.
+    """
+    choose(attention, ATTENTIONS, "attention")
+    choose(placement, ("auto", "read", "block"), "placement")
+    if cell is None and attention == "none":
+        raise ValueError("model: expected a cell or an attention; got neither")
+    for name, value, least in (("width", width, 1), ("depth", depth, 1), ("mlp", mlp, 0)):
+        if value < least:
+            raise ValueError(f"model {name}: expected at least {least}, got {value}")
+    if cell is not None and attention != "none" and depth < 2:
+        raise ValueError(
+            f"model depth: expected at least 2 for a cell and an attention, got {depth}"
+        )
+
+    def finish(mixer: Layer) -> Layer:
+        after: tuple[Layer, ...] = ()
+        if mixer.out_features(width) != width:
+            after += (Dense(width),)
+        if dropout:
+            after += (Dropout(dropout),)
+        return Residual(Stack((mixer, *after)) if after else mixer)
+
+    def attend() -> Layer:
+        if attention == "additive":
+            layer = Additive(width)
+        else:
+            layer = DotProduct(
+                width,
+                heads=heads,
+                positions=positions,
+                window=window if attention == "window" else None,
+            )
+        joined = placement == "read" or (placement == "auto" and attention == "additive")
+        return Read(layer) if joined else layer
+
+    mixers = [attend() if cell is None else Recurrent(cell) for _ in range(depth)]
+    if cell is not None and attention != "none":
+        mixers[depth // 2] = attend()
+    layers: list[Layer] = []
+    for mixer in mixers:
+        layers.append(finish(mixer))
+        if mlp:
+            layers.append(finish(MLP(mlp)))
+    return SequenceModel(inputs, in_features, width, tuple(layers), out_features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Attributes:
+        parameters: number of parameters.
+        recurrent_bytes: bytes of state of one sequence that do not grow with its length.
+        cache_bytes: bytes of cached past of one sequence at the length asked for.
+        flops_per_token: operations of one step at that length.
+    """
+
+    parameters: int
+    recurrent_bytes: int
+    cache_bytes: int
+    flops_per_token: int
+
+    @property
+    def state_bytes(self) -> int:
+        """All bytes of state of one sequence."""
+        return self.recurrent_bytes + self.cache_bytes
+
+
+def cost(model: SequenceModel, length: int) -> Cost:
+    """Counts parameters, bytes of state and operations, without computing anything.
+
+    Operations are those of one streamed step, as XLA counts them in the unoptimised program; an
+    attention without a window reads a cache of `length` entries.
+
+    Args:
+        model: the model.
+        length: T, the length at which a cache is counted.
+    """
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    state = jax.eval_shape(lambda p: model.init_state(p, 1, length), params)
+    shape = (1, 1) if model.inputs == "tokens" else (1, 1, model.in_features)
+    one = jax.ShapeDtypeStruct(shape, jnp.int32 if model.inputs == "tokens" else jnp.float32)
+    analysis: Any = jax.jit(model.apply).lower(params, one, state).cost_analysis()
+    total, cache = _bytes(state), _bytes(model.stack.cache_of(state))
+    return Cost(
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        recurrent_bytes=total - cache,
+        cache_bytes=cache,
+        flops_per_token=int(analysis["flops"]),
+    )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
