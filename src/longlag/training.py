@@ -1,0 +1,333 @@
+"""Training as a pure function of configuration and seed; several seeds side by side."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from longlag.cell import Params
+from longlag.models import SequenceModel
+from longlag.spec import Spec, choose
+from longlag.tasks import Batch, Task, pad
+
+__all__ = [
+    "Evaluation",
+    "TrainState",
+    "Training",
+    "dispatch",
+    "evaluate",
+    "evaluation_key",
+    "init_states",
+    "losses",
+]
+
+# Every stream of randomness has a number of its own, so that test data are never training data.
+_INIT, _DATA, _DROPOUT, _VALIDATION, _TEST = range(5)
+
+
+class Training(Spec):
+    """How a model is trained.
+
+    Fields:
+        steps: optimiser steps at most.
+        batch_size: sequences per step.
+        learning_rate: peak rate.
+        optimizer: "adam", "adamw", "rmsprop" or "sgd" (with momentum 0.9).
+        schedule: "constant", or "cosine" to zero over `steps`.
+        warmup: steps over which the rate rises from zero.
+        weight_decay: of adamw.
+        clip: gradients are scaled down to this global norm; 0 means never.
+        dispatch: optimiser steps between two looks at the run; evaluations and checkpoints fall on
+            these borders.
+        eval_size: sequences of the frozen evaluation set.
+        solved: validation accuracy from which a task counts as solved; three evaluations in a row
+            must reach it, and the first of them is the time of solving.
+        stop_when_solved: end a seed there.
+        seeds_as: "map" (one after another), "vmap" (side by side in one program), or "auto": "map"
+            on CPU, where vmap gains nothing (shared/performance.md, section 4), "vmap" elsewhere.
+    """
+
+    steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    dispatch: int = 50
+    eval_size: int = 512
+    solved: float = 0.99
+    stop_when_solved: bool = True
+    seeds_as: Literal["auto", "map", "vmap"] = "auto"
+
+    def __post_init__(self) -> None:
+        choose(self.optimizer, ("adam", "adamw", "rmsprop", "sgd"), "optimizer")
+        choose(self.schedule, ("constant", "cosine"), "schedule")
+        choose(self.seeds_as, ("auto", "map", "vmap"), "seeds_as")
+        for name in ("steps", "batch_size", "dispatch", "eval_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("warmup", "weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate: expected more than 0, got {self.learning_rate}")
+        if not 0 < self.solved <= 1:
+            raise ValueError(f"solved: expected an accuracy in (0, 1], got {self.solved}")
+
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimiser, as optax has it."""
+        rate: Any = self.learning_rate
+        if self.schedule == "cosine":
+            rate = optax.warmup_cosine_decay_schedule(
+                0.0 if self.warmup else rate, rate, self.warmup, max(self.steps, self.warmup + 1)
+            )
+        elif self.warmup:
+            rate = optax.linear_schedule(0.0, rate, self.warmup)
+        chosen = {
+            "adam": lambda: optax.adam(rate),
+            "adamw": lambda: optax.adamw(rate, weight_decay=self.weight_decay),
+            "rmsprop": lambda: optax.rmsprop(rate, decay=0.9),
+            "sgd": lambda: optax.sgd(rate, momentum=0.9),
+        }[self.optimizer]()
+        return optax.chain(optax.clip_by_global_norm(self.clip), chosen) if self.clip else chosen
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that the next step depends on, for S seeds; each leaf has a leading axis S.
+
+    Attributes:
+        seed: `[S]` uint32.
+        step: `[S]` int32, optimiser steps taken.
+        params: parameters.
+        opt_state: the optimiser's state.
+        failed: `[S]` bool: a loss or gradient was not finite. The step is then the one that
+            failed; it was not taken.
+        norm: `[S]` float32, global gradient norm of the last step.
+        streak: `[S]` int32, evaluations in a row at which the task was solved.
+        solved_at: `[S]` int32, the step of the first of three such evaluations in a row, or -1.
+    """
+
+    seed: jax.Array
+    step: jax.Array
+    params: Params
+    opt_state: Any
+    failed: jax.Array
+    norm: jax.Array
+    streak: jax.Array
+    solved_at: jax.Array
+
+
+@flax.struct.dataclass
+class Evaluation:
+    """How well a model does on an evaluation set; with a leading axis S for several seeds.
+
+    Attributes:
+        loss: mean loss over the weighted positions.
+        accuracy: share of the scored positions answered right.
+        exact_match: share of the sequences with every scored position right.
+        by_position: `[T]`, accuracy by position; NaN where nothing is scored.
+    """
+
+    loss: jax.Array
+    accuracy: jax.Array
+    exact_match: jax.Array
+    by_position: jax.Array
+
+
+def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The loss of every position, and whether its answer is right.
+
+    Args:
+        task: says whether answers are classes or values.
+        answers: `[B, T, K]`.
+        batch: targets and weights.
+
+    Returns:
+        Losses `[B, T]` float32, zero where the weight is, and rightness `[B, T]` bool.
+    """
+    if task.targets_kind == "classes":
+        each = optax.softmax_cross_entropy_with_integer_labels(answers, batch.targets)
+        right = answers.argmax(-1) == batch.targets
+    else:
+        error = answers - batch.targets
+        each = (error * error).mean(-1)
+        right = (jnp.abs(error) < task.tolerance).all(-1)
+    return jnp.where(batch.weights > 0, each, 0.0), right
+
+
+def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
+    """Weighted mean over all positions."""
+    return (each * weights).sum() / weights.sum()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def init_states(model: SequenceModel, training: Training, seeds: jax.Array) -> TrainState:
+    """The states before the first step.
+
+    Args:
+        model: the model.
+        training: names the optimiser.
+        seeds: `[S]` uint32.
+    """
+
+    def one(seed):
+        params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
+        return TrainState(
+            seed=seed,
+            step=jnp.int32(0),
+            params=params,
+            opt_state=training.transformation.init(params),
+            failed=jnp.bool_(False),
+            norm=jnp.float32(0),
+            streak=jnp.int32(0),
+            solved_at=jnp.int32(-1),
+        )
+
+    return jax.lax.map(one, seeds)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def dispatch(
+    model: SequenceModel, task: Task, training: Training, states: TrainState, active: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """Takes `training.dispatch` optimiser steps with every active seed, in one program.
+
+    A batch is drawn inside from the seed and the step's number alone, so a seed's numbers depend
+    on neither its neighbours nor on where a run was cut. The last dispatch ends at
+    `training.steps`.
+
+    Args:
+        model: the model.
+        task: draws the data.
+        training: how.
+        states: S states; the argument is donated.
+        active: `[S]` bool; an inactive state is returned as it is.
+
+    Returns:
+        The states, and the mean loss over the steps taken, `[S]`.
+    """
+    optimizer = training.transformation
+
+    def step(state: TrainState, _):
+        key = jax.random.key(state.seed)
+        data_key = jax.random.fold_in(jax.random.fold_in(key, _DATA), state.step)
+        dropout_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), state.step)
+        batch = task.sample(data_key, training.batch_size)
+
+        def loss_of(params):
+            _, answers = model.apply(
+                params, batch.inputs, mask=batch.mask, resets=batch.resets, key=dropout_key
+            )
+            return mean_loss(losses(task, answers, batch)[0], batch.weights)
+
+        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        norm = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        moved = state.replace(  # type: ignore[attr-defined]
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            step=state.step + 1,
+            norm=norm.astype(jnp.float32),
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        stuck = state.replace(failed=jnp.bool_(True), norm=norm.astype(jnp.float32))  # type: ignore[attr-defined]
+        going = ~state.failed & (state.step < training.steps)
+        new = jax.tree.map(
+            lambda m, s, o: jnp.where(going, jnp.where(finite, m, s), o), moved, stuck, state
+        )
+        return new, (jnp.where(going, loss, 0.0), going)
+
+    def one(inputs):
+        state, active = inputs
+
+        def run(state):
+            state, (each, taken) = jax.lax.scan(step, state, length=training.dispatch)
+            return state, each.sum() / jnp.maximum(taken.sum(), 1)
+
+        return jax.lax.cond(active, run, lambda state: (state, jnp.float32(jnp.nan)), state)
+
+    return _over_seeds(training, one, (states, active))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 5))
+def evaluate(
+    model: SequenceModel,
+    task: Task,
+    training: Training,
+    params: Params,
+    key: jax.Array,
+    padded_to: int | None = None,
+) -> Evaluation:
+    """Evaluates S seeds on one frozen evaluation set of `training.eval_size` sequences.
+
+    Args:
+        model: the model.
+        task: draws the set; at another lag than in training, if so wished.
+        training: size of the set, and how seeds are run.
+        params: parameters with a leading axis S.
+        key: from `evaluation_key`.
+        padded_to: pad the sequences to this length.
+
+    Returns:
+        An `Evaluation` with leading axis S.
+    """
+    batch = task.sample(key, training.eval_size)
+    if padded_to is not None:
+        batch = pad(batch, padded_to)
+
+    def one(params):
+        _, answers = model.apply(params, batch.inputs, mask=batch.mask, resets=batch.resets)
+        each, right = losses(task, answers, batch)
+        hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
+        return Evaluation(
+            loss=mean_loss(each, batch.weights),
+            accuracy=hits.sum() / scored.sum(),
+            exact_match=(right | ~batch.scored).all(1).mean(),
+            by_position=jnp.where(scored > 0, hits / jnp.maximum(scored, 1), jnp.nan),
+        )
+
+    return _over_seeds(training, one, params)
+
+
+def evaluation_key(purpose: Literal["validation", "test"]) -> jax.Array:
+    """The key of the frozen evaluation sets, the same for every run and seed.
+
+    "validation" is looked at while training, "test" once at the end.
+    """
+    stream = {"validation": _VALIDATION, "test": _TEST}[choose(purpose, ("validation", "test"), "")]
+    return jax.random.fold_in(jax.random.key(2**32 - 1), stream)
+
+
+def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> TrainState:
+    """Keeps count of evaluations in a row at which the task was solved.
+
+    Args:
+        state: S states.
+        accuracy: `[S]`, validation accuracy at `state.step`.
+        solved: the threshold.
+    """
+    streak = jnp.where(accuracy >= solved, state.streak + 1, 0)
+    # At the third in a row the first one lies two evaluations back; its step was put down then.
+    began = jnp.where(streak == 1, state.step, state.solved_at)
+    keep = state.streak >= SOLVED_STREAK
+    solved_at = jnp.where(keep, state.solved_at, jnp.where(streak > 0, began, -1))
+    return state.replace(streak=jnp.where(keep, state.streak, streak), solved_at=solved_at)  # type: ignore[attr-defined]
+
+
+SOLVED_STREAK = 3
+
+
+def _over_seeds(training: Training, function: Any, inputs: Any) -> Any:
+    how = training.seeds_as
+    if how == "auto":
+        how = "map" if jax.default_backend() == "cpu" else "vmap"
+    return jax.lax.map(function, inputs) if how == "map" else jax.vmap(function)(inputs)
