@@ -21,19 +21,23 @@ __all__ = [
     "Training",
     "dispatch",
     "evaluate",
-    "evaluation_key",
+    "evaluation_batch",
     "init_states",
     "losses",
+    "note_evaluation",
 ]
 
 # Every stream of randomness has a number of its own, so that test data are never training data.
 _INIT, _DATA, _DROPOUT, _VALIDATION, _TEST = range(5)
+EVALUATION_SEED = 2**32 - 1
+# A task counts as solved after so many evaluations in a row over the threshold.
+SOLVED_STREAK = 3
 
 
 class Training(Spec):
     """How a model is trained.
 
-    Fields:
+    Attributes:
         steps: optimiser steps at most.
         batch_size: sequences per step.
         learning_rate: peak rate.
@@ -258,31 +262,23 @@ def dispatch(
     return _over_seeds(training, one, (states, active))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 5))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def evaluate(
-    model: SequenceModel,
-    task: Task,
-    training: Training,
-    params: Params,
-    key: jax.Array,
-    padded_to: int | None = None,
+    model: SequenceModel, task: Task, training: Training, params: Params, batch: Batch
 ) -> Evaluation:
-    """Evaluates S seeds on one frozen evaluation set of `training.eval_size` sequences.
+    """Evaluates S seeds on one batch.
 
     Args:
         model: the model.
-        task: draws the set; at another lag than in training, if so wished.
-        training: size of the set, and how seeds are run.
+        task: says what an answer is; the same at every lag, so that one program serves all lags
+            if their batches are padded to one length.
+        training: says how seeds are run.
         params: parameters with a leading axis S.
-        key: from `evaluation_key`.
-        padded_to: pad the sequences to this length.
+        batch: from `evaluation_batch`.
 
     Returns:
         An `Evaluation` with leading axis S.
     """
-    batch = task.sample(key, training.eval_size)
-    if padded_to is not None:
-        batch = pad(batch, padded_to)
 
     def one(params):
         _, answers = model.apply(params, batch.inputs, mask=batch.mask, resets=batch.resets)
@@ -298,13 +294,22 @@ def evaluate(
     return _over_seeds(training, one, params)
 
 
-def evaluation_key(purpose: Literal["validation", "test"]) -> jax.Array:
-    """The key of the frozen evaluation sets, the same for every run and seed.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def evaluation_batch(
+    task: Task, size: int, purpose: Literal["validation", "test"], padded_to: int | None = None
+) -> Batch:
+    """A frozen evaluation set, the same for every run and seed and apart from all training data.
 
-    "validation" is looked at while training, "test" once at the end.
+    Args:
+        task: draws it.
+        size: number of sequences.
+        purpose: "validation" is looked at while training, "test" once at the end.
+        padded_to: pad the sequences to this length.
     """
-    stream = {"validation": _VALIDATION, "test": _TEST}[choose(purpose, ("validation", "test"), "")]
-    return jax.random.fold_in(jax.random.key(2**32 - 1), stream)
+    choose(purpose, ("validation", "test"), "purpose")
+    stream = _VALIDATION if purpose == "validation" else _TEST
+    batch = task.sample(jax.random.fold_in(jax.random.key(EVALUATION_SEED), stream), size)
+    return batch if padded_to is None else pad(batch, padded_to)
 
 
 def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> TrainState:
@@ -321,9 +326,6 @@ def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> Tr
     keep = state.streak >= SOLVED_STREAK
     solved_at = jnp.where(keep, state.solved_at, jnp.where(streak > 0, began, -1))
     return state.replace(streak=jnp.where(keep, state.streak, streak), solved_at=solved_at)  # type: ignore[attr-defined]
-
-
-SOLVED_STREAK = 3
 
 
 def _over_seeds(training: Training, function: Any, inputs: Any) -> Any:

@@ -1,0 +1,136 @@
+"""Train one arm on one memory task: a recurrence, an attention, or both.
+
+    python -m experiments.compare --task recall --cell lstm --attention full
+    python -m experiments.compare --task parity --cell gru --seeds 5 --steps 3000
+    python -m experiments.compare --task copy-memory --task.lag 60 --cell lstm --cell.chrono 80
+    python -m experiments.compare --task recall --cell path/to/my_cell.py:MyCell
+    python -m experiments.compare --resume runs/20261124-101500-recall-lstm-full
+
+A run ends with a table and a page, `report.html`, in its folder; Ctrl-C saves it, --resume goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from longlag import LSTM, report
+from longlag.command_line import cache_compilations, console, parse, plain_errors
+from longlag.experiment import Experiment, cell_names, task_names
+from longlag.interrupt import stop_requested
+from longlag.models import ATTENTIONS
+from longlag.run_folder import RunFolder, run_name
+from longlag.runs import Progress as Report
+from longlag.runs import carry_out, create, floor_rows
+from longlag.tasks import Recall
+
+RUNS = Path("runs")
+DEFAULT = Experiment(task=Recall(), cell=LSTM(64))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    if "--list" in argv:
+        console.print(listing())
+        return 0
+    experiment, folder = _prepare(argv)
+    cache_compilations()
+    with stop_requested() as stop:
+        found = _with_progress(experiment, folder, stop)
+    if found is None:
+        console.print(f"stopped; go on by --resume {folder.path}", highlight=False)
+        return stop.exit_code
+    found["rows"] += floor_rows(experiment)
+    console.print(report.table(report.summarise(found["rows"], found["threshold"])))
+    page = report.write(folder.path, found | {"title": f"{experiment.arm} on {_task(experiment)}"})
+    console.print(f"run folder {folder.path}\nreport     {page}", highlight=False)
+    return 0
+
+
+def listing() -> Table:
+    """Tasks, cells and attentions, a line each."""
+    table = Table("kind", "name", "what it is", title="longlag", title_justify="left")
+    for kind, names in (("task", task_names()), ("cell", cell_names())):
+        for name, cls in names.items():
+            summary = (cls.__doc__ or "").strip().splitlines()[0]
+            table.add_row(kind, name, summary)
+        table.add_section()
+    for name, what in zip(ATTENTIONS, _ATTENTIONS, strict=True):
+        table.add_row("attention", name, what)
+    return table
+
+
+_ATTENTIONS = (
+    "the recurrence alone",
+    "additive attention (Bahdanau) over the recurrence's past outputs, joined to its output",
+    "a block of multi-head dot-product attention over a sliding window of the past",
+    "a block of multi-head dot-product attention over the whole past",
+)
+
+
+def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
+    resume = _value(argv, "--resume")
+    if resume is None:
+        experiment, read = parse(argv, "python -m experiments.compare", __doc__ or "", DEFAULT)
+        cell = "none" if experiment.cell is None else type(experiment.cell).__name__
+        name = run_name(_task(experiment), cell, experiment.architecture.attention)
+        return experiment, create(experiment, read.out, RUNS, name)
+    folder = RunFolder.open(Path(resume))
+    stored = Experiment.from_config(folder.config, folder.path)
+    # The options that are given must be those of the run; those that are not come from it.
+    asked, _ = parse(argv, "python -m experiments.compare", __doc__ or "", stored)
+    folder.require_same(asked.config() | _as_stored(stored, asked, folder))
+    return stored, folder
+
+
+def _as_stored(stored: Experiment, asked: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """A user's own cell is named by its file, which a run folder holds a copy of."""
+    same = stored.cell == asked.cell
+    return {"cell": folder.config["cell"]} if same else {}
+
+
+def _value(argv: Sequence[str], option: str) -> str | None:
+    for word, after in zip(argv, [*argv[1:], None]):
+        if word == option:
+            return after
+        if word.startswith(option + "="):
+            return word.partition("=")[2]
+    return None
+
+
+def _task(experiment: Experiment) -> str:
+    return experiment.config()["task"]["name"]
+
+
+def _with_progress(experiment: Experiment, folder: RunFolder, stop: Any) -> dict[str, Any] | None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    steps = experiment.training.steps
+    with Progress(*columns, console=console) as progress:
+        bars = [
+            progress.add_task(f"seed {seed}", total=steps, state="compiling")
+            for seed in range(experiment.seeds)
+        ]
+
+        def show(report: Report) -> None:
+            for line in report.lines:
+                state = f"step {line['step']} loss {line['loss']:.4f} acc {line['accuracy']:.3f}"
+                progress.update(bars[line["seed"]], completed=line["step"], state=state)
+            for message in report.messages:
+                progress.console.print(message, highlight=False)
+
+        return carry_out(experiment, folder, stop=stop, on_progress=show)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,258 @@
+"""An experiment: task, cell, architecture, training and seeds, as one value that JSON can hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from longlag import cells as cells_module
+from longlag import tasks as tasks_module
+from longlag.cell import Cell
+from longlag.models import SequenceModel, build
+from longlag.spec import Spec, choose
+from longlag.tasks import Task
+from longlag.training import Training
+
+__all__ = ["Architecture", "Experiment", "cell_class", "cell_names", "task_class", "task_names"]
+
+
+class Architecture(Spec):
+    """The model around the cell.
+
+    Attributes:
+        attention: what reads the past: none, additive, window or full.
+        placement: read (the context joins the output), block (the attention is a block's mixer),
+            or auto: read for additive attention, block for the others.
+        width: of all blocks, and of the cell unless it says otherwise.
+        depth: number of blocks; an attention replaces the middle one.
+        heads: of window and full attention.
+        window: how many positions window attention reads.
+        positions: of window and full attention: rotary or none.
+        mlp: inner width of each block's MLP; 0 leaves it out.
+        dropout: rate after every mixer and MLP.
+    """
+
+    attention: Literal["none", "additive", "window", "full"] = "none"
+    placement: Literal["auto", "read", "block"] = "auto"
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    window: int = 16
+    positions: Literal["rotary", "none"] = "rotary"
+    mlp: int = 0
+    dropout: float = 0.0
+
+
+class Experiment(Spec):
+    """One arm on one task.
+
+    Attributes:
+        task: the task, at its training lag.
+        cell: the recurrence, or None for attention only.
+        architecture: the model around it.
+        training: how it is trained.
+        seeds: how many seeds, 0 .. seeds - 1.
+        test_lags: lags to test at besides the training lag; empty means 2 and 4 times that lag,
+            where the task allows them.
+    """
+
+    task: Task
+    cell: Cell | None
+    architecture: Architecture = Architecture()
+    training: Training = Training()
+    seeds: int = 3
+    test_lags: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds: expected at least 1, got {self.seeds}")
+        for lag in self.test_lags:
+            self.task.at_lag(lag)  # refuses an impossible one
+        self.model  # noqa: B018 - refuses an impossible one
+
+    @property
+    def model(self) -> SequenceModel:
+        """The model."""
+        return build(
+            inputs=self.task.inputs_kind,
+            in_features=self.task.in_features,
+            out_features=self.task.out_features,
+            cell=self.cell,
+            **{f.name: getattr(self.architecture, f.name) for f in _fields(self.architecture)},
+        )
+
+    @property
+    def lags(self) -> tuple[int, ...]:
+        """The training lag, then the others to test at."""
+        lag = self.task.lag
+        further = self.test_lags or tuple(
+            times * lag for times in (2, 4) if _possible(self.task, times * lag)
+        )
+        return tuple(dict.fromkeys((lag, *further)))
+
+    @property
+    def arm(self) -> str:
+        """A short name of cell and attention, for tables: "LSTM + full"."""
+        attention = self.architecture.attention
+        if self.cell is None:
+            return f"{attention} attention only"
+        return type(self.cell).__name__ + ("" if attention == "none" else f" + {attention}")
+
+    def config(self) -> dict[str, Any]:
+        """What `config.json` holds; `from_config` makes the experiment again."""
+        return {
+            "task": _as_config(task_name(type(self.task)), self.task),
+            "cell": None
+            if self.cell is None
+            else _as_config(cell_name(type(self.cell)), self.cell),
+            "architecture": _as_config(None, self.architecture),
+            "training": _as_config(None, self.training),
+            "seeds": self.seeds,
+            "test_lags": list(self.test_lags),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], folder: Path | None = None) -> Experiment:
+        """The experiment of a `config.json`.
+
+        Args:
+            config: from `Experiment.config`.
+            folder: the run folder, where a cell of the user's own was put down as `cell.py`.
+
+        Raises:
+            ValueError: an unknown entry or name.
+        """
+        try:
+            cell = config["cell"]
+            return cls(
+                task=_from_config(task_class(config["task"]["name"]), config["task"]),
+                cell=cell and _from_config(cell_class(cell["name"], folder), cell),
+                architecture=_from_config(Architecture, config["architecture"]),
+                training=_from_config(Training, config["training"]),
+                seeds=config["seeds"],
+                test_lags=tuple(config["test_lags"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"config.json: expected an experiment of longlag; {error!r}"
+            ) from error
+
+
+def _possible(task: Task, lag: int) -> bool:
+    try:
+        task.at_lag(lag)
+    except ValueError:
+        return False
+    return True
+
+
+def task_names() -> dict[str, type[Task]]:
+    """The tasks by the name that the command line knows them by."""
+    return _classes(tasks_module, Task)
+
+
+def cell_names() -> dict[str, type[Cell]]:
+    """The cells of the library by the name that the command line knows them by."""
+    return _classes(cells_module, Cell)
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of a name; an unknown one is a `ValueError` with the nearest."""
+    return task_names()[choose(name, task_names(), "task")]
+
+
+def task_name(cls: type[Task]) -> str:
+    """The name of a task."""
+    return _kebab(cls.__name__)
+
+
+def cell_class(name: str, folder: Path | None = None) -> type[Cell]:
+    """The cell of a name, or of one's own file.
+
+    Args:
+        name: a name of the library, or `path/to/file.py:Class`.
+        folder: a run folder; if it holds `cell.py`, this copy is read in place of the file.
+
+    Raises:
+        ValueError: an unknown name, a missing file or class, a file that fails to import.
+    """
+    file, colon, class_name = name.rpartition(":")
+    if not colon:
+        return cell_names()[choose(name, cell_names(), "cell")]
+    path = Path(file)
+    if folder is not None and (folder / "cell.py").is_file():
+        path = folder / "cell.py"
+    module = _module(path.resolve())
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, Cell)
+        and value.__module__ == module.__name__
+    }
+    return found[choose(class_name, found, f"cell in {path}")]
+
+
+def cell_name(cls: type[Cell]) -> str:
+    """The name of a cell: of the library, or `file.py:Class`."""
+    if cell_names().get(_kebab(cls.__name__)) is cls:
+        return _kebab(cls.__name__)
+    return f"{inspect.getsourcefile(cls)}:{cls.__name__}"
+
+
+_modules: dict[tuple[str, str], ModuleType] = {}
+
+
+def _module(path: Path) -> ModuleType:
+    """Imports a user's file. The same text is imported once, so that its cells stay equal."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cell: cannot read {path}: {error.strerror}") from error
+    if (str(path), text) not in _modules:
+        spec = importlib.util.spec_from_file_location(f"longlag_user_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"cell: expected a Python file, got {path}")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise ValueError(f"cell: {path} fails to import: {error!r}") from error
+        _modules[str(path), text] = module
+    return _modules[str(path), text]
+
+
+def _classes(module: ModuleType, base: type) -> dict[str, Any]:
+    return {
+        _kebab(name): value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base
+    }
+
+
+def _kebab(name: str) -> str:
+    """Turns "CopyMemory" into "copy-memory", "MinGRU" into "min-gru", "LSTM" into "lstm"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _fields(spec: Spec) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(spec)  # type: ignore[arg-type]
+
+
+def _as_config(name: str | None, spec: Spec) -> dict[str, Any]:
+    values = {f.name: getattr(spec, f.name) for f in _fields(spec)}
+    return values if name is None else {"name": name, **values}
+
+
+def _from_config(cls: Any, config: Mapping[str, Any]) -> Any:
+    values = {key: value for key, value in config.items() if key != "name"}
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        choose(key, known, f"entry of {cls.__name__} in config.json")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,325 @@
+"""Runs: an experiment carried out in a run folder, interrupted, resumed, and loaded again."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from longlag.cell import Params
+from longlag.checkpoint import checkpoints, restore
+from longlag.disk import write_file, writing
+from longlag.experiment import Experiment, cell_names
+from longlag.interrupt import Interruption
+from longlag.models import SequenceModel, cost
+from longlag.run_folder import RunFolder
+from longlag.training import (
+    SOLVED_STREAK,
+    TrainState,
+    dispatch,
+    evaluate,
+    evaluation_batch,
+    init_states,
+    note_evaluation,
+)
+
+__all__ = ["Loaded", "Progress", "carry_out", "create", "floor_rows", "load", "results"]
+
+CHECKPOINT_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a dispatch.
+
+    Attributes:
+        step: steps taken by the seeds that still train.
+        lines: what was put down in `metrics.jsonl`, one mapping per seed that trained.
+        messages: what the user should read now.
+    """
+
+    step: int
+    lines: list[dict[str, Any]]
+    messages: tuple[str, ...] = ()
+
+
+def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> RunFolder:
+    """Makes the folder of a new run, with a copy of the user's own cell in it, if it is one.
+
+    Args:
+        experiment: what will be run.
+        path: the folder, or None for a new one in `root`.
+        root: where folders without a path of their own are made.
+        name: the name of a new folder there; a number is added if it is taken.
+
+    Raises:
+        ValueError: the path exists.
+        DiskError: the disk refused.
+    """
+    config = experiment.config()
+    if path is not None:
+        folder = RunFolder.create(path, config)
+    else:
+        folder = RunFolder.create_named(root, name, config)
+    cell = type(experiment.cell)
+    if experiment.cell is not None and cell not in cell_names().values():
+        source = inspect.getsourcefile(cell)
+        if source is not None:
+            with writing("the cell", folder.path / "cell.py"):
+                shutil.copyfile(source, folder.path / "cell.py")
+    return folder
+
+
+def carry_out(
+    experiment: Experiment,
+    folder: RunFolder,
+    *,
+    stop: Interruption | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any] | None:
+    """Trains, from the newest checkpoint if there is one, tests, and writes `results.json`.
+
+    A run that was cut anywhere and resumed leaves the same metrics, but for times, as one that was
+    not. A seed with a loss or gradient that is not finite ends there; the others go on.
+
+    Args:
+        experiment: what to run; `folder.config` is its configuration.
+        folder: where.
+        stop: looked at after every dispatch; once true, the run is saved and left.
+        on_progress: told after every dispatch.
+
+    Returns:
+        The results (see `results`), or None if the run was stopped before its end.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is intact.
+        DiskError: the disk refused.
+    """
+    model, task, training = experiment.model, experiment.task, experiment.training
+    states = init_states(model, training, jnp.arange(experiment.seeds, dtype=jnp.uint32))
+    done = 0
+    if checkpoints(folder.checkpoints):
+        restored = folder.resume(states)
+        states, done = restored.tree, restored.step
+        on_progress(Progress(done, [], tuple(restored.skipped)))
+    else:
+        folder.truncate(-1)
+    validation = evaluation_batch(task, training.eval_size, "validation")
+    active = _active(states, experiment)
+    saved = -CHECKPOINT_SECONDS
+    while active.any() and not stop:
+        began = time.perf_counter()
+        states, loss = dispatch(model, task, training, states, jnp.asarray(active))
+        measured = evaluate(model, task, training, states.params, validation)
+        noted = note_evaluation(states, measured.accuracy, training.solved)
+        # Seeds that had ended before this dispatch keep the count that they ended with.
+        states = states.replace(  # type: ignore[attr-defined]
+            streak=jnp.where(active, noted.streak, states.streak),
+            solved_at=jnp.where(active, noted.solved_at, states.solved_at),
+        )
+        done = min(done + training.dispatch, training.steps)
+        now, loss, measured = jax.device_get((states, loss, measured))
+        seconds = (time.perf_counter() - began) / active.sum()
+        lines, messages = _lines(now, loss, measured, active, done, seconds)
+        folder.append(lines)
+        active = _active(states, experiment)
+        if time.perf_counter() - saved > CHECKPOINT_SECONDS or stop or not active.any():
+            folder.save(done, states)
+            saved = time.perf_counter()
+        on_progress(Progress(done, lines, messages))
+    if active.any():
+        return None
+    found = results(experiment, folder, states)
+    with writing("the results", folder.path):
+        write_file(folder.path / "results.json", json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _active(states: TrainState, experiment: Experiment) -> np.ndarray:
+    ended = np.asarray(states.failed) | (np.asarray(states.step) >= experiment.training.steps)
+    if experiment.training.stop_when_solved:
+        ended |= np.asarray(states.streak) >= SOLVED_STREAK
+    return ~ended
+
+
+def _lines(states, loss, measured, active, done, seconds):
+    lines, messages = [], []
+    for i in np.flatnonzero(active):
+        lines.append(
+            {
+                "step": done,
+                "seed": int(states.seed[i]),
+                "loss": float(loss[i]),
+                "grad_norm": float(states.norm[i]),
+                "validation_loss": float(measured.loss[i]),
+                "accuracy": float(measured.accuracy[i]),
+                "exact_match": float(measured.exact_match[i]),
+                "seconds": round(float(seconds), 3),
+            }
+        )
+        if states.failed[i]:
+            lines[-1]["failed_at"] = int(states.step[i])
+            messages.append(
+                f"seed {states.seed[i]} ended at step {states.step[i]}: the loss or its gradient "
+                f"is not finite (gradient norm {states.norm[i]:g}). The other seeds go on."
+            )
+    return lines, tuple(messages)
+
+
+def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> dict[str, Any]:
+    """What a finished run found: `rows`, `curves` and `by_lag`, as `longlag.report` takes them.
+
+    The test set of every lag is read once, here.
+    """
+    model, task, training = experiment.model, experiment.task, experiment.training
+    tasks = [task.at_lag(lag) for lag in experiment.lags]
+    longest = max(t.time_steps for t in tasks)
+    metrics = folder.metrics()
+    task_name, arm = experiment.config()["task"]["name"], experiment.arm
+    rows = []
+    for tested in tasks:
+        batch = evaluation_batch(tested, training.eval_size, "test", longest)
+        measured = jax.device_get(evaluate(model, task, training, states.params, batch))
+        costs = cost(model, tested.time_steps)
+        for i, seed in enumerate(np.asarray(states.seed).tolist()):
+            failed, solved_at = bool(states.failed[i]), int(states.solved_at[i])
+            solved = int(states.streak[i]) >= SOLVED_STREAK
+            rows.append(
+                {
+                    "task": task_name,
+                    "arm": arm,
+                    "seed": seed,
+                    "accuracy": None if failed else float(measured.accuracy[i]),
+                    "exact_match": None if failed else float(measured.exact_match[i]),
+                    "loss": None if failed else float(measured.loss[i]),
+                    "length": tested.time_steps,
+                    "train_length": task.time_steps,
+                    "lag": tested.lag,
+                    "train_lag": task.lag,
+                    "steps": int(states.step[i]),
+                    "budget": training.steps,
+                    "solved_at": solved_at if solved else None,
+                    "parameters": costs.parameters,
+                    "state_bytes": costs.state_bytes,
+                    "cache_bytes": costs.cache_bytes,
+                    "flops_per_token": costs.flops_per_token,
+                    "seconds": round(sum(m["seconds"] for m in metrics if m["seed"] == seed), 2),
+                    "by_position": [
+                        None if np.isnan(x) else round(float(x), 4)
+                        for x in measured.by_position[i][: tested.time_steps]
+                    ],
+                }
+            )
+    by_lag = [
+        {key: row[key] for key in ("task", "arm", "seed", "lag", "train_lag", "accuracy")}
+        for row in rows
+    ]
+    curves = []
+    for seed in range(experiment.seeds):
+        of_seed = [m for m in metrics if m["seed"] == seed]
+        curves.append(
+            {
+                "task": task_name,
+                "arm": arm,
+                "seed": seed,
+                "steps": [m["step"] for m in of_seed],
+                "loss": [m["loss"] for m in of_seed],
+                "accuracy": [m["accuracy"] for m in of_seed],
+            }
+        )
+    return {"rows": rows, "by_lag": by_lag, "curves": curves, "threshold": training.solved}
+
+
+def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """The task's floor as rows of the table, one per test length."""
+    task_name = experiment.config()["task"]["name"]
+    rows = []
+    for lag in experiment.lags:
+        tested = experiment.task.at_lag(lag)
+        floor = tested.floor()
+        rows.append(
+            {
+                "task": task_name,
+                "arm": f"floor: {floor.note}",
+                "seed": None,
+                "accuracy": floor.accuracy,
+                "exact_match": None,
+                "loss": floor.loss,
+                "length": tested.time_steps,
+                "train_length": experiment.task.time_steps,
+                "lag": lag,
+                "train_lag": experiment.task.lag,
+                "steps": 0,
+                "parameters": None,
+                "state_bytes": None,
+                "seconds": None,
+            }
+        )
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A run that was carried out, ready to predict.
+
+    Attributes:
+        experiment: what was run.
+        model: its model.
+        params: parameters with a leading axis of seeds.
+        step: the step of the checkpoint.
+        messages: newer checkpoints that were damaged and passed over.
+    """
+
+    experiment: Experiment
+    model: SequenceModel
+    params: Params
+    step: int
+    messages: tuple[str, ...]
+
+    def of_seed(self, seed: int = 0) -> Params:
+        """The parameters of one seed."""
+        if not 0 <= seed < self.experiment.seeds:
+            raise ValueError(f"seed: expected 0 .. {self.experiment.seeds - 1}, got {seed}")
+        return jax.tree.map(lambda leaf: leaf[seed], self.params)
+
+    def predict(
+        self, inputs: jax.Array, *, mask: jax.Array | None = None, seed: int = 0
+    ) -> jax.Array:
+        """The answers to a batch of sequences.
+
+        Args:
+            inputs: tokens `[B, T]` or features `[B, T, D]`.
+            mask: `[B, T]` bool or None.
+            seed: whose parameters.
+
+        Returns:
+            `[B, T, K]`: logits of the classes, or values.
+        """
+        return self.model.apply(self.of_seed(seed), jnp.asarray(inputs), mask=mask)[1]
+
+
+def load(run: str | Path) -> Loaded:
+    """Loads a run for prediction or further study.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        ValueError: it is not a run folder, or its checkpoints are damaged.
+    """
+    folder = RunFolder.open(Path(run))
+    experiment = Experiment.from_config(folder.config, folder.path)
+    model, training = experiment.model, experiment.training
+    seeds = jnp.arange(experiment.seeds, dtype=jnp.uint32)
+    like = jax.eval_shape(lambda: init_states(model, training, seeds))
+    restored = restore(folder.checkpoints, like)
+    return Loaded(experiment, model, restored.tree.params, restored.step, restored.skipped)
