@@ -176,7 +176,7 @@ def _keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
 class _Affine(Cell[DenseCarryT]):
     """What dense and linear cells share: an affine projection of the input, one part per gate.
 
-    Fields:
+    Attributes:
         features: H.
         learned_carry: the first state is a parameter (begun at zero) rather than zero.
     """

@@ -85,6 +85,7 @@ def save(folder: Path, step: int, tree: Any, *, keep: int = 2) -> Path:
     """
     if step < 0 or keep < 1:
         raise ValueError(f"expected step >= 0 and keep >= 1; got step={step}, keep={keep}")
+    folder = folder.absolute()  # tensorstore refuses a relative path
     named = {name: leaf for name, leaf in _leaves(tree).items() if _has_values(leaf)}
     if not named:
         raise ValueError("expected a tree with at least one array to save; got none")

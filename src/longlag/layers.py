@@ -20,7 +20,7 @@ __all__ = ["MLP", "Dense", "Dropout", "Norm", "Read", "Recurrent", "Residual", "
 class Recurrent(Layer):
     """A cell unrolled over the sequence; its state is the carry.
 
-    Fields:
+    Attributes:
         cell: any cell; it must have a field `features`, the width of its output.
     """
 
@@ -65,7 +65,7 @@ class _Pointwise(Layer):
 class Dense(_Pointwise):
     """An affine map, `x W + b`. Parameters: `kernel` `[D, features]`, `bias` `[features]`.
 
-    Fields:
+    Attributes:
         features: K.
     """
 
@@ -88,7 +88,7 @@ class Dense(_Pointwise):
 class MLP(_Pointwise):
     """Two affine maps with a GELU between them, back to the width of the input.
 
-    Fields:
+    Attributes:
         hidden: width between the two.
     """
 
@@ -111,7 +111,7 @@ class MLP(_Pointwise):
 class Norm(_Pointwise):
     """Root-mean-square normalisation with a learned scale (Zhang and Sennrich 2019, 1910.07467).
 
-    Fields:
+    Attributes:
         epsilon: added to the mean square.
     """
 
@@ -131,7 +131,7 @@ class Norm(_Pointwise):
 class Dropout(_Pointwise):
     """Zeroes features at random while a key is given, and scales the others up to make good.
 
-    Fields:
+    Attributes:
         rate: probability of a zero, in [0, 1).
     """
 
@@ -156,7 +156,7 @@ class Dropout(_Pointwise):
 class Stack(Layer):
     """Layers one after another; parameters are theirs under "0", "1", ..., the state is a list.
 
-    Fields:
+    Attributes:
         layers: the layers, the first one first.
     """
 
@@ -193,6 +193,9 @@ class Stack(Layer):
         count = len(self.layers)
         keys = [None] * count if key is None else list(jax.random.split(key, count))
         states = [None] * count if state is None else state
+        if not isinstance(states, list | tuple) or len(states) != count:
+            got = len(states) if isinstance(states, list | tuple) else type(states).__name__
+            raise ValueError(f"state: expected a list of {count} states, one per layer; got {got}")
         new = []
         for i, (layer, s, k) in enumerate(zip(self.layers, states, keys)):
             s, xs = layer.apply(params[str(i)], xs, s, mask=mask, resets=resets, key=k)
@@ -230,7 +233,7 @@ class _Around(Layer):
 class Residual(_Around):
     """The input is added to what the inner layer makes of it, normalised first: `x + f(norm(x))`.
 
-    Fields:
+    Attributes:
         inner: f; it must keep the width.
     """
 
@@ -270,7 +273,7 @@ class Read(_Around):
     present state and the context are merged into one attentional state. The other placement, an
     attention as a block of its own, is the attention itself inside `Residual`.
 
-    Fields:
+    Attributes:
         inner: the attention.
     """
 

@@ -24,7 +24,7 @@ ATTENTIONS = ("none", "additive", "window", "full")
 class SequenceModel(Spec):
     """Embeds a sequence, runs layers over it, and reads an answer off every step.
 
-    Fields:
+    Attributes:
         inputs: "tokens" (int32, embedded by a table) or "features" (real, by an affine map).
         in_features: number of token classes, or D.
         width: width of what the first layer sees.
@@ -142,8 +142,9 @@ class SequenceModel(Spec):
             inputs = select(mask, inputs, jnp.zeros_like(inputs))
         inputs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (inputs, mask, resets))
         if self.inputs == "tokens":
-            # A token outside the table gives NaN, not the nearest row.
-            xs = params["embed"]["embedding"].at[inputs].get(mode="fill", fill_value=jnp.nan)
+            # A token outside the table gives NaN, not another row: -1 is not the last.
+            table = params["embed"]["embedding"].at[inputs]
+            xs = table.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         else:
             xs = Dense(self.width).at_each_step(params["embed"], inputs, None)
         return xs, mask, resets

@@ -27,7 +27,7 @@ class Additive(Attention):
     The query comes from the present state of the recurrence, keys and values from all its states
     so far, the present one included.
 
-    Fields:
+    Attributes:
         features: A, the width of the scoring network.
         window: None (everything), or how many positions are read.
 

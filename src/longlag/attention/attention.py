@@ -14,7 +14,7 @@ from longlag.attention.cache import Cache, Memory, chunk_positions, empty_cache,
 from longlag.cell import Params
 from longlag.layer import Layer, State
 from longlag.select import select
-from longlag.unroll import check_sequence
+from longlag.unroll import check_like, check_sequence
 
 __all__ = ["Attention"]
 
@@ -30,7 +30,7 @@ class Attention(Layer):
     `capacity` entries: a chunk that is longer is refused, and a row that outgrows it at run time
     gives NaN from there on, never a silent overwriting.
 
-    Fields:
+    Attributes:
         features: a width, whose meaning each kind gives.
         window: None (everything), or how many positions are read.
     """
@@ -97,8 +97,12 @@ class Attention(Layer):
         features = self._in_features(params)
         if xs.ndim != 3 or xs.shape[-1] != features:
             raise ValueError(f"xs: expected [T, B, {features}] for {self}; got shape {xs.shape}")
+        if state is not None:
+            self._check_state(params, state, xs.shape[1])
+        T = xs.shape[0]
+        if T == 0:
+            return state, jnp.zeros((*xs.shape[:2], self.out_features(features)))
         xs, mask, resets = _batch_major(xs, mask, resets)
-        T = xs.shape[1]
         if self.window is not None and T > 2 * self.window:
             state, contexts = self._in_blocks(params, xs, state, mask, resets)
         else:
@@ -140,6 +144,12 @@ class Attention(Layer):
     def _in_features(self, params: Params) -> int:
         return params["query"]["kernel"].shape[0]
 
+    def _check_state(self, params: Params, state: State, batch: int) -> None:
+        filled = isinstance(state, Cache) and jnp.ndim(state.position) == 2
+        capacity = state.position.shape[1] if filled else 1
+        like = jax.eval_shape(lambda p: self.init_state(p, (batch,), capacity), params)
+        check_like("state", state, like, f"{self}, batch {batch}")
+
     def _chunk(self, params, xs, state, mask, resets):
         xs = select(mask, xs, jnp.zeros_like(xs))
         count = jnp.zeros(xs.shape[0], jnp.int32) if state is None else state.count
@@ -148,10 +158,12 @@ class Attention(Layer):
         memory = recall(state, entries, position, segment, mask, self.window)
         contexts, weights = self.read(params, xs, memory)
         contexts = select(mask, contexts, jnp.zeros_like(contexts))
+        lost = memory.spoilt
+        if state is not None and self.window is None:
+            lost |= mask & (position >= state.position.shape[1])
+        contexts = select(lost, jnp.full_like(contexts, jnp.nan), contexts)
+        weights = select(lost, jnp.full_like(weights, jnp.nan), weights)
         if state is not None:
-            if self.window is None:
-                overflow = mask & (position >= state.position.shape[1])
-                contexts = select(overflow, jnp.full_like(contexts, jnp.nan), contexts)
             state = record(state, entries, position, segment, mask)
         return state, contexts, weights
 

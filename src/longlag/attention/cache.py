@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -39,12 +40,15 @@ class Memory:
         position: `[B, M]` int32.
         visible: `[B, T, M]` bool, whether step t may read entry m.
         query_position: `[B, T]` int32, the position of each step; meaningless where masked.
+        spoilt: `[B, T]` bool, whether step t sees an entry that is not finite. Such entries are
+            zeros here, since a weight of zero would not keep them from the other steps.
     """
 
     entries: Any
     position: jax.Array
     visible: jax.Array
     query_position: jax.Array
+    spoilt: jax.Array
 
 
 def empty_cache(entry: Any, batch: int, slots: int) -> Cache:
@@ -107,16 +111,19 @@ def recall(
     visible = causal & mask[:, None, :] & (segment[:, :, None] == segment[:, None, :])
     memory_position = position
     if cache is not None:
-        # An entry that a reset at the first step drops is cleared, so that a NaN in it is gone.
-        kept = (cache.position >= 0) & (segment[:, :1] == 0)
-        old = jax.tree.map(lambda e: select(kept, e, jnp.zeros_like(e)), cache.entries)
+        old = cache.entries
         entries = jax.tree.map(lambda o, e: jnp.concatenate([o, e], axis=1), old, entries)
         memory_position = jnp.concatenate([cache.position, position], axis=1)
-        visible_old = kept[:, None, :] & (segment[:, :, None] == 0)
+        visible_old = (cache.position >= 0)[:, None, :] & (segment[:, :, None] == 0)
         visible = jnp.concatenate([visible_old, visible], axis=2)
     if window is not None:
         visible &= position[:, :, None] - memory_position[:, None, :] < window
-    return Memory(entries, memory_position, visible & mask[:, :, None], position)
+    visible &= mask[:, :, None]
+    finite = [jnp.isfinite(e).all(range(2, e.ndim)) for e in jax.tree.leaves(entries)]
+    finite = functools.reduce(jnp.logical_and, finite)  # [B, M]
+    entries = jax.tree.map(lambda e: select(finite, e, jnp.zeros_like(e)), entries)
+    spoilt = jnp.any(visible & ~finite[:, None, :], axis=2)
+    return Memory(entries, memory_position, visible, position, spoilt)
 
 
 def record(

@@ -23,7 +23,7 @@ class DotProduct(Attention):
         e[t, s] = q[t] · k[s] / √K                      q and k turned by their positions (rotary)
         y[t]    = W_o Σ_s softmax over s of e[t, s] v[s]
 
-    Fields:
+    Attributes:
         features: width of the output, and of all heads together.
         heads: N.
         window: None (everything), or how many positions are read.

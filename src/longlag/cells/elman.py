@@ -19,7 +19,7 @@ class Elman(DenseCell):
         h' = φ(W x + b + U h)
         y  = h'
 
-    Fields:
+    Attributes:
         features: H.
         activation: φ, "tanh" or "relu".
         recurrent_init: "orthogonal", or "identity": with relu this is the IRNN (Le et al. 2015),

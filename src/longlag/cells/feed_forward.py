@@ -22,7 +22,7 @@ class FeedForward(DenseCell):
     time-delay network: it forgets for certain whatever lies further back. Its carry holds what the
     last inputs will still add to later outputs; before the first step the inputs are zero.
 
-    Fields:
+    Attributes:
         features: H.
         window: number of inputs that an output sees, the present one included.
 

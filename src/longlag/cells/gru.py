@@ -27,7 +27,7 @@ class GRU(DenseCell):
     "after" is the form of cuDNN, torch and flax, and takes one product per step; "before" is the
     form of the paper.
 
-    Fields:
+    Attributes:
         features: H.
         reset: "after" or "before".
 

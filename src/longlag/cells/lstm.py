@@ -38,7 +38,7 @@ class LSTM(DenseCell[LSTMCarry]):
         h' = o ⊙ tanh(c')
         y  = h'
 
-    Fields:
+    Attributes:
         features: H.
         forget_bias: initial b_f. One, so that a new cell keeps what it holds (Gers et al. 2000;
             Jozefowicz et al. 2015).

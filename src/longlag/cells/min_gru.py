@@ -24,7 +24,7 @@ class MinGRU(LinearCell):
         h' = (1 - z) ⊙ h + z ⊙ n
         y  = h'
 
-    Fields:
+    Attributes:
         features: H.
         candidate: "linear" or "positive".
 

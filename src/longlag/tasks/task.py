@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from longlag.spec import Spec
 
-__all__ = ["Batch", "Floor", "Task", "pad"]
+__all__ = ["Batch", "Floor", "Task", "distinct", "pad", "sketch"]
 
 
 @flax.struct.dataclass
 class Batch:
     """One batch of sequences, all of them padded to the same length T.
 
+    What is learned and what is reported are two things: the loss counts the positions with a
+    weight, accuracy and exact match count the scored ones. In copy memory the loss runs over every
+    step and would look solved at long lags, so only the recalled symbols are scored. A scored
+    position is weighted, and a weighted one is real.
+
     Attributes:
         inputs: tokens `[B, T]` int32, or real features `[B, T, D]` float32.
         targets: classes `[B, T]` int32, or real values `[B, T, K]` float32. Where the weight is
             zero the target is zero and means nothing.
         weights: `[B, T]` float32, what each position counts in the loss; zero where nothing is
-            asked.
+            asked. The loss of a batch is `sum(weights * losses) / sum(weights)`.
+        scored: `[B, T]` bool, true where an answer counts in accuracy and exact match.
         mask: `[B, T]` bool, true at real positions, false at padding.
         resets: `[B, T]` bool or None: true where a new sequence begins and the state is forgotten.
     """
@@ -32,16 +40,18 @@ class Batch:
     inputs: jax.Array
     targets: jax.Array
     weights: jax.Array
+    scored: jax.Array
     mask: jax.Array
     resets: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Floor:
-    """What a predictor without memory reaches on the scored positions.
+    """What the best fixed answer reaches: it knows where it is asked and has read nothing.
 
     Attributes:
-        loss: its mean loss over the scored positions, in nats (classes) or squared units (values).
+        loss: its expected loss, weighted as in `Batch.weights`, in nats (classes) or squared units
+            (values).
         accuracy: its expected accuracy over the scored positions.
         note: who this predictor is, in a few words, for the table.
     """
@@ -54,23 +64,24 @@ class Floor:
 class Task(Spec, abc.ABC):
     """A memory task: hyperparameters as fields, data as a pure function of a key.
 
-    Fields are the dials; `__post_init__` refuses impossible ones with a `ValueError` that names
-    what was expected and what came. `sample` is pure and jittable, so training draws its data
-    inside the compiled step.
+    Fields are the dials; `__post_init__` refuses impossible ones through `require`. `sample` is
+    pure and jittable, so training draws its data inside the compiled step.
 
     Class attributes:
+        inputs_kind: "tokens" (`Batch.inputs` int32) or "features" (float32).
         targets_kind: "classes" (softmax cross-entropy) or "values" (squared error).
         tolerance: for "values", an answer within this distance of the target counts as right.
         lag_field: the name of the field that makes the task longer; `at_lag` replaces it.
     """
 
-    targets_kind = "classes"
-    tolerance = 0.0
-    lag_field = ""
+    inputs_kind: ClassVar[Literal["tokens", "features"]] = "tokens"
+    targets_kind: ClassVar[Literal["classes", "values"]] = "classes"
+    tolerance: ClassVar[float] = 0.0
+    lag_field: ClassVar[str] = ""
 
     @property
     @abc.abstractmethod
-    def length(self) -> int:
+    def time_steps(self) -> int:
         """T, the length in steps of every sequence that `sample` draws, padding included."""
 
     @property
@@ -83,14 +94,12 @@ class Task(Spec, abc.ABC):
     def out_features(self) -> int:
         """Number of answer classes, or of real values per step."""
 
-    @property
-    def inputs_kind(self) -> Literal["tokens", "features"]:
-        """Whether `Batch.inputs` holds tokens (int32) or real features (float32)."""
-        return "tokens"
-
     @abc.abstractmethod
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws a batch; the same key gives the same batch on every machine.
+
+        Evaluation sets are frozen by checksum, so a task takes its choices from random bits by
+        exact arithmetic: a logarithm differs in its last bit from one machine to the next.
 
         Args:
             key: a typed key from `jax.random.key`.
@@ -99,11 +108,11 @@ class Task(Spec, abc.ABC):
 
     @abc.abstractmethod
     def floor(self) -> Floor:
-        """Loss and accuracy of the best predictor that remembers nothing."""
+        """Loss and accuracy of the best fixed answer; a table prints them as a row."""
 
     @abc.abstractmethod
     def picture(self) -> str:
-        """One small example drawn in text, inputs above targets."""
+        """One small example of this kind of task, sampled and drawn in text by `sketch`."""
 
     def at_lag(self, lag: int) -> Self:
         """The same task with its lag dial (the field named by `lag_field`) set to `lag`."""
@@ -113,6 +122,11 @@ class Task(Spec, abc.ABC):
     def lag(self) -> int:
         """The present value of the lag dial."""
         return getattr(self, self.lag_field)
+
+    def require(self, condition: bool, expected: str) -> None:
+        """Raises `ValueError`, naming what was expected and this task, unless `condition` holds."""
+        if not condition:
+            raise ValueError(f"expected {expected}, got {self}")
 
 
 def pad(batch: Batch, length: int) -> Batch:
@@ -126,3 +140,39 @@ def pad(batch: Batch, length: int) -> Batch:
     if extra < 0:
         raise ValueError(f"pad: expected length >= {batch.mask.shape[1]}, got {length}")
     return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)), batch)
+
+
+def distinct(key: jax.Array, batch_size: int, size: int, count: int) -> jax.Array:
+    """Draws `count` different numbers from `0..size-1` in each row, every ordered choice alike.
+
+    Returns:
+        `[batch_size, count]` int32.
+    """
+    # Uniform floats are the same on every machine, and only for float32 is XLA's top-k fast on CPU
+    # (20 times the speed of 32-bit integers). Ties, one in 2^23 pairs, go to the smaller number.
+    return jax.lax.top_k(jax.random.uniform(key, (batch_size, size), jnp.float32), count)[1]
+
+
+def sketch(task: Task, seed: int, names: Mapping[int, str] | None = None) -> str:
+    """Draws one sequence of a task in text: inputs above targets, one column per step.
+
+    A dot among the targets is a step where nothing is asked, a dash a step of padding.
+
+    Args:
+        task: small, so that a sequence fits on a line.
+        seed: which sequence.
+        names: how to write a token; those not named are written as numbers.
+    """
+    batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), 1)
+    mask, asked = np.asarray(batch.mask[0]), np.asarray(batch.weights[0]) > 0
+
+    def write(value: float) -> str:
+        return (names or {}).get(int(value), f"{round(float(value), 2):g}")
+
+    lines: list[tuple[str, list[str]]] = []
+    for label, array, shown in ("inputs", batch.inputs, mask), ("targets", batch.targets, asked):
+        for i, row in enumerate(np.asarray(array[0]).reshape(len(mask), -1).T):
+            cells = [write(v) if s else "." if m else "-" for v, s, m in zip(row, shown, mask)]
+            lines.append((label if i == 0 else "", cells))
+    width = max(len(cell) for _, cells in lines for cell in cells)
+    return "\n".join(f"{label:<7} " + " ".join(c.rjust(width) for c in row) for label, row in lines)

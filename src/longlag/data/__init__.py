@@ -1,0 +1,1 @@
+"""Real data sets, one file each, read from an installed package: nothing is downloaded."""

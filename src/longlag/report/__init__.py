@@ -1,0 +1,51 @@
+"""Tables, figures and the page of a comparison, from plain dictionaries.
+
+Nothing here knows how a row came to be: the report reads what `results.json` holds.
+
+    results = {
+        "rows": [{...}],         # one per task, arm, seed and test length; the only key required
+        "roles": {"LSTM": "recurrence", ...},
+        "curves": [{...}],
+        "by_lag": [{...}],
+        "attention": {...},
+        "trace": {...},
+        "meta": {...},
+    }
+    write("runs/demo", results)  # runs/demo/report.html and runs/demo/plots/*.png
+
+`rows`: `task, arm, seed, accuracy, exact_match, loss, length, steps, parameters, state_bytes,
+    seconds`; optionally `train_length` (the length trained at; where no row of a task has it, the
+    shortest), `budget` (steps that the seed was given; else `steps`, those it took) and `solved_at`
+    (steps until solved, or None). Rows at four times the trained length fill the far column. A
+    floor is a row too: its arm is `"floor: <who>"`, its seed and its costs are None. A seed that
+    diverged has accuracy None or NaN.
+`roles`: what an arm stands for: feed-forward, recurrence, both or attention. The order is that of
+    the arms in every table and figure.
+`curves`: `task, arm, seed, steps, loss, accuracy`, the last three lists of one length.
+`by_lag`: `task, arm, seed, lag, train_lag, accuracy`.
+`attention`: `weights` `[T_query, T_memory]` (a row of zeros read nothing), `tokens` of the memory,
+    `title`, `caption`, optionally `queries`.
+`trace`: `states` `[T, H]`, `tokens`, `title`, `caption`.
+`meta`: `command, commit, device, versions` (a dictionary) and `wall_seconds`, each optional.
+`threshold` (.95), `title`, `question` and `lead` may be set as well.
+"""
+
+from longlag.report.page import page, write
+from longlag.report.plots import plots, png
+from longlag.report.sentences import answers, findings
+from longlag.report.summary import Cell, Spread, summarise, wilson
+from longlag.report.table import table
+
+__all__ = [
+    "Cell",
+    "Spread",
+    "answers",
+    "findings",
+    "page",
+    "plots",
+    "png",
+    "summarise",
+    "table",
+    "wilson",
+    "write",
+]

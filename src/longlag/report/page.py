@@ -1,0 +1,201 @@
+"""The report as one HTML file that needs nothing beside it, and its plots as PNG files."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from longlag.report import sentences
+from longlag.report.plots import plots, png
+from longlag.report.sentences import score
+from longlag.report.summary import FAR, Cell, summarise
+from longlag.report.table import COLUMNS, lines
+
+__all__ = ["page", "write"]
+
+QUESTION = "How far back can a network remember, what does attention add, and what does it cost?"
+
+CAPTIONS = {
+    "accuracy": (
+        "Accuracy by arm and task",
+        f"Every mark is a seed: filled at the trained lengths, hollow at {FAR} times the length. "
+        "The numbers are medians; dashed, the floor.",
+    ),
+    "lag": (
+        "How far back",
+        "Lines are medians, bands the range of the seeds; dashed, the floor.",
+    ),
+    "learning": (
+        "Learning curves",
+        "Every line is a seed, and ends where its training did; grey, the other arms; dashed, the "
+        "floor.",
+    ),
+    "loss": ("Loss", "The same runs by their loss, both axes logarithmic; dashed, the floor."),
+    "attention": (
+        "What is attended to",
+        "Each row is a step that reads, each column a step that is read.",
+    ),
+    "trace": (
+        "The state, unrolled",
+        "Each column is a step, each row a unit, ordered by the first principal component so that "
+        "like stands beside like.",
+    ),
+}
+"""For each plot the heading, and how to read it."""
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One figure of the page.
+
+    Attributes:
+        name: of the plot, and of its PNG file.
+        heading: what it is about.
+        legend: how to read it.
+        evidence: the sentences that it supports.
+        alt: what it shows, for those who cannot see it.
+        wide, narrow: PNG in base64, for a page and for a phone.
+        size: width and height of the wide one, in CSS pixels.
+    """
+
+    name: str
+    heading: str
+    legend: str
+    evidence: list[str]
+    alt: str
+    wide: str
+    narrow: str
+    size: tuple[int, int]
+
+
+def write(folder: str | Path, results: Mapping[str, Any]) -> Path:
+    """Writes `report.html` and `plots/*.png`; equal results give equal files.
+
+    Args:
+        folder: made if it does not exist; files of the same names are replaced.
+        results: see `longlag.report`.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        ValueError: the results do not have the structure that they should.
+    """
+    cells = _cells(results)
+    wide = {name: png(made, "wide") for name, made in plots(results, cells, "wide").items()}
+    path = Path(folder) / "report.html"
+    (path.parent / "plots").mkdir(parents=True, exist_ok=True)
+    for name, image in wide.items():
+        (path.parent / "plots" / f"{name}.png").write_bytes(image)
+    path.write_text(_render(results, cells, wide), encoding="utf-8")
+    return path
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """The report as HTML, without writing anything. Arguments and errors as in `write`."""
+    cells = _cells(results)
+    wide = {name: png(made, "wide") for name, made in plots(results, cells, "wide").items()}
+    return _render(results, cells, wide)
+
+
+def _cells(results: Mapping[str, Any]) -> list[Cell]:
+    return summarise(results["rows"], results.get("threshold", 0.95), results.get("roles", {}))
+
+
+def _render(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, bytes]) -> str:
+    narrow = {n: png(made, "narrow") for n, made in plots(results, cells, "narrow").items()}
+    plates = {
+        name: Plate(
+            name,
+            *CAPTIONS[name],
+            _evidence(name, results, cells),
+            _alt(name, results, cells),
+            base64.b64encode(wide[name]).decode(),
+            base64.b64encode(narrow[name]).decode(),
+            _css_size(wide[name]),
+        )
+        for name in wide
+    }
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["unbroken"] = _unbroken
+    template = resources.files("longlag.report").joinpath("page.html.jinja")
+    roles = results.get("roles", {})
+    return environment.from_string(template.read_text(encoding="utf-8")).render(
+        title=results.get("title", "longlag"),
+        question=results.get("question", QUESTION),
+        lead=results.get("lead", ""),
+        findings=sentences.findings(cells, roles),
+        answers=sentences.answers(cells, roles),
+        columns=COLUMNS,
+        table=lines(cells),
+        threshold=score(results.get("threshold", 0.95)),
+        plates=plates,
+        meta=_footer(results.get("meta", {})),
+        command=results.get("meta", {}).get("command", ""),
+    )
+
+
+def _evidence(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
+    """The sentences that a figure supports, computed from what it draws."""
+    match name:
+        case "accuracy":
+            return sentences.about_arms(cells)
+        case "lag":
+            return sentences.about_lag(results["by_lag"], results.get("threshold", 0.95))
+        case "learning":
+            return sentences.about_steps(cells)
+        case "loss":
+            return sentences.about_loss(cells)
+        case "attention":
+            found = [results[name].get("caption", ""), sentences.about_map(results[name])]
+        case _:
+            found = [results[name].get("caption", "")]
+    return [sentence for sentence in found if sentence]
+
+
+def _alt(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    """What a figure shows, for those who cannot see it."""
+    if name in ("attention", "trace"):
+        return f"{CAPTIONS[name][0]}: heat map, {results[name]['title']}."
+    trained = [cell for cell in cells if not cell.is_floor]
+    if name == "accuracy":
+        medians = (f"{cell.task}, {cell.arm} {score(cell.accuracy.median)}" for cell in trained)
+        return f"Dot plot of accuracy, medians: {'; '.join(medians)}."
+    tasks = dict.fromkeys(cell.task for cell in trained)
+    arms = dict.fromkeys(cell.arm for cell in trained)
+    return f"{CAPTIONS[name][0]}: {', '.join(arms)} on {', '.join(tasks)}."
+
+
+def _unbroken(text: str) -> Markup:
+    """Prose in which a number stays on one line with its unit, and an arm with its parts."""
+    return Markup(
+        re.sub(r" (?=(?:KiB|MiB|GiB|B|×|steps)\b|× |\+ )|(?<=\+) ", "&nbsp;", escape(text))
+    )
+
+
+def _footer(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where the numbers come from, in the order that a reader asks."""
+    found = [(key, str(meta[key])) for key in ("commit", "device") if meta.get(key)]
+    if meta.get("versions"):
+        versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+        found.append(("versions", versions))
+    if meta.get("wall_seconds") is not None:
+        minutes, seconds = divmod(round(meta["wall_seconds"]), 60)
+        found.append(("wall time", f"{minutes} min {seconds} s" if minutes else f"{seconds} s"))
+    return found
+
+
+def _css_size(image: bytes) -> tuple[int, int]:
+    """Width and height from the header of a PNG, at half its pixels."""
+    width, height = (int.from_bytes(image[at : at + 4], "big") for at in (16, 20))
+    return width // 2, height // 2

@@ -1,0 +1,20 @@
+"""Memory tasks: data as a pure function of a key, with the floor that a table prints beside it."""
+
+from longlag.tasks.adding import Adding
+from longlag.tasks.copy_memory import CopyMemory
+from longlag.tasks.parity import Parity
+from longlag.tasks.recall import Recall
+from longlag.tasks.selective_copy import SelectiveCopy
+from longlag.tasks.task import Batch, Floor, Task, pad
+
+__all__ = [
+    "Adding",
+    "Batch",
+    "CopyMemory",
+    "Floor",
+    "Parity",
+    "Recall",
+    "SelectiveCopy",
+    "Task",
+    "pad",
+]
