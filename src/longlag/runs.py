@@ -105,7 +105,7 @@ def carry_out(
         DiskError: the disk refused.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
-    states = init_states(model, training, jnp.arange(experiment.seeds, dtype=jnp.uint32))
+    states = init_states(model, training, experiment.seeds)
     done = 0
     if checkpoints(folder.checkpoints):
         restored = folder.resume(states)
@@ -319,7 +319,6 @@ def load(run: str | Path) -> Loaded:
     folder = RunFolder.open(Path(run))
     experiment = Experiment.from_config(folder.config, folder.path)
     model, training = experiment.model, experiment.training
-    seeds = jnp.arange(experiment.seeds, dtype=jnp.uint32)
-    like = jax.eval_shape(lambda: init_states(model, training, seeds))
+    like = jax.eval_shape(lambda: init_states(model, training, experiment.seeds))
     restored = restore(folder.checkpoints, like)
     return Loaded(experiment, model, restored.tree.params, restored.step, restored.skipped)

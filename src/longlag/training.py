@@ -173,14 +173,16 @@ def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
     return (each * weights).sum() / weights.sum()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def init_states(model: SequenceModel, training: Training, seeds: jax.Array) -> TrainState:
+def init_states(model: SequenceModel, training: Training, seeds: int) -> TrainState:
     """The states before the first step.
+
+    It is not compiled as a whole: its operations are few, and those of one model are compiled
+    already when the next one of like sizes comes.
 
     Args:
         model: the model.
         training: names the optimiser.
-        seeds: `[S]` uint32.
+        seeds: S; the seeds are 0 .. S - 1.
     """
 
     def one(seed):
@@ -196,7 +198,8 @@ def init_states(model: SequenceModel, training: Training, seeds: jax.Array) -> T
             solved_at=jnp.int32(-1),
         )
 
-    return jax.lax.map(one, seeds)
+    states = [one(jnp.uint32(seed)) for seed in range(seeds)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)

@@ -78,7 +78,7 @@ class Adding(Task):
             targets=jnp.where(last, total, 0.0)[..., None],
             weights=last.astype(jnp.float32),
             scored=last,
-            mask=jnp.ones((B, T), bool),
+            mask=None,
         )
 
     def floor(self) -> Floor:

@@ -80,7 +80,7 @@ class CopyMemory(Task):
             targets=jnp.concatenate([blanks, symbols], 1),
             weights=jnp.ones((B, T), jnp.float32),
             scored=jnp.broadcast_to(recalled, (B, T)),
-            mask=jnp.ones((B, T), bool),
+            mask=None,
         )
 
     def floor(self) -> Floor:

@@ -90,7 +90,7 @@ class Recall(Task):
             targets=jnp.put_along_axis(filler, queries, values, axis=1, inplace=False),
             weights=scored.astype(jnp.float32),
             scored=scored.astype(bool),
-            mask=jnp.ones((B, N), bool),
+            mask=None,
         )
 
     def floor(self) -> Floor:

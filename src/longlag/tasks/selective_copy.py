@@ -82,7 +82,7 @@ class SelectiveCopy(Task):
             targets=jnp.concatenate([noise, data], 1),
             weights=output.astype(jnp.float32),
             scored=output,
-            mask=jnp.ones((B, T), bool),
+            mask=None,
         )
 
     def floor(self) -> Floor:

@@ -33,7 +33,8 @@ class Batch:
         weights: `[B, T]` float32, what each position counts in the loss; zero where nothing is
             asked. The loss of a batch is `sum(weights * losses) / sum(weights)`.
         scored: `[B, T]` bool, true where an answer counts in accuracy and exact match.
-        mask: `[B, T]` bool, true at real positions, false at padding.
+        mask: `[B, T]` bool, true at real positions, false at padding; None where there is no
+            padding, which spares a model the selections.
         resets: `[B, T]` bool or None: true where a new sequence begins and the state is forgotten.
     """
 
@@ -41,7 +42,7 @@ class Batch:
     targets: jax.Array
     weights: jax.Array
     scored: jax.Array
-    mask: jax.Array
+    mask: jax.Array | None
     resets: jax.Array | None = None
 
 
@@ -136,9 +137,12 @@ def pad(batch: Batch, length: int) -> Batch:
         batch: sequences of T steps.
         length: the new T, not smaller than the old one.
     """
-    extra = length - batch.mask.shape[1]
+    T = batch.scored.shape[1]
+    extra = length - T
     if extra < 0:
-        raise ValueError(f"pad: expected length >= {batch.mask.shape[1]}, got {length}")
+        raise ValueError(f"pad: expected length >= {T}, got {length}")
+    if batch.mask is None:
+        batch = batch.replace(mask=jnp.ones(batch.scored.shape, bool))  # type: ignore[attr-defined]
     return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)), batch)
 
 
@@ -164,7 +168,8 @@ def sketch(task: Task, seed: int, names: Mapping[int, str] | None = None) -> str
         names: how to write a token; those not named are written as numbers.
     """
     batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), 1)
-    mask, asked = np.asarray(batch.mask[0]), np.asarray(batch.weights[0]) > 0
+    asked = np.asarray(batch.weights[0]) > 0
+    mask = np.ones_like(asked) if batch.mask is None else np.asarray(batch.mask[0])
 
     def write(value: float) -> str:
         return (names or {}).get(int(value), f"{round(float(value), 2):g}")

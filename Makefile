@@ -1,0 +1,54 @@
+# make demo   the main comparison: table, plots and report in runs/demo
+# make test   lint, types and the whole test suite
+# Both make the environment first; the first time that takes a few minutes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The newest Python here that is new enough; `make PYTHON=/path/to/python3.12` chooses another.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+SOURCES := src experiments benchmarks tests
+WORKERS ?= 2
+
+.PHONY: help env env-test demo test test-deep lint types clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+# An environment that does not import is made anew; one that does is left alone unless
+# pyproject.toml has changed since. The stamps are written last, so a broken install is repaired.
+env:
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or newer on the PATH; found none" >&2; exit 2; }
+	@$(BIN)/python -c 'import longlag, jax' 2>/dev/null && test -f $(VENV)/.ready \
+		&& test ! pyproject.toml -nt $(VENV)/.ready \
+	|| { echo "making $(VENV) with $(PYTHON)" \
+		&& $(PYTHON) -m venv --clear $(VENV) \
+		&& $(PIP) --upgrade pip \
+		&& $(PIP) --editable '.[data]' \
+		&& touch $(VENV)/.ready; }
+
+env-test: env
+	@test -f $(VENV)/.ready-test && test ! pyproject.toml -nt $(VENV)/.ready-test \
+	|| { echo "adding what the tests need" \
+		&& $(PIP) --editable '.[data,peers,dev]' \
+		&& touch $(VENV)/.ready-test; }
+
+demo: env
+	@$(BIN)/python -m experiments.demo
+
+test: lint types
+	@$(BIN)/python -m pytest -n $(WORKERS) --durations=15 --cov --cov-report=term
+
+test-deep: env-test
+	@$(BIN)/python -m pytest -n $(WORKERS) -m deep --durations=15
+
+lint: env-test
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+
+types: env-test
+	@$(BIN)/basedpyright
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .coverage .coverage.*

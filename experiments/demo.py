@@ -1,0 +1,291 @@
+"""How far back can a network remember, and what does attention add? Five arms on three tasks.
+
+    python -m experiments.demo        (or: make demo)
+
+About 3 minutes on two cores. Recall asks for a value by its key, parity for one bit of state over a
+whole string, selective copying for a few symbols among noise. A block is replaced, never added, so
+that all arms are equally deep. Arms that fail get at least five times the steps that the arms with
+both recurrence and attention needed, and are captioned "not within N steps".
+
+Leaves runs/demo: results.json, report.html, plots/, and a run folder per arm and task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from longlag import LSTM, report
+from longlag.cells import FeedForward
+from longlag.command_line import cache_compilations, console, plain_errors
+from longlag.disk import write_file, writing
+from longlag.environment import environment
+from longlag.experiment import Architecture, Experiment
+from longlag.run_folder import RunFolder
+from longlag.runs import carry_out, floor_rows, load
+from longlag.tasks import Parity, Recall, SelectiveCopy
+from longlag.training import Training, evaluation_batch
+
+WIDTH = 32
+ARMS = {
+    "feed-forward": (FeedForward(WIDTH), "none"),
+    "LSTM": (LSTM(WIDTH), "none"),
+    "LSTM + additive": (LSTM(WIDTH), "additive"),
+    "LSTM + full": (LSTM(WIDTH), "full"),
+    "attention only": (None, "full"),
+}
+ROLES = {
+    "feed-forward": "feed-forward",
+    "LSTM": "recurrence",
+    "LSTM + additive": "both",
+    "LSTM + full": "both",
+    "attention only": "attention",
+}
+# Steps at most: five times what the arms with both recurrence and attention need, or more.
+TASKS = {
+    "recall": (Recall(length=32, pairs=4, vocab=160), 1000),
+    "parity": (Parity(min_length=1, max_length=40), 1250),
+    "selective-copy": (SelectiveCopy(length=32, items=4, vocab=8), 1000),
+}
+SEEDS = 3
+
+
+def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
+    """All experiments of the demo by task and arm.
+
+    Args:
+        steps: in place of the steps that each task is given, for a test.
+    """
+    return {
+        (task_name, arm): Experiment(
+            task=task,
+            cell=cell,
+            architecture=Architecture(attention=attention, width=WIDTH),  # type: ignore[arg-type]
+            training=Training(
+                steps=steps or budget, dispatch=25, batch_size=64, learning_rate=5e-3, eval_size=256
+            ),
+            seeds=SEEDS,
+        )
+        for task_name, (task, budget) in TASKS.items()
+        for arm, (cell, attention) in ARMS.items()
+    }
+
+
+def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int = 0) -> int:
+    """Runs the demo.
+
+    Args:
+        out: the folder; what is there from an earlier demo is replaced at the end.
+        steps: optimiser steps for every arm, in place of those that the demo gives them.
+        workers: processes, each pinned to one core; 0 means one per core.
+    """
+    began = time.perf_counter()
+    aside = _aside(out)
+    jobs = experiments(steps)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    found = _run_all(jobs, aside, cores[: workers or len(cores)])
+
+    rows = [row for one in found.values() for row in one["rows"]]
+    for task_name in TASKS:
+        rows += floor_rows(jobs[task_name, "LSTM"])
+    env = environment()
+    results = {
+        "rows": rows,
+        "roles": ROLES,
+        "curves": [curve for one in found.values() for curve in one["curves"]],
+        "by_lag": [point for one in found.values() for point in one["by_lag"]],
+        "attention": _attention_map(aside / _folder("recall", "LSTM + full")),
+        "trace": _trace(aside / _folder("parity", "LSTM")),
+        "threshold": 0.95,
+        "meta": {
+            "command": "make demo",
+            "commit": env["commit"],
+            "device": f"{env['cpu']}, {env['cpu_count']} cores",
+            "versions": {k: env["versions"][k] for k in ("jax", "jaxlib", "longlag")},
+            "wall_seconds": round(time.perf_counter() - began, 1),
+        },
+    }
+    with writing("the results", aside):
+        write_file(aside / "results.json", json.dumps(results, indent=1) + "\n")
+        report.write(aside, results)
+        _replace(out, aside)
+    console.print(report.table(report.summarise(rows, results["threshold"], ROLES)))
+    for answer in report.answers(report.summarise(rows, results["threshold"], ROLES), ROLES):
+        console.print(answer, highlight=False)
+    console.print(f"\nreport  {out / 'report.html'}", highlight=False)
+    console.print(f"results {out / 'results.json'}", highlight=False)
+    return 0
+
+
+def _aside(out: Path) -> Path:
+    """The folder that the demo builds; an interrupted demo of the same code goes on in it."""
+    aside = out.parent / f".{out.name}.partial"
+    now = {k: v for k, v in environment().items() if k != "argv"}
+    mark = aside / "env.json"
+    with writing("the demo", aside):
+        same = mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == now
+        if not same or now["dirty"] is not False:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            write_file(mark, json.dumps(now) + "\n")
+    return aside
+
+
+def _replace(out: Path, aside: Path) -> None:
+    old = out.parent / f".{out.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    aside.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _folder(task_name: str, arm: str) -> str:
+    return f"{task_name}-{arm}".replace(" + ", "-").replace(" ", "-").lower()
+
+
+def _run_all(
+    jobs: Mapping[tuple[str, str], Experiment], aside: Path, cores: list[int]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Runs every job in a process pinned to one core: two such do 1.5 times the work of one on both
+    (shared/tasks.md, section 4). The arms that take longest come first.
+    """  # noqa: D205
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        news, free = manager.Queue(), manager.Queue()
+        for core in cores:
+            free.put(core)
+        with (
+            ProcessPoolExecutor(len(cores), context, _pin, (free, news)) as pool,
+            _bars(jobs, news) as finish,
+        ):
+            slow = ("attention only", "LSTM + additive", "LSTM", "LSTM + full", "feed-forward")
+            order = sorted(jobs, key=lambda job: slow.index(job[1]))
+            futures = {job: pool.submit(_work, job, jobs[job], aside) for job in order}
+            try:
+                for future in as_completed(futures.values()):
+                    future.result()  # the first failure ends the demo
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            found = {job: futures[job].result() for job in jobs}
+            finish()
+    return found
+
+
+_news: Any = None
+
+
+def _pin(free: Any, news: Any) -> None:
+    global _news
+    _news = news
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {free.get()})
+    cache_compilations()
+
+
+def _work(job: tuple[str, str], experiment: Experiment, aside: Path) -> dict[str, Any]:
+    path = aside / _folder(*job)
+    folder = RunFolder.open(path) if path.exists() else RunFolder.create(path, experiment.config())
+
+    def tell(progress: Any) -> None:
+        steps = [line["step"] for line in progress.lines]
+        best = [line["accuracy"] for line in progress.lines]
+        if steps:
+            _news.put((job, max(steps), sum(best) / len(best)))
+
+    found = carry_out(experiment, folder, on_progress=tell)
+    assert found is not None
+    for row in (*found["rows"], *found["by_lag"], *found["curves"]):
+        row["arm"] = job[1]
+    _news.put((job, None, found["rows"][0]["accuracy"]))
+    return found
+
+
+@contextlib.contextmanager
+def _bars(jobs: Mapping[tuple[str, str], Experiment], news: Any) -> Iterator[Any]:
+    """A bar per job, moved by the news of the workers."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+    )
+    done = threading.Event()
+    with Progress(*columns, console=console) as progress:
+        everything = progress.add_task("all", total=len(jobs), state="")
+        bars: dict[tuple[str, str], Any] = {}
+
+        def watch() -> None:
+            while not done.is_set():
+                with contextlib.suppress(queue.Empty, EOFError, BrokenPipeError):
+                    job, step, accuracy = news.get(timeout=0.2)
+                    budget = jobs[job].training.steps
+                    if job not in bars:
+                        bars[job] = progress.add_task(" ".join(job), total=budget, state="")
+                    state = f"accuracy {accuracy:.2f}" if accuracy is not None else "diverged"
+                    if step is None:
+                        progress.update(bars[job], completed=budget, state=state)
+                        progress.stop_task(bars[job])
+                        progress.advance(everything)
+                    else:
+                        progress.update(bars[job], completed=step, state=f"step {step}, {state}")
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield lambda: time.sleep(0.3)
+        finally:
+            done.set()
+            watcher.join()
+
+
+def _attention_map(run: Path) -> dict[str, Any]:
+    """What the attention of the middle block reads in one test sequence of recall."""
+    loaded = load(run)
+    batch = evaluation_batch(loaded.experiment.task, 8, "test")
+    seen = loaded.model.probe(loaded.of_seed(0), batch.inputs, mask=batch.mask)
+    weights = next(value for name, value in seen.items() if name.endswith("weights"))[0]
+    tokens = [str(token) if token else "·" for token in batch.inputs[0].tolist()]
+    return {
+        "weights": weights.tolist(),
+        "tokens": tokens,
+        "title": "What the attention block reads (recall, LSTM + full, one test sequence)",
+        "caption": "Rows are readers, columns what is read, averaged over heads. The first eight "
+        "tokens are key and value in turn; where a key comes again, the answer is its value.",
+    }
+
+
+def _trace(run: Path) -> dict[str, Any]:
+    """The hidden state of the last recurrence, unrolled over one test string of parity."""
+    loaded = load(run)
+    batch = evaluation_batch(loaded.experiment.task, 64, "test")
+    longest = int(batch.mask.sum(1).argmax())
+    steps = int(batch.mask[longest].sum())
+    seen = loaded.model.probe(loaded.of_seed(0), batch.inputs, mask=batch.mask)
+    states = seen["1/inner/outputs"][:steps, longest]
+    return {
+        "states": states.tolist(),
+        "tokens": [str(bit) for bit in batch.inputs[longest, :steps].tolist()],
+        "title": "The hidden state unrolled over a bit string (parity, LSTM, second block)",
+        "caption": "Each column is one step and the bit read there, each row one hidden unit.",
+    }
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(tyro.cli(main, prog="python -m experiments.demo", description=__doc__))
