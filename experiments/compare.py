@@ -43,12 +43,13 @@ def main(argv: Sequence[str]) -> int:
     with stop_requested() as stop:
         found = _with_progress(experiment, folder, stop)
     if found is None:
-        console.print(f"stopped; go on by --resume {folder.path}", highlight=False)
+        console.print(f"stopped; go on by --resume {folder.path}", highlight=False, soft_wrap=True)
         return stop.exit_code
     found["rows"] += floor_rows(experiment)
     console.print(report.table(report.summarise(found["rows"], found["threshold"])))
     page = report.write(folder.path, found | {"title": f"{experiment.arm} on {_task(experiment)}"})
-    console.print(f"run folder {folder.path}\nreport     {page}", highlight=False)
+    where = f"run folder {folder.path}\nreport     {page}"
+    console.print(where, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -83,15 +84,15 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     folder = RunFolder.open(Path(resume))
     stored = Experiment.from_config(folder.config, folder.path)
     # The options that are given must be those of the run; those that are not come from it.
-    asked, _ = parse(argv, "python -m experiments.compare", __doc__ or "", stored)
-    folder.require_same(asked.config() | _as_stored(stored, asked, folder))
+    asked, read = parse(argv, "python -m experiments.compare", __doc__ or "", stored)
+    if read.out is not None:
+        raise ValueError(f"expected --resume or --out; got both, {resume} and {read.out}")
+    config = asked.config()
+    if config["cell"] and type(asked.cell) is type(stored.cell):
+        # A user's own cell comes from its copy in the run folder, and keeps the name it had.
+        config["cell"]["name"] = folder.config["cell"]["name"]
+    folder.require_same(config)
     return stored, folder
-
-
-def _as_stored(stored: Experiment, asked: Experiment, folder: RunFolder) -> dict[str, Any]:
-    """A user's own cell is named by its file, which a run folder holds a copy of."""
-    same = stored.cell == asked.cell
-    return {"cell": folder.config["cell"]} if same else {}
 
 
 def _value(argv: Sequence[str], option: str) -> str | None:

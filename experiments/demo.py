@@ -57,9 +57,9 @@ ROLES = {
 }
 # Steps at most: five times what the arms with both recurrence and attention need, or more.
 TASKS = {
-    "recall": (Recall(length=32, pairs=4, vocab=160), 1000),
+    "recall": (Recall(length=32, pairs=4, vocab=66), 1000),
     "parity": (Parity(min_length=1, max_length=40), 1250),
-    "selective-copy": (SelectiveCopy(length=32, items=4, vocab=8), 1000),
+    "selective-copy": (SelectiveCopy(length=32, items=4, vocab=8), 750),
 }
 SEEDS = 3
 
@@ -123,9 +123,10 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
         write_file(aside / "results.json", json.dumps(results, indent=1) + "\n")
         report.write(aside, results)
         _replace(out, aside)
-    console.print(report.table(report.summarise(rows, results["threshold"], ROLES)))
-    for answer in report.answers(report.summarise(rows, results["threshold"], ROLES), ROLES):
-        console.print(answer, highlight=False)
+    cells = report.summarise(rows, results["threshold"], ROLES)
+    console.print(report.table(cells))
+    for sentence in (*report.findings(cells, ROLES), "", *report.answers(cells, ROLES)):
+        console.print(sentence, highlight=False)
     console.print(f"\nreport  {out / 'report.html'}", highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False)
     return 0

@@ -237,7 +237,8 @@ def _fill(like: Any, path: Path, stored: dict[str, Any]) -> Any:
         )
     with _orbax() as orbax:
         as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
-        arrays = orbax.restore(path / ARRAYS, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        wanted = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        arrays = orbax.restore((path / ARRAYS).absolute(), args=wanted)
     for name, leaf in leaves.items():
         arrays.setdefault(name, np.zeros(leaf.shape, leaf.dtype))  # one without values
     filled = [_place(arrays[name], leaf, name) for name, leaf in leaves.items()]

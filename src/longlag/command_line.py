@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from longlag.cell import Cell
 from longlag.experiment import (
     Architecture,
     Experiment,
@@ -48,7 +49,9 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        # A soft wrap leaves line breaks to the terminal, so that a path can be copied.
+        message = f"[bold red]error:[/] {escape(str(error))}"
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
@@ -77,14 +80,8 @@ def parse(
     task_name = _peek(argv, "task", given["task"]["name"])
     cell_name = _peek(argv, "cell", given["cell"]["name"] if given["cell"] else "none")
     task_cls = task_class(task_name)
-    cell_cls = None if cell_name == "none" else cell_class(cell_name)
     task = defaults.task if type(defaults.task) is task_cls else task_cls()
-    cell = defaults.cell if type(defaults.cell) is cell_cls else None
-    width = _peek(argv, "width", str(defaults.architecture.width))
-    if cell is None and cell_cls is not None and width.isdecimal():
-        cell = cell_cls(features=int(width))  # type: ignore[call-arg]
-    elif cell is not None and width.isdecimal():
-        cell = dataclasses.replace(cell, features=int(width))  # type: ignore[type-var, call-arg]
+    cell = None if cell_name == "none" else _cell(cell_name, argv, defaults)
 
     arg, omit = tyro.conf.arg, tyro.conf.OmitArgPrefixes
     fields: list[Any] = [
@@ -119,6 +116,25 @@ def parse(
     return experiment, read
 
 
+def _cell(name: str, argv: Sequence[str], defaults: Experiment) -> Cell:
+    """The cell before its own options are read: as wide as the blocks, if it has `features`."""
+    cls: Any = cell_class(name)
+    default: Any = defaults.cell
+    width = defaults.architecture.width
+    with contextlib.suppress(ValueError):  # tyro will say what is wrong with the width
+        width = int(_peek(argv, "width", str(width)))
+    if type(default) is cls and width == defaults.architecture.width:
+        return default  # a run that is resumed keeps the features that it was made with
+    wide = {"features": width} if any(f.name == "features" for f in dataclasses.fields(cls)) else {}
+    try:
+        return dataclasses.replace(default, **wide) if type(default) is cls else cls(**wide)
+    except TypeError as error:
+        raise ValueError(
+            f"cell {name}: expected a complete cell in which every field but features has a "
+            f"default; got: {error}"
+        ) from error
+
+
 def _offer_nearest(argv: Sequence[str], prefix: str, spec: type) -> None:
     """Refuses a wrong choice with the nearest right one, which tyro's own message lacks."""
     for name, hint in typing.get_type_hints(spec).items():
@@ -130,12 +146,13 @@ def _offer_nearest(argv: Sequence[str], prefix: str, spec: type) -> None:
 
 def _peek(argv: Sequence[str], name: str, default: str) -> str:
     """The value of one option, before the options are known."""
-    for i, word in enumerate(argv):
+    found = default
+    for i, word in enumerate(argv):  # of several, the last counts, as for tyro
         if word == f"--{name}" and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(f"--{name}="):
-            return word.partition("=")[2]
-    return default
+            found = argv[i + 1]
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found
 
 
 _TASK_HELP = "which memory task; --list names them all; its dials are the --task.* options"

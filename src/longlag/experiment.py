@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -203,29 +204,29 @@ def cell_name(cls: type[Cell]) -> str:
     """The name of a cell: of the library, or `file.py:Class`."""
     if cell_names().get(_kebab(cls.__name__)) is cls:
         return _kebab(cls.__name__)
-    return f"{inspect.getsourcefile(cls)}:{cls.__name__}"
-
-
-_modules: dict[tuple[str, str], ModuleType] = {}
+    return f"{inspect.getfile(cls)}:{cls.__name__}"
 
 
 def _module(path: Path) -> ModuleType:
     """Imports a user's file. The same text is imported once, so that its cells stay equal."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except OSError as error:
         raise ValueError(f"cell: cannot read {path}: {error.strerror}") from error
-    if (str(path), text) not in _modules:
-        spec = importlib.util.spec_from_file_location(f"longlag_user_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"cell: expected a Python file, got {path}")
-        module = importlib.util.module_from_spec(spec)
+    # Dataclasses, type hints and `inspect` look a class's module up in sys.modules by its name.
+    name = f"longlag_user_{hashlib.sha256(bytes(path) + b':' + text).hexdigest()[:16]}"
+    if name not in sys.modules:
+        module = sys.modules[name] = ModuleType(name)
+        module.__file__ = str(path)
         try:
-            spec.loader.exec_module(module)
-        except Exception as error:
+            # Not by an import, which would leave __pycache__ beside the file.
+            exec(compile(text, path, "exec"), vars(module))
+        except BaseException as error:
+            del sys.modules[name]
+            if not isinstance(error, Exception):
+                raise
             raise ValueError(f"cell: {path} fails to import: {error!r}") from error
-        _modules[str(path), text] = module
-    return _modules[str(path), text]
+    return sys.modules[name]
 
 
 def _classes(module: ModuleType, base: type) -> dict[str, Any]:

@@ -54,18 +54,22 @@ def linear_scan(
         ValueError: shapes that do not broadcast, resets that are not bool, an unknown method.
     """
     choose(method, METHODS, "method")
-    dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    dtype = jnp.promote_types(jnp.result_type(a, b, h0), jnp.float32)
     if jnp.ndim(b) == 0 or jnp.ndim(a) == 0:
         raise ValueError("linear_scan: expected a and b with a leading time axis, got a scalar")
-    try:
-        shape = jnp.broadcast_shapes(a.shape, b.shape, (1, *jnp.shape(h0)))
-    except ValueError as error:
-        raise ValueError(
-            "linear_scan: expected a, b [T, *state] and h0 [*state] that broadcast together, "
-            f"got a {a.shape}, b {b.shape}, h0 {jnp.shape(h0)}"
-        ) from error
     if resets is None and h_reset is not None:
         raise ValueError("linear_scan: h_reset was given without resets")
+    h_reset = jnp.zeros(()) if h_reset is None else h_reset
+    try:
+        shape = jnp.broadcast_shapes(
+            a.shape, b.shape, (1, *jnp.shape(h0)), (1, *jnp.shape(h_reset))
+        )
+    except ValueError as error:
+        raise ValueError(
+            "linear_scan: expected a, b [T, *state] and h0, h_reset [*state] that broadcast "
+            f"together, got a {a.shape}, b {b.shape}, h0 {jnp.shape(h0)}, "
+            f"h_reset {jnp.shape(h_reset)}"
+        ) from error
     if resets is not None and (resets.dtype != bool or resets.shape != shape[: resets.ndim]):
         raise ValueError(
             f"linear_scan: expected resets bool of a shape that begins {shape}, "
@@ -79,9 +83,7 @@ def linear_scan(
         jnp.broadcast_to(a, shape).astype(dtype),
         jnp.broadcast_to(b, shape).astype(dtype),
         jnp.broadcast_to(h0, shape[1:]).astype(dtype),
-        None
-        if resets is None
-        else jnp.broadcast_to(0.0 if h_reset is None else h_reset, shape[1:]).astype(dtype),
+        None if resets is None else jnp.broadcast_to(h_reset, shape[1:]).astype(dtype),
         resets,
     )
 

@@ -143,7 +143,7 @@ class SequenceModel(Spec):
         inputs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (inputs, mask, resets))
         if self.inputs == "tokens":
             # A token outside the table gives NaN, not another row: -1 is not the last.
-            table = params["embed"]["embedding"].at[inputs]
+            table = jnp.asarray(params["embed"]["embedding"]).at[inputs]
             xs = table.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
         else:
             xs = Dense(self.width).at_each_step(params["embed"], inputs, None)

@@ -140,7 +140,11 @@ def carry_out(
         return None
     found = results(experiment, folder, states)
     with writing("the results", folder.path):
-        write_file(folder.path / "results.json", json.dumps(found, indent=1) + "\n")
+        # Aside first: a run that had ended before is resumed too, and has results already.
+        aside = folder.path / "results.json.partial"
+        aside.unlink(missing_ok=True)
+        write_file(aside, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        aside.replace(folder.path / "results.json")
     return found
 
 
@@ -200,7 +204,8 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
                     "seed": seed,
                     "accuracy": None if failed else float(measured.accuracy[i]),
                     "exact_match": None if failed else float(measured.exact_match[i]),
-                    "loss": None if failed else float(measured.loss[i]),
+                    # JSON knows no infinity, which a longer sequence may reach.
+                    "loss": float(measured.loss[i]) if np.isfinite(measured.loss[i]) else None,
                     "length": tested.time_steps,
                     "train_length": task.time_steps,
                     "lag": tested.lag,

@@ -151,16 +151,19 @@ class Attention(Layer):
         check_like("state", state, like, f"{self}, batch {batch}")
 
     def _chunk(self, params, xs, state, mask, resets):
-        xs = select(mask, xs, jnp.zeros_like(xs))
+        if mask is not None:
+            xs = select(mask, xs, jnp.zeros_like(xs))
         count = jnp.zeros(xs.shape[0], jnp.int32) if state is None else state.count
-        position, segment = chunk_positions(count, mask, resets)
+        position, segment = chunk_positions(count, xs.shape[1], mask, resets)
         entries = self.write(params, xs, position)
         memory = recall(state, entries, position, segment, mask, self.window)
         contexts, weights = self.read(params, xs, memory)
-        contexts = select(mask, contexts, jnp.zeros_like(contexts))
+        if mask is not None:
+            contexts = select(mask, contexts, jnp.zeros_like(contexts))
         lost = memory.spoilt
         if state is not None and self.window is None:
-            lost |= mask & (position >= state.position.shape[1])
+            overflow = position >= state.position.shape[1]
+            lost |= overflow if mask is None else mask & overflow
         contexts = select(lost, jnp.full_like(contexts, jnp.nan), contexts)
         weights = select(lost, jnp.full_like(weights, jnp.nan), weights)
         if state is not None:
@@ -175,6 +178,8 @@ class Attention(Layer):
             state = self.init_state(params, xs.shape[:1], self.window)
         T = xs.shape[1]
         blocks = -(-T // self.window)
+        if mask is None and T % self.window:
+            mask = jnp.ones(xs.shape[:2], bool)
 
         def split(x):
             # Padding is masked, and a masked step neither writes nor advances.
@@ -187,13 +192,12 @@ class Attention(Layer):
             state, contexts, _ = self._chunk(params, block[0], state, *block[1:])
             return state, contexts
 
-        state, contexts = jax.lax.scan(body, state, (split(xs), split(mask), split(resets)))
+        inputs = jax.tree.map(split, (xs, mask, resets))
+        state, contexts = jax.lax.scan(body, state, inputs)
         contexts = jnp.swapaxes(contexts, 0, 1)
         contexts = contexts.reshape(contexts.shape[0], -1, contexts.shape[-1])[:, :T]
         return (state if keep else None), contexts
 
 
 def _batch_major(xs, mask, resets):
-    mask = jnp.ones(xs.shape[:2], bool) if mask is None else mask
-    resets = jnp.zeros(xs.shape[:2], bool) if resets is None else resets
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))

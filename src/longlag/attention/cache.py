@@ -67,25 +67,33 @@ def empty_cache(entry: Any, batch: int, slots: int) -> Cache:
 
 
 def chunk_positions(
-    count: jax.Array, mask: jax.Array, resets: jax.Array
+    count: jax.Array, steps: int, mask: jax.Array | None, resets: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """Positions of the steps of a chunk, and how many resets have come so far.
 
     Args:
         count: `[B]` int32, the position of the chunk's first unmasked step.
-        mask: `[B, T]` bool.
-        resets: `[B, T]` bool.
+        steps: T.
+        mask: `[B, T]` bool or None.
+        resets: `[B, T]` bool or None.
 
     Returns:
         Positions `[B, T]` int32 (of a masked step: of the last unmasked one before it), and the
         number of resets up to and including each step, `[B, T]` int32.
     """
-    live = mask.astype(jnp.int32)
-    steps = jnp.cumsum(live, axis=1)
+    # Sums by associative_scan: XLA:CPU makes of jnp.cumsum a window of T, T² in time.
+    live = jnp.ones((1, steps), jnp.int32) if mask is None else mask.astype(jnp.int32)
+    if mask is None:
+        taken = jnp.arange(1, steps + 1, dtype=jnp.int32)[None]
+    else:
+        taken = jax.lax.associative_scan(jnp.add, live, axis=1)
+    if resets is None:
+        return count[:, None] + taken - 1, jnp.zeros((count.shape[0], steps), jnp.int32)
     # Steps before the last reset; without one, minus the steps that earlier chunks took.
-    begun = jnp.where(resets, steps - live, -count[:, None])
-    begun = jax.lax.cummax(begun, axis=1)
-    return steps - begun - 1, jnp.cumsum(resets.astype(jnp.int32), axis=1)
+    begun = jnp.where(resets, taken - live, -count[:, None])
+    begun = jax.lax.associative_scan(jnp.maximum, begun, axis=1)
+    segment = jax.lax.associative_scan(jnp.add, resets.astype(jnp.int32), axis=1)
+    return taken - begun - 1, segment
 
 
 def recall(
@@ -93,7 +101,7 @@ def recall(
     entries: Any,
     position: jax.Array,
     segment: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | None,
     window: int | None,
 ) -> Memory:
     """What each step of a chunk may read: its own segment's past in cache and chunk, and itself.
@@ -103,12 +111,13 @@ def recall(
         entries: what the chunk writes, leaves `[B, T, ...]`.
         position: `[B, T]` from `chunk_positions`.
         segment: `[B, T]`, resets so far, from `chunk_positions`.
-        mask: `[B, T]` bool; a masked step is not read and reads nothing.
+        mask: `[B, T]` bool or None; a masked step is not read and reads nothing.
         window: position t reads t - window + 1 .. t; None means everything.
     """
-    T = mask.shape[1]
-    causal = jnp.tril(jnp.ones((T, T), bool))
-    visible = causal & mask[:, None, :] & (segment[:, :, None] == segment[:, None, :])
+    T = position.shape[1]
+    visible = jnp.tril(jnp.ones((T, T), bool)) & (segment[:, :, None] == segment[:, None, :])
+    if mask is not None:
+        visible &= mask[:, None, :]
     memory_position = position
     if cache is not None:
         old = cache.entries
@@ -118,7 +127,8 @@ def recall(
         visible = jnp.concatenate([visible_old, visible], axis=2)
     if window is not None:
         visible &= position[:, :, None] - memory_position[:, None, :] < window
-    visible &= mask[:, :, None]
+    if mask is not None:
+        visible &= mask[:, :, None]
     finite = [jnp.isfinite(e).all(range(2, e.ndim)) for e in jax.tree.leaves(entries)]
     finite = functools.reduce(jnp.logical_and, finite)  # [B, M]
     entries = jax.tree.map(lambda e: select(finite, e, jnp.zeros_like(e)), entries)
@@ -127,7 +137,7 @@ def recall(
 
 
 def record(
-    cache: Cache, entries: Any, position: jax.Array, segment: jax.Array, mask: jax.Array
+    cache: Cache, entries: Any, position: jax.Array, segment: jax.Array, mask: jax.Array | None
 ) -> Cache:
     """The cache after a chunk: the newest S entries of each row's present segment.
 
@@ -137,10 +147,12 @@ def record(
     ongoing = segment[:, -1:]  # resets in the whole chunk; steps before the last one are forgotten
     # Steps and masked steps before the first reset have no position of their own: -1 or stale.
     count = position[:, -1] + 1
-    written = mask & (segment == ongoing) & (position >= count[:, None] - slots)
+    written = (segment == ongoing) & (position >= count[:, None] - slots)
+    if mask is not None:
+        written &= mask
     # Distinct positions, at most S of them, fall into distinct slots; the rest is dropped.
     slot = jnp.where(written, position % slots, slots)
-    row = jnp.arange(mask.shape[0])[:, None]
+    row = jnp.arange(position.shape[0])[:, None]
     forgotten = ongoing > 0
     kept = jnp.where(forgotten, -1, cache.position)
     old = jax.tree.map(lambda e: select(kept >= 0, e, jnp.zeros_like(e)), cache.entries)

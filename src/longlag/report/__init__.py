@@ -30,7 +30,7 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
 `threshold` (.95), `title`, `question` and `lead` may be set as well.
 """
 
-from longlag.report.page import page, write
+from longlag.report.page import render, write
 from longlag.report.plots import plots, png
 from longlag.report.sentences import answers, findings
 from longlag.report.summary import Cell, Spread, summarise, wilson
@@ -41,9 +41,9 @@ __all__ = [
     "Spread",
     "answers",
     "findings",
-    "page",
     "plots",
     "png",
+    "render",
     "summarise",
     "table",
     "wilson",

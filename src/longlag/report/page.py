@@ -19,7 +19,7 @@ from longlag.report.sentences import score
 from longlag.report.summary import FAR, Cell, summarise
 from longlag.report.table import COLUMNS, lines
 
-__all__ = ["page", "write"]
+__all__ = ["render", "write"]
 
 QUESTION = "How far back can a network remember, what does attention add, and what does it cost?"
 
@@ -95,22 +95,22 @@ def write(folder: str | Path, results: Mapping[str, Any]) -> Path:
     (path.parent / "plots").mkdir(parents=True, exist_ok=True)
     for name, image in wide.items():
         (path.parent / "plots" / f"{name}.png").write_bytes(image)
-    path.write_text(_render(results, cells, wide), encoding="utf-8")
+    path.write_text(_html(results, cells, wide), encoding="utf-8")
     return path
 
 
-def page(results: Mapping[str, Any]) -> str:
+def render(results: Mapping[str, Any]) -> str:
     """The report as HTML, without writing anything. Arguments and errors as in `write`."""
     cells = _cells(results)
     wide = {name: png(made, "wide") for name, made in plots(results, cells, "wide").items()}
-    return _render(results, cells, wide)
+    return _html(results, cells, wide)
 
 
 def _cells(results: Mapping[str, Any]) -> list[Cell]:
     return summarise(results["rows"], results.get("threshold", 0.95), results.get("roles", {}))
 
 
-def _render(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, bytes]) -> str:
+def _html(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, bytes]) -> str:
     narrow = {n: png(made, "narrow") for n, made in plots(results, cells, "narrow").items()}
     plates = {
         name: Plate(

@@ -47,7 +47,8 @@ def plots(
     Returns:
         from the name of a plot to its figure, in the order of the report.
     """
-    look = styles(cell.arm for cell in cells if not cell.is_floor)
+    trained = [cell.arm for cell in cells if not cell.is_floor]
+    look = styles(trained, results.get("roles", {}))
     with house_style():
         made = {"accuracy": accuracy(results["rows"], cells, look, layout)}
         if results.get("by_lag"):
@@ -83,10 +84,10 @@ def accuracy(
     figure, axes = _panels(len(tasks), layout, height=0.55 + 0.34 * len(arms), sharey=True)
     for task, ax in zip(tasks, axes):
         here = [cell for cell in cells if cell.task == task]
-        far = any(cell.far_accuracy for cell in here if not cell.is_floor)
+        far = max((cell.far_length or 0 for cell in here if not cell.is_floor), default=0)
         length = here[0].length
         key = f"●  trained, {length:,} steps"
-        key += f"    ○  {FAR} × longer, {FAR * length:,} steps" if far else ""
+        key += f"    ○  {FAR} × longer, {far:,} steps" if far else ""
         ax.set_title(task, pad=27)
         ax.annotate(
             key, (0, 1), (0, 16), "axes fraction", "offset points", color=MUTED, fontsize=7.5
@@ -120,7 +121,7 @@ def _dots(
     *,
     far: bool,
 ) -> None:
-    length = FAR * cell.length if far else cell.length
+    length = cell.far_length if far else cell.length
     values = [row["accuracy"] for row in rows if row["length"] == length]
     values = sorted(value for value in values if value is not None and np.isfinite(value))
     # Seeds that reach the same accuracy stand beside each other, not on top of each other.
@@ -179,7 +180,8 @@ def against_lag(
             if np.isfinite(middle[-1]):
                 ends[arm] = middle[-1]
         ax.set_xscale("log", base=2)
-        ax.set(ylim=(-0.03, 1.03), title=task, xlabel="lag, in steps")
+        ax.set(ylim=(-0.03, 1.03), xlabel="lag, in steps")
+        ax.set_title(task, pad=16)
         _name_lines(ax, ends, look)
         _floors(ax, [cell for cell in cells if cell.task == task], vertical=False)
         trained = points[0]["train_lag"]
@@ -187,15 +189,16 @@ def against_lag(
         ax.annotate(
             f"trained to {trained:,}",
             (trained, 1),
-            (-3, 1),
+            (0, 3),
             ("data", "axes fraction"),
             "offset points",
             color=MUTED,
             fontsize=7.5,
-            ha="right" if trained > min(p["lag"] for p in points) else "left",
-            va="bottom",
+            # Over the line, but not past the left edge.
+            ha="center" if trained > min(p["lag"] for p in points) else "left",
         )
-        ax.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
+        tested = sorted({point["lag"] for point in points})
+        ax.set_xticks(tested[:: -(-len(tested) // 7)])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(COUNT_TICKS)
         ax.yaxis.set_major_formatter(ACCURACY_TICKS)
@@ -284,7 +287,7 @@ def learning(
 def _curve(ax: Axes, curve: Mapping[str, Any], quantity: str, style: Style | None) -> None:
     steps = np.asarray(curve["steps"], dtype=float)
     values = np.array(curve[quantity], dtype=float)  # None, a diverged step, becomes NaN
-    shown = steps > 0
+    shown = (steps > 0) & np.isfinite(values)
     if style is None:
         ax.plot(steps[shown], values[shown], color=RULE, linewidth=0.6, zorder=1)
         return

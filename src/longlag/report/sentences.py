@@ -79,7 +79,7 @@ def _apart(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
     if fragile:
         found.append(
             f"On {_list(fragile)}, attention alone solves the lengths it was trained on and does "
-            f"not extrapolate to {FAR} × as long; the recurrence does."
+            f"not extrapolate to {FAR} × longer ones; the recurrence does."
         )
     return found
 
@@ -117,9 +117,11 @@ def _cost(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
         if roles.get(cell.arm) in ("recurrence", "both", "attention"):
             text = f"{cell.arm} {size(cell.state_bytes)}"
             if cell.far_state_bytes not in (None, cell.state_bytes):
-                text += f" ({size(cell.far_state_bytes or 0)} at {FAR} ×)"
+                text += f" ({size(cell.far_state_bytes or 0)} at {cell.far_length:,})"
             parts.append(text)
-    head = f"The price is state, for one sequence of {found[0].length} steps of {found[0].task}: "
+    head = (
+        f"The price is state, for one sequence of {found[0].task} of length {found[0].length:,}: "
+    )
     return [head + _list(parts) + "."]
 
 
@@ -131,19 +133,18 @@ def answers(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
     found = []
     for task, arms in _by_task(cells).items():
         trained = [cell for cell in arms if not cell.is_floor]
-        facts = []
+        facts = [f"trained to length {arms[0].length:,}"]
         if (seeds := max((cell.seeds for cell in trained), default=0)) > 1:
             facts.append(f"{seeds} seeds")
         if floors := [cell.accuracy.median for cell in arms if cell.is_floor]:
             facts.append(f"floor {score(max(floors))}")
-        aside = f" ({', '.join(facts)})" if facts else ""
         said = []
         # In the order of the argument: recurrence, then what attention does to it.
         for role in (*ROLES, None):
             group = [cell for cell in trained if roles.get(cell.arm) == role]
             if group:
                 said.append(_clause(group, role))
-        said[0] = f"On {task}{aside}, {said[0]}"
+        said[0] = f"On {task} ({', '.join(facts)}), {said[0]}"
         found.append(" ".join(f"{text[0].upper()}{text[1:]}." for text in said))
     return found
 
@@ -164,6 +165,8 @@ def _reached(cell: Cell) -> str:
     if cell.diverged == cell.seeds:
         return "diverged in every seed"
     reached = f"reached {score(cell.accuracy.median)}"
+    if cell.diverged:
+        reached += f" ({cell.diverged} of {cell.seeds} seeds diverged)"
     if not cell.solves:
         some = f" in {cell.seeds - cell.solved} of {cell.seeds} seeds" if cell.solved else ""
         return f"{reached}, {_not_within([cell])}{some}"
@@ -175,8 +178,8 @@ def _reached(cell: Cell) -> str:
         return text
     far = score(cell.far_accuracy.median)
     if cell.extrapolates:
-        return f"{text} (and {far} at {FAR} × the length)"
-    return f"{text} but {far} at {FAR} × the length: it does not extrapolate"
+        return f"{text} (and {far} at length {cell.far_length:,})"
+    return f"{text} but {far} at length {cell.far_length:,}: it does not extrapolate"
 
 
 def about_steps(cells: Sequence[Cell]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -10,7 +10,17 @@ import matplotlib
 import numpy as np
 from matplotlib import font_manager
 
-__all__ = ["INK", "MUTED", "RULE", "Style", "house_style", "spread_out", "styles"]
+__all__ = [
+    "INK",
+    "MUTED",
+    "PALETTE",
+    "PLAIN",
+    "RULE",
+    "Style",
+    "house_style",
+    "spread_out",
+    "styles",
+]
 
 INK = "#1b1e23"
 MUTED = "#626973"
@@ -18,8 +28,8 @@ RULE = "#d5d9de"
 
 # After Okabe and Ito, darkened where they were too pale for thin lines on white; a test keeps them
 # apart under the common colour-vision deficiencies. Markers tell the arms apart without colour.
-PALETTE = ("#7f848d", "#0067b1", "#d17f00", "#a3240f", "#00916a", "#8e4a86", "#3f9fd8", "#1b1e23")
-MARKERS = ("s", "o", "^", "D", "v", "P", "X", "h")
+PALETTE = ("#0067b1", "#d17f00", "#a3240f", "#00916a", "#8e4a86", "#3f9fd8", "#1b1e23")
+MARKERS = ("o", "^", "D", "v", "P", "X", "h")
 
 
 class Style(NamedTuple):
@@ -29,14 +39,24 @@ class Style(NamedTuple):
     marker: str
 
 
-def styles(arms: Iterable[str]) -> dict[str, Style]:
-    """Gives each arm its colour and its marker, by its place in the order of the arms."""
+PLAIN = Style("#7f848d", "s")
+"""What is there for comparison only: the arms without a memory."""
+
+
+def styles(arms: Iterable[str], roles: Mapping[str, str]) -> dict[str, Style]:
+    """Gives each arm its colour and its marker, by its place in the order of the arms.
+
+    Args:
+        arms: names in the order of the figures.
+        roles: from the name of an arm to its role; feed-forward arms are grey.
+    """
+    arms = list(dict.fromkeys(arms))
+    plain = [arm for arm in arms if roles.get(arm) == "feed-forward"]
+    colored = [arm for arm in arms if arm not in plain]
     n = len(PALETTE)
     # Past the palette a colour comes again, with another marker.
-    return {
-        arm: Style(PALETTE[i % n], MARKERS[(i + i // n) % n])
-        for i, arm in enumerate(dict.fromkeys(arms))
-    }
+    drawn = {arm: Style(PALETTE[i % n], MARKERS[(i + i // n) % n]) for i, arm in enumerate(colored)}
+    return {arm: drawn.get(arm, PLAIN) for arm in arms}
 
 
 def house_style() -> AbstractContextManager[None]:

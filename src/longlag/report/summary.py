@@ -15,7 +15,7 @@ FLOOR = "floor: "
 """How the arm of a row begins when it is a floor and not a trained model."""
 
 FAR = 4
-"""The far test is this many times as long as the training sequences."""
+"""The far test has this many times the lag, or the length, of the training sequences."""
 
 REQUIRED = (
     *("task", "arm", "seed", "length", "accuracy", "exact_match", "loss"),
@@ -58,18 +58,19 @@ class Cell:
         threshold: the accuracy from which a seed counts as having solved the task.
         length: T, the length trained at, in steps.
         accuracy: accuracy at `length`, in [0, 1].
-        far_accuracy: accuracy at `FAR * length`, or None where that was not tested.
+        far_length: T of the far test, in steps; None where there was none.
+        far_accuracy: accuracy at `far_length`.
         exact_match: median share of sequences with every answer right, at `length`.
         loss: median loss at `length`, in the units of the task.
         seeds: how many were trained.
         diverged: how many of them ended in a loss that was not finite.
         solved: how many reached the threshold at `length`.
-        far_solved: how many reached it at `FAR * length`.
+        far_solved: how many reached it at `far_length`.
         steps: optimiser steps until solved, over the seeds that know them; None if none does.
         budget: the optimiser steps that a seed was given.
         parameters: how many numbers are trained.
         state_bytes: bytes of state after `length` steps, for one sequence.
-        far_state_bytes: the same after `FAR * length` steps; None where that was not tested.
+        far_state_bytes: the same after `far_length` steps.
         seconds: median time of training, in seconds.
     """
 
@@ -79,6 +80,7 @@ class Cell:
     threshold: float
     length: int
     accuracy: Spread
+    far_length: int | None
     far_accuracy: Spread | None
     exact_match: float
     loss: float
@@ -178,7 +180,7 @@ def _trained_length(task: str, rows: Sequence[Mapping[str, Any]]) -> int:
 
 def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> Cell:
     near = [row for row in rows if row["length"] == length]
-    far = [row for row in rows if row["length"] == FAR * length]
+    far = [row for row in rows if _is_far(row, length)]
     task, arm = rows[0]["task"], rows[0]["arm"]
     if not near:
         got = sorted({row["length"] for row in rows})
@@ -193,6 +195,7 @@ def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> C
         threshold=threshold,
         length=length,
         accuracy=Spread.of(accuracies),
+        far_length=far[0]["length"] if far else None,
         far_accuracy=Spread.of(far_accuracies) if far else None,
         exact_match=Spread.of(row["exact_match"] for row in near).median,
         loss=Spread.of(row["loss"] for row in near).median,
@@ -207,6 +210,13 @@ def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> C
         far_state_bytes=_number(far[0]["state_bytes"], 0) if far else None,
         seconds=Spread.of(row["seconds"] for row in near).median,
     )
+
+
+def _is_far(row: Mapping[str, Any], length: int) -> bool:
+    """By the lag where the row knows it: copy memory is longer than its lag by a constant."""
+    if row.get("lag") and row.get("train_lag"):
+        return row["lag"] == FAR * row["train_lag"]
+    return row["length"] == FAR * length
 
 
 def _number(value: Any, default: float = math.nan) -> Any:

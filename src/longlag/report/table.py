@@ -55,9 +55,9 @@ class Line:
 def lines(cells: Sequence[Cell]) -> dict[str, list[Line]]:
     """The text of the table: from a heading, one per task, to its lines."""
     found: dict[str, list[Line]] = {}
-    tested = {cell.task for cell in cells if cell.far_accuracy and not cell.is_floor}
+    tested = {cell.task: cell.far_length for cell in cells if cell.far_length and not cell.is_floor}
     for cell in cells:
-        heading = _heading(cell, cell.task in tested)
+        heading = _heading(cell, tested.get(cell.task))
         found.setdefault(heading, []).append(_line(cell, cell.task in tested))
     return found
 
@@ -92,8 +92,8 @@ def table(cells: Sequence[Cell]) -> Table:
     return made
 
 
-def _heading(cell: Cell, tested: bool) -> str:
-    far = f" · {FAR * cell.length:,} steps" if tested else ""
+def _heading(cell: Cell, far_length: int | None) -> str:
+    far = f" · {far_length:,} steps" if far_length else ""
     return f"{cell.task} · {cell.length:,} steps{far}"
 
 

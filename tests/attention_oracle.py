@@ -1,0 +1,96 @@
+"""A slow oracle for attention: NumPy, row by row and step by step, from the equations.
+
+It shares no code with `longlag.attention`, keeps a plain list of the past, and also takes complex
+numbers: the imaginary part of f(x + ih) / h is the derivative of f to the last digit, so that one
+oracle checks values and gradients ("complex step", Squire and Trapp 1998).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from longlag.attention import Additive
+
+
+@dataclasses.dataclass
+class Expected:
+    """What an attention must give: outputs, weights, and what each row remembers at the end."""
+
+    outputs: np.ndarray  # [T, B, K]
+    weights: np.ndarray  # [B, T, T]
+    positions: np.ndarray  # [T, B], -1 where masked
+    pasts: list[list[dict[str, np.ndarray]]]  # row by row, one entry per position since the reset
+
+
+def attend(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np.ndarray):
+    """Runs an attention over `xs` `[T, B, D]`; mask and resets are `[T, B]`."""
+    T, B, _ = xs.shape
+    width = xs.shape[-1] if isinstance(layer, Additive) else layer.features
+    outputs = np.zeros((T, B, width), np.result_type(xs, *jax.tree.leaves(params)))
+    weights = np.zeros((B, T, T), outputs.dtype)
+    positions = np.full((T, B), -1)
+    pasts = []
+    for row in range(B):
+        past: list[dict[str, np.ndarray]] = []
+        when: list[int] = []
+        for t in range(T):
+            if resets[t, row]:
+                past, when = [], []
+            if not mask[t, row]:
+                continue
+            p = len(past)
+            positions[t, row] = p
+            past.append(entry(layer, params, p, xs[t, row]))
+            when.append(t)
+            begin = 0 if layer.window is None else max(0, p - layer.window + 1)
+            outputs[t, row], alpha = read(layer, params, p, xs[t, row], past[begin:])
+            weights[row, t, when[begin:]] = alpha
+        pasts.append(past)
+    return Expected(outputs, weights, positions, pasts)
+
+
+def entry(layer: Any, params: Any, position: int, x: np.ndarray) -> dict[str, np.ndarray]:
+    """What one step leaves behind."""
+    key = x @ params["key"]["kernel"]
+    if isinstance(layer, Additive):
+        return {"key": key, "value": x}
+    value = (x @ params["value"]["kernel"]).reshape(layer.heads, -1)
+    return {"key": turned(layer, key, position), "value": value}
+
+
+def read(layer: Any, params: Any, position: int, x: np.ndarray, seen: list[dict[str, np.ndarray]]):
+    """What one step makes of the entries that it sees, and its weights on them."""
+    if isinstance(layer, Additive):
+        query = x @ params["query"]["kernel"] + params["query"]["bias"]
+        v = params["score"]["kernel"][:, 0]
+        alpha = softmax(np.array([v @ np.tanh(query + s["key"]) for s in seen]))
+        return sum(a * s["value"] for a, s in zip(alpha, seen)), alpha
+    query = turned(layer, x @ params["query"]["kernel"], position)
+    contexts, alphas = [], []
+    for head in range(layer.heads):
+        scores = [query[head] @ s["key"][head] / np.sqrt(query.shape[1]) for s in seen]
+        alpha = softmax(np.array(scores))
+        contexts.append(sum(a * s["value"][head] for a, s in zip(alpha, seen)))
+        alphas.append(alpha)
+    return np.concatenate(contexts) @ params["out"]["kernel"], np.mean(alphas, axis=0)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    exps = np.exp(scores - scores.real.max())
+    return exps / exps.sum()
+
+
+def turned(layer: Any, x: np.ndarray, position: int) -> np.ndarray:
+    """The heads of a vector, `[N, K]`, each pair (i, i + K / 2) turned by its own angle."""
+    heads = x.reshape(layer.heads, -1).copy()
+    if layer.positions == "rotary":
+        half = heads.shape[1] // 2
+        for i in range(half):
+            angle = position / 10_000 ** (i / half)
+            turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            heads[:, [i, i + half]] = heads[:, [i, i + half]] @ turn.T
+    return heads

@@ -1,0 +1,413 @@
+"""The contract of a cell, as one function: `check_cell(MyCell(8))` passes or says what is broken.
+
+Everything is measured against `loop`: one row and one step at a time, with Python's own `if` for
+masks and resets, and the gradient that jax takes of just that. It knows nothing of `unroll`.
+
+Compiling takes the time, so programs are shared: masks and resets are arrays, and "neither" is a
+mask of trues and resets of falses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from longlag import Cell, LinearCell, unroll
+
+
+class Flags(NamedTuple):
+    mask: np.ndarray
+    resets: np.ndarray
+
+
+# Four rows: one with holes, two that are masked everywhere, one with padding at its end. Resets
+# fall on the first step, masked and live; in the middle, masked and live; twice in a row; never.
+MASK = np.array([[0, 1, 1, 0, 1, 1, 0], [0] * 7, [0] * 7, [1, 1, 1, 1, 1, 0, 0]], bool)
+RESETS = np.array([[1, 0, 0, 1, 0, 1, 0], [0] * 7, [0, 0, 1, 0, 0, 0, 0], [1, 1, 0, 1] + [0] * 3])
+RESETS = RESETS.astype(bool)
+LIVE, CONTINUED = np.ones_like(MASK), np.zeros_like(RESETS)
+FLAGS = {
+    "neither": Flags(LIVE, CONTINUED),
+    "mask": Flags(MASK, CONTINUED),
+    "resets": Flags(LIVE, RESETS),
+    "both": Flags(MASK, RESETS),
+}
+CHUNKS = {"whole": (7,), "chunks": (3, 1, 3), "step by step": (1,) * 7}
+WHOLE = CHUNKS["whole"]
+SEEDS = 3
+
+
+class Case(NamedTuple):
+    """A cell with what it runs on: parameters as drawn and perturbed, inputs, a carry in use."""
+
+    cell: Cell
+    fresh: Any
+    params: Any
+    xs: jax.Array
+    carry: Any
+
+
+class Result(NamedTuple):
+    """What a run gives: all carries, outputs, and gradients in params, inputs and first carry."""
+
+    carries: Any
+    ys: Any
+    params: Any
+    xs: jax.Array
+    carry: list[jax.Array]
+
+
+Run = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
+
+
+def check_cell(cell: Cell, in_features: int = 2) -> None:
+    """Raises unless the cell keeps the contract, with any inputs `[B, T, in_features]`."""
+    check_types(cell, in_features)
+    check_compiles_once(cell, in_features)
+    with jax.enable_x64(True):
+        case = draw(cell, in_features, MASK.shape)
+        for name, flags in FLAGS.items():
+            check_loop(case, flags, CHUNKS, f"{cell}, {name}")
+        check_masked(case)
+        check_nan(case)
+        check_dependence(case)
+        check_learned_carry(case)
+        check_zero_input(case)
+        check_modes(case)
+
+
+# --- running and comparing ----------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def one_step(cell: Cell, params, carry, x):
+    return cell.step(params, carry, cell.project(params, x))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def first_carry(cell: Cell, params):
+    return cell.initial_carry(params)
+
+
+def loop(cell: Cell, flags: Flags, params, xs, carry) -> tuple[Any, Any]:
+    """All carries and outputs, `[B, T, ...]`, by the words of the contract."""
+    rows, steps = flags.mask.shape
+    each_x = iter(jnp.unstack(xs.reshape(rows * steps, *xs.shape[2:])))
+    done = []
+    for row in range(rows):
+        state = jax.tree.map(lambda leaf, row=row: leaf[row], carry)
+        for step in range(steps):
+            x = next(each_x)
+            if flags.resets[row, step]:
+                state = first_carry(cell, params)
+            if flags.mask[row, step]:
+                state, y = one_step(cell, params, state, x)
+            else:
+                _, y = jax.eval_shape(functools.partial(one_step, cell), params, state, x)
+                y = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), y)
+            done.append((state, y))
+
+    def stack(*leaves):
+        return jnp.stack(leaves).reshape(rows, steps, *leaves[0].shape)
+
+    return jax.tree.map(stack, *done)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("reverse", "method"))
+def piece(cell: Cell, params, xs, carry, flags: Flags, reverse=False, method="scan"):
+    return unroll(
+        cell, params, xs, carry, **flags._asdict(), reverse=reverse, method=method, carries="all"
+    )
+
+
+def unrolled(cell: Cell, flags: Flags, lengths: Sequence[int], params, xs, carry):
+    """`unroll` in chunks of these lengths, each from the carry that the last one left."""
+    parts, end = [], 0
+    for length in lengths:
+        now = np.s_[:, end : end + length]
+        end += length
+        part = piece(cell, params, xs[now], carry, Flags(*(flag[now] for flag in flags)))
+        carry = jax.tree.map(lambda leaf: leaf[:, -1], part[0])
+        parts.append(part)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *parts)
+
+
+def differentiate(run: Run, case: Case, weigh: Callable | None = None) -> Result:
+    """Runs, and pulls weights on outputs and carries back: random ones, or what `weigh` makes."""
+    floats, join = partition(case.carry)
+
+    def outputs(params, xs, floats):
+        carries, ys = run(params, xs, join(floats))
+        return (partition(carries)[0], ys), carries
+
+    (parts, ys), pull, carries = jax.vjp(outputs, case.params, case.xs, floats, has_aux=True)
+    weights = random_like((parts, ys))
+    return Result(carries, ys, *pull(weigh(weights) if weigh else weights))
+
+
+def partition(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+    """The floating leaves, and how to put such leaves back among the others."""
+    leaves, structure = jax.tree.flatten(tree)
+    where = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def join(floats):
+        joined = list(leaves)
+        for i, leaf in zip(where, floats):
+            joined[i] = leaf
+        return jax.tree.unflatten(structure, joined)
+
+    return [leaves[i] for i in where], join
+
+
+def parameter_shapes(cell: Cell, in_features: int) -> Any:
+    return jax.eval_shape(lambda key: cell.init(key, in_features), jax.random.key(0))
+
+
+def random_like(tree: Any, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), tree)
+
+
+def draw(cell: Cell, in_features: int, shape: tuple[int, int], dtype: Any = jnp.float64) -> Case:
+    """Parameters away from their zeros, random inputs, and the carry that three steps have left."""
+    fresh = cell.init(jax.random.key(1), in_features)
+    fresh = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), fresh)
+    params = jax.tree.map(lambda leaf, noise: leaf + 0.1 * noise, fresh, random_like(fresh, 2))
+    xs = random_like(jnp.zeros((*shape, in_features), dtype), 3)
+    return in_use(Case(cell, fresh, params, xs, cell.initial_carry(params, shape[:1])))
+
+
+def in_use(case: Case) -> Case:
+    """The same with the carry that three steps leave: natural to the cell, other in every row."""
+    shape = (case.xs.shape[0], 3)
+    earlier = case._replace(
+        xs=random_like(jnp.zeros((*shape, *case.xs.shape[2:]), case.xs.dtype), 4)
+    )
+    flags = Flags(np.ones(shape, bool), np.zeros(shape, bool))
+    # Through `differentiate`, for whose programs the other clauses pay anyway.
+    run = functools.partial(unrolled, case.cell, flags, (1,) * 3)
+    carries = differentiate(run, earlier).carries
+    return case._replace(carry=jax.tree.map(lambda leaf: leaf[:, -1], carries))
+
+
+def assert_close(got: Any, expected: Any, what: str, rtol: float = 1e-10) -> None:
+    """Two trees agree: floats within `rtol` of the largest entry of a leaf, all else exactly."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected), what
+
+    def compare(path, g, e):
+        message = f"{what}: {jax.tree_util.keystr(path)}"
+        assert g.dtype == e.dtype, f"{message}: expected {e.dtype}, got {g.dtype}"
+        if jnp.issubdtype(e.dtype, jax.dtypes.prng_key):
+            g, e = jax.random.key_data(g), jax.random.key_data(e)
+        if not rtol or not jnp.issubdtype(e.dtype, jnp.floating):
+            np.testing.assert_array_equal(g, e, message)
+        else:
+            atol = rtol * max(1e-3, np.abs(e).max(initial=0))
+            np.testing.assert_allclose(g, e, rtol=rtol, atol=atol, err_msg=message)
+
+    jax.tree_util.tree_map_with_path(compare, got, expected)
+
+
+# --- the clauses --------------------------------------------------------------------------------
+
+
+def check_types(cell: Cell, in_features: int) -> None:
+    """The carry is a fixed point of `step`, floats of at least float32, whatever the parameters."""
+    drawn = parameter_shapes(cell, in_features)
+    assert isinstance(drawn, dict), f"init: expected a dict of parameters, got {type(drawn)}"
+    for dtype in (jnp.float32, jnp.bfloat16):
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), drawn)  # noqa: B023
+        for batch in ((), (4,), (4, 3)):
+            what = f"{cell}, parameters {dtype.__name__}, batch {batch}"
+            x = jax.ShapeDtypeStruct((*batch, in_features), jnp.float32)
+            first = jax.eval_shape(lambda p: cell.initial_carry(p, batch), params)  # noqa: B023
+            new, y = jax.eval_shape(functools.partial(one_step, cell), params, first, x)
+            assert jax.tree.structure(new) == jax.tree.structure(first), (
+                f"{what}: expected the carry of step as {first}, got {new}"
+            )
+            for old, leaf in zip(jax.tree.leaves(first), jax.tree.leaves(new)):
+                assert (old.shape, old.dtype) == (leaf.shape, leaf.dtype), (
+                    f"{what}: expected a carry {old} as before the step, got {leaf}"
+                )
+            for leaf in [*jax.tree.leaves(first), *jax.tree.leaves(y)]:
+                assert leaf.shape[: len(batch)] == batch, f"{what}: expected {batch}, got {leaf}"
+            for leaf in [*partition(first)[0], *partition(y)[0]]:
+                assert leaf.dtype == jnp.float32, f"{what}: expected float32, got {leaf}"
+        if dtype == jnp.bfloat16:
+            xs = jax.ShapeDtypeStruct((4, 3, in_features), jnp.bfloat16)
+            first = jax.eval_shape(lambda p: cell.initial_carry(p, (4,)), params)
+            out, _ = jax.eval_shape(functools.partial(unroll, cell), params, xs, first)
+            assert out == first, f"{cell}: expected a carry kept as {first}, got {out}"
+
+
+def check_compiles_once(cell: Cell, in_features: int) -> None:
+    """Two equal cells that were built apart are one program."""
+    twin = dataclasses.replace(cell)
+    assert twin == cell and hash(twin) == hash(cell), f"{cell}: a copy is not equal"
+    traced = []
+
+    def run(cell, params, xs):
+        traced.append(cell)
+        return unroll(cell, params, xs)
+
+    program = jax.jit(run, static_argnums=0)
+    params = parameter_shapes(cell, in_features)
+    for each in (cell, twin):
+        program.eval_shape(each, params, jax.ShapeDtypeStruct((4, 3, in_features), jnp.float32))
+    assert len(traced) == 1, f"{cell}: two equal cells were traced {len(traced)} times"
+
+
+def check_loop(case: Case, flags: Flags, chunks, what: str, rtol: float = 1e-10) -> None:
+    """Outputs, carries and gradients equal the loop's, in one piece and in many."""
+    expected = differentiate(functools.partial(loop, case.cell, flags), case)
+    for name, lengths in chunks.items():
+        got = differentiate(functools.partial(unrolled, case.cell, flags, lengths), case)
+        assert_close(got, expected, f"{what}, {name}", rtol)
+
+
+def check_masked(case: Case) -> None:
+    """Masked outputs are exactly zero; a row masked everywhere keeps its carry, or begins anew."""
+    run = functools.partial(unrolled, case.cell, FLAGS["both"], WHOLE)
+    carries, ys, *_ = differentiate(run, case)
+    for leaf in jax.tree.leaves(ys):
+        assert not np.asarray(leaf)[~MASK].any(), f"{case.cell}: an output at a masked step"
+    for row, kept in (
+        (1, jax.tree.map(lambda leaf: leaf[1], case.carry)),
+        (2, first_carry(case.cell, case.params)),
+    ):
+        got = jax.tree.map(lambda leaf, row=row: leaf[row, -1], carries)
+        assert_close(got, kept, f"{case.cell}: the carry of row {row}, all masked", rtol=0)
+
+
+def check_nan(case: Case) -> None:
+    """A NaN in masked inputs, or in a carry that no live step sees, reaches nothing."""
+    run = functools.partial(unrolled, case.cell, FLAGS["both"], WHOLE)
+    floats, join = partition(case.carry)
+    unseen = case._replace(
+        xs=jnp.where(MASK[..., None], case.xs, jnp.nan),
+        carry=join([jnp.full_like(leaf, jnp.nan) for leaf in floats]),
+    )
+    clean, got = differentiate(run, case), differentiate(run, unseen)
+    # Row 1 is masked everywhere and never reset, so that it rightly gives back the NaN.
+    last = [jax.tree.map(lambda leaf: leaf[::2, -1], each.carries) for each in (got, clean)]
+    assert_close(*last, f"{case.cell}, NaN: last carries", rtol=0)
+    assert_close(got[1:], clean[1:], f"{case.cell}, NaN: outputs and gradients", rtol=0)
+
+
+def check_dependence(case: Case) -> None:
+    """No output depends on later inputs, or on another row."""
+    row, step = 0, 3
+
+    def one_output(weights):
+        carries, ys = jax.tree.map(jnp.zeros_like, weights)
+        return carries, jax.tree.map(lambda y: y.at[row, step].set(1), ys)
+
+    run = functools.partial(unrolled, case.cell, FLAGS["neither"], WHOLE)
+    got = differentiate(run, case, one_output)
+    assert not np.asarray(got.xs)[row, step + 1 :].any(), f"{case.cell}: sees later inputs"
+    for leaf in [got.xs, *got.carry]:
+        assert not np.asarray(leaf)[row + 1 :].any(), f"{case.cell}: sees another row"
+
+
+def check_learned_carry(case: Case) -> None:
+    """A learned first state gets its gradient from a reset in mid-chunk too."""
+    if not getattr(case.cell, "learned_carry", False):
+        return
+    run = functools.partial(unrolled, case.cell, FLAGS["resets"], WHOLE)
+    for leaf in jax.tree.leaves(differentiate(run, case).params["carry"]):
+        assert leaf.size == 0 or np.any(leaf), f"{case.cell}: no gradient for the first state"
+
+
+def check_zero_input(case: Case) -> None:
+    """Values and gradients are finite where all begins: fresh parameters, no state, no input."""
+    carry = case.cell.initial_carry(case.fresh, MASK.shape[:1])
+    zero = case._replace(params=case.fresh, xs=jnp.zeros_like(case.xs), carry=carry)
+    run = functools.partial(unrolled, case.cell, FLAGS["neither"], WHOLE)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(differentiate(run, zero)):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            where = f"{case.cell} at zero input: {jax.tree_util.keystr(path)}"
+            assert np.isfinite(leaf).all(), f"{where} is not finite"
+
+
+def check_modes(case: Case) -> None:
+    """Other ways to run give what the plain one gives; all in one program, alone where it fails."""
+    modes = ["reverse", "time_major", "seeds", "checkpoint around", "checkpoint inside"]
+    if isinstance(case.cell, LinearCell):
+        modes.append("associative")
+    expected = differently(case, [])
+    try:
+        assert_close(differently(case, modes), expected, f"{case.cell}, {', '.join(modes)}")
+    except AssertionError:
+        for mode in modes:
+            assert_close(differently(case, [mode]), expected, f"{case.cell}, {mode}")
+        raise
+
+
+def differently(case: Case, modes: Sequence[str]) -> Any:
+    """Last carries, outputs and gradients for three seeds, which share some of their parameters.
+
+    Args:
+        case: what to run.
+        modes: any of "reverse", "time_major", "seeds" (side by side by `jax.vmap`, not one after
+            another), "checkpoint around" (`unroll`), "checkpoint inside" (the cell's own step),
+            "associative". None of them: as every other clause runs.
+    """
+    flags = FLAGS["both"]
+    leaves, structure = jax.tree.flatten(case.params)
+    axes = [None if i % 2 else 0 for i in range(len(leaves))]
+    drawn = [random_like(jnp.stack([leaf] * SEEDS), 5 + i) for i, leaf in enumerate(leaves)]
+    leaves = [leaf if axis is None else new for leaf, new, axis in zip(leaves, drawn, axes)]
+    flip = functools.partial(jnp.flip, axis=1) if "reverse" in modes else lambda leaf: leaf
+    swap = (lambda leaf: jnp.swapaxes(leaf, 0, 1)) if "time_major" in modes else lambda leaf: leaf
+
+    def run(params, xs, carry):
+        mask, resets = (swap(flip(flag)) for flag in flags)
+        last, ys = unroll(
+            with_checkpointed_step(case.cell) if "checkpoint inside" in modes else case.cell,
+            params,
+            swap(flip(xs)),
+            carry,
+            mask=mask,
+            resets=resets,
+            reverse="reverse" in modes,
+            method="associative" if "associative" in modes else "auto",
+            time_major="time_major" in modes,
+        )
+        return last, jax.tree.map(lambda y: flip(swap(y)), ys)
+
+    def plain(params, xs, carry):
+        carries, ys = unrolled(case.cell, flags, WHOLE, params, xs, carry)
+        return jax.tree.map(lambda leaf: leaf[:, -1], carries), ys
+
+    if "checkpoint around" in modes:
+        run = jax.checkpoint(run)
+    run = run if modes else plain
+
+    def one_seed(leaves):
+        return differentiate(run, case._replace(params=jax.tree.unflatten(structure, leaves)))
+
+    if "seeds" in modes:
+        return jax.jit(jax.vmap(one_seed, in_axes=(axes,)))(leaves)
+    each = [
+        one_seed([leaf if axis is None else leaf[seed] for leaf, axis in zip(leaves, axes)])
+        for seed in range(SEEDS)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+
+def with_checkpointed_step(cell: Cell) -> Cell:
+    """The same cell, with `jax.checkpoint` inside."""
+    kind = type(cell)
+
+    def step(self, params, carry, z):
+        return jax.checkpoint(functools.partial(kind.step, self))(params, carry, z)
+
+    checkpointed = type(f"Checkpointed{kind.__name__}", (kind,), {"step": step})
+    fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
+    return checkpointed(**fields)

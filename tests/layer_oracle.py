@@ -1,0 +1,97 @@
+"""A slow oracle for layers and models: NumPy, step by step, from the equations.
+
+As in `attention_oracle`, complex numbers may come in, for the derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from longlag.attention import Attention
+from longlag.cells import LSTM, FeedForward
+from longlag.layers import MLP, Dense, Norm, Read, Recurrent, Residual, Stack
+from tests.attention_oracle import attend
+
+
+def answers(model: Any, params: Any, inputs: np.ndarray, mask: np.ndarray, resets: np.ndarray):
+    """What a model makes of tokens `[B, T]` or features `[B, T, D]`; mask, resets are `[B, T]`."""
+    if model.inputs == "tokens":
+        table = params["embed"]["embedding"]
+        known = (inputs >= 0) & (inputs < len(table))
+        xs = np.where(known[..., None], table[np.where(known, inputs, 0)], np.nan)
+        xs = np.where(mask[..., None], xs, table[0])
+    else:
+        xs = affine(params["embed"], np.where(mask[..., None], inputs, 0))
+    ys = forward(model.stack, params["layers"], np.swapaxes(xs, 0, 1), mask.T, resets.T)
+    return np.where(mask[..., None], affine(params["head"], np.swapaxes(ys, 0, 1)), 0)
+
+
+def forward(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np.ndarray):
+    """What a layer makes of `xs` `[T, B, D]`; mask and resets are `[T, B]`."""
+    flags = mask, resets
+    match layer:
+        case Stack():
+            for i, inner in enumerate(layer.layers):
+                xs = forward(inner, params[str(i)], xs, *flags)
+            return xs
+        case Residual():
+            normed = forward(Norm(), params["norm"], xs, *flags)
+            return xs + forward(layer.inner, params["inner"], normed, *flags)
+        case Read():
+            contexts = forward(layer.inner, params["inner"], xs, *flags)
+            return np.tanh(affine(params["join"], np.concatenate([xs, contexts], axis=-1)))
+        case Norm():
+            return xs / np.sqrt(np.mean(xs**2, -1, keepdims=True) + 1e-6) * params["scale"]
+        case Dense():
+            return affine(params, xs)
+        case MLP():
+            return affine(params["down"], gelu(affine(params["up"], xs)))
+        case Attention():
+            return attend(layer, params, xs, *flags).outputs
+        case Recurrent():
+            step = {LSTM: lstm, FeedForward: feed_forward}[type(layer.cell)]
+            return recur(step, layer.cell, params, xs, *flags)
+    raise TypeError(layer)
+
+
+def affine(params: Any, x: np.ndarray) -> np.ndarray:
+    return x @ params["kernel"] + params["bias"]
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """By tanh, as `jax.nn.gelu` has it by default."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def recur(step: Any, cell: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np.ndarray):
+    T, B, _ = xs.shape
+    ys = np.zeros((T, B, cell.features), np.result_type(xs, *jax.tree.leaves(params)))
+    for row in range(B):
+        state = None
+        for t in range(T):
+            if resets[t, row]:
+                state = None
+            if mask[t, row]:
+                state, ys[t, row] = step(cell, params, state, xs[t, row])
+    return ys
+
+
+def lstm(cell: LSTM, params: Any, state: Any, x: np.ndarray):
+    h, c = state or (np.zeros(cell.features), np.zeros(cell.features))
+    gates = affine(params["input"], x) + h @ params["recurrent"]["kernel"]
+    i, f, g, o = np.split(gates, 4)
+    c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+    h = np.tanh(c) / (1 + np.exp(-o))
+    return (h, c), h
+
+
+def feed_forward(cell: FeedForward, params: Any, state: Any, x: np.ndarray):
+    """The state is the list of inputs so far, the newest first."""
+    past = [x, *(state or [])][: cell.window]
+    kernels = np.split(params["input"]["kernel"], cell.window, axis=1)
+    total = sum(x @ kernel for x, kernel in zip(past, kernels))
+    return past, np.tanh(total + params["input"]["bias"])

@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from longlag.attention import Additive, DotProduct, rotate
+from longlag.attention import additive as additive_module
+from longlag.attention.cache import masked_softmax
+from longlag.layers import Stack
+from tests.attention_oracle import attend, turned
+from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
+
+D = 4
+
+# Windows smaller and larger than a chunk. With window 2 the whole and its chunks go block by block
+# (T > 2 * window), with padding; with window 7 only the whole does; with window 3 a chunk is read
+# at once though it is longer than the window.
+ADDITIVE = Additive(6)
+FULL = DotProduct(8, heads=2)
+LAYERS = {
+    "additive": ADDITIVE,
+    "additive-window-3": Additive(6, window=3),
+    "full": FULL,
+    "window-2": DotProduct(8, heads=2, window=2),
+    "window-7": DotProduct(8, heads=2, window=7),
+}
+
+
+# Module scope groups the tests of one layer, so that they share its programs, on one worker too.
+@pytest.fixture(scope="module", params=LAYERS.values(), ids=LAYERS.keys())
+def layer(request):
+    return request.param
+
+
+def drawn(layer, steps: int = T, seed: int = 0):
+    """Parameters, none of them zero, inputs and the gradient that comes back, in float64."""
+    rng = np.random.default_rng(seed)
+    params = drawn_like(jax.eval_shape(lambda: layer.init(jax.random.key(0), D)), rng)
+    width = layer.out_features(D)
+    return params, rng.normal(size=(steps, B, D)), rng.normal(size=(steps, B, width))
+
+
+def empty(layer, params, steps: int = T):
+    """The first state, of the least capacity that will do: one for a window."""
+    return layer.init_state(params, (B,), steps if getattr(layer, "window", None) is None else 1)
+
+
+def in_chunks(layer, size, params, state, xs, mask, resets):
+    """Chunk after chunk."""
+
+    def body(state, chunk):
+        state, ys = layer.apply(params, chunk[0], state, mask=chunk[1], resets=chunk[2])
+        return state, ys
+
+    chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (xs, mask, resets))
+    state, ys = jax.lax.scan(body, state, chunks)
+    return ys.reshape(xs.shape[0], *ys.shape[2:]), state
+
+
+def with_gradients(layer) -> tuple[int | None, ...]:
+    """How a sequence is cut where gradients are tested; they compile slowly, the rest is deep."""
+    return (None, CHUNK) if layer in (ADDITIVE, FULL, LAYERS["window-2"]) else (CHUNK,)
+
+
+@functools.cache
+def program(layer, size: int | None, steps: int = T, pullback: bool | None = None):
+    """One compiled program: outputs, weights or last state, and the pullback of a gradient."""
+    pullback = size in with_gradients(layer) if pullback is None else pullback
+
+    def outputs(params, xs, mask, resets, entries, state):
+        if size is not None:
+            state = state.replace(entries=entries)
+            return in_chunks(layer, size, params, state, xs, mask, resets)
+        none, ys = layer.apply(params, xs, mask=mask, resets=resets)
+        assert none is None
+        if layer.window is not None:  # their weights: test_other_forms_equal_the_oracle
+            return ys, None
+        return ys, layer.weights(params, xs, mask=mask, resets=resets)
+
+    @jit
+    def compiled(params, xs, mask, resets, gradient, state):
+        if not pullback:
+            return *outputs(params, xs, mask, resets, state.entries, state), None
+        ys, pull, extra = jax.vjp(
+            lambda p, x, entries: outputs(p, x, mask, resets, entries, state),
+            params,
+            xs,
+            state.entries,
+            has_aux=True,
+        )
+        return ys, extra, pull(gradient)
+
+    def run(params, xs, mask, resets, gradient, state=None):
+        state = empty(layer, params, steps) if state is None else state
+        return compiled(params, xs, mask, resets, gradient, state)
+
+    return run
+
+
+def remembers(layer, state, expected) -> None:
+    """The cache holds the newest entries of each row's past, each in its slot, and no other."""
+    slots = state.position.shape[1]
+    for row, past in enumerate(expected.pasts):
+        assert state.count[row] == len(past)
+        kept = dict(list(enumerate(past))[-slots:])
+        wanted = np.full(slots, -1)
+        for position, entry in kept.items():
+            wanted[position % slots] = position
+            close(jax.tree.map(lambda e, r=row, p=position: e[r, p % slots], state.entries), entry)
+        np.testing.assert_array_equal(state.position[row], wanted)
+
+
+def has_gradients(layer, params, xs, mask, resets, gradient, got) -> None:
+    """Derivatives along random directions, one leaf at a time, against the complex step."""
+    rng = np.random.default_rng(2)
+    point, got = jax.tree.leaves((params, xs)), jax.tree.leaves(got[:2])
+    names = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path((params, xs))]
+    for i, name in enumerate(names):
+        direction = rng.normal(size=point[i].shape)
+        moved = [leaf + 1e-30j * direction if i == j else leaf for j, leaf in enumerate(point)]
+        moved = jax.tree.unflatten(jax.tree.structure((params, xs)), moved)
+        ys = attend(layer, *moved, mask, resets).outputs
+        slope = np.sum(ys.imag * gradient) / 1e-30
+        assert abs(slope) > 1e-3, f"{name}: a direction that shows nothing"
+        np.testing.assert_allclose(np.sum(got[i] * direction), slope, 1e-10, 1e-10, err_msg=name)
+
+
+def test_whole_chunks_and_steps_equal_the_oracle(layer, x64):
+    params, xs, gradient = drawn(layer)
+    mask, resets = flags()
+    expected = attend(layer, params, xs, mask, resets)
+    for size in (None, CHUNK, 1):
+        run = program(layer, size)
+        ys, extra, gradients = run(params, xs, mask, resets, gradient)
+        close(ys, expected.outputs)
+        assert np.all(np.asarray(ys)[~mask] == 0)
+        if size is None:
+            close(extra, None if extra is None else expected.weights)
+        else:
+            remembers(layer, extra, expected)
+        if size in with_gradients(layer):
+            has_gradients(layer, params, xs, mask, resets, gradient, gradients)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("size", [None, 15, 3, 1])
+def test_gradients_of_other_chunks_equal_the_oracle(layer, size, x64):
+    params, xs, gradient = drawn(layer)
+    mask, resets = flags()
+    run = program(layer, size, pullback=True)
+    ys, _, gradients = run(params, xs, mask, resets, gradient)
+    close(ys, attend(layer, params, xs, mask, resets).outputs)
+    has_gradients(layer, params, xs, mask, resets, gradient, gradients)
+
+
+def test_a_nan_in_a_masked_input_reaches_nothing(layer, x64):
+    params, xs, gradient = drawn(layer)
+    mask, resets = flags()
+    hidden = np.where(mask[..., None], xs, np.nan)
+    for size in with_gradients(layer):
+        run = program(layer, size)
+        clean = run(params, xs, mask, resets, gradient)
+        got = run(params, hidden, mask, resets, gradient)
+        # The pullback of a masked input is zero, so all can be compared.
+        same(got, clean)
+
+
+def test_a_nan_at_a_live_step_is_seen_by_those_who_read_it_and_by_no_other(layer, x64):
+    params, xs, gradient = drawn(layer)
+    mask, resets = flags()
+    xs[6] = np.nan
+    expected = attend(layer, params, xs, mask, resets).outputs
+    assert np.isnan(expected).any(axis=(1, 2)).tolist()[:7] == [False] * 6 + [True]
+    for size in (None, CHUNK, 1):
+        run = program(layer, size)
+        close(run(params, xs, mask, resets, gradient)[0], expected)
+
+
+def test_a_step_reads_its_window_and_nothing_else(layer, x64):
+    params, xs, _ = drawn(layer)
+    mask, resets = flags()
+    reader = 11
+    gradient = np.zeros((T, B, layer.out_features(D)))
+    gradient[reader] = 1.0
+    read = attend(layer, params, xs, mask, resets).weights[:, reader] > 0  # [B, T]
+    for size in with_gradients(layer):
+        _, _, (_, d_xs, _) = program(layer, size)(params, xs, mask, resets, gradient)
+        np.testing.assert_array_equal(np.any(np.asarray(d_xs) != 0, axis=-1).T, read)
+
+
+def test_zero_inputs_and_rows_that_see_nothing_have_finite_gradients(layer, x64):
+    params, xs, gradient = drawn(layer)
+    nothing = np.zeros((T, B), bool)
+    run = program(layer, CHUNK)
+    ys, state, gradients = run(params, xs, nothing, nothing, gradient)
+    assert not np.any(ys)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradients))
+    assert np.all(state.position == -1)
+    mask, resets = flags()
+    ys, _, gradients = run(params, np.zeros_like(xs), mask, resets, gradient)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((ys, gradients)))
+
+
+def test_additive_attention_in_query_blocks_equals_the_oracle(x64):
+    steps = 40
+    params, xs, gradient = drawn(ADDITIVE, steps)
+    mask, resets = flags(steps)
+    expected = attend(ADDITIVE, params, xs, mask, resets)
+    run = program(ADDITIVE, None, steps)
+    ys, weights, gradients = run(params, xs, mask, resets, gradient)
+    close((ys, weights), (expected.outputs, expected.weights))
+    has_gradients(ADDITIVE, params, xs, mask, resets, gradient, gradients)
+
+    size = 20
+    assert size > additive_module.QUERY_BLOCK
+    run = program(ADDITIVE, size, steps, pullback=False)
+    ys, state, _ = run(params, xs, mask, resets, gradient)
+    close(ys, expected.outputs)
+    remembers(ADDITIVE, state, expected)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [DotProduct(8, heads=4, positions="none", window=4), Additive(6, window=1)],
+    ids=["unordered-window-4", "additive-window-1"],
+)
+def test_other_forms_equal_the_oracle(other, x64):
+    params, xs, _ = drawn(other)
+    mask, resets = flags()
+    run = jit(lambda p, x, m, r: other.probe(p, x, mask=m, resets=r))
+    expected = attend(other, params, xs, mask, resets)
+    probed = run(params, xs, mask, resets)
+    close(probed, {"outputs": expected.outputs, "weights": expected.weights})
+
+
+# A state that comes in
+
+
+def test_a_nan_in_a_state_that_is_reset_at_once_reaches_nothing(layer, x64):
+    params, xs, gradient = drawn(layer)
+    mask, resets = flags()
+    resets[0] = True
+    mask[:2, 3], resets[0, 3], resets[2, 3] = False, False, True  # masked until the reset
+    fresh = empty(layer, params)
+    slots = fresh.position.shape[1]
+    spoilt = fresh.replace(
+        entries=jax.tree.map(lambda e: jnp.full_like(e, jnp.nan), fresh.entries),
+        position=jnp.broadcast_to(jnp.arange(slots, dtype=np.int32), (B, slots)),
+        count=jnp.full_like(fresh.count, slots),
+    )
+    run = program(layer, CHUNK)
+    clean = run(params, xs, mask, resets, gradient)
+    got = run(params, xs, mask, resets, gradient, spoilt)
+    same(got, clean)
+
+
+def test_a_chunk_longer_than_the_capacity_is_refused():
+    params, xs, _ = drawn(FULL)
+    state = FULL.init_state(params, (B,), 4)
+    with pytest.raises(ValueError, match=r"at most 4 steps.* got 5"):
+        FULL.apply(params, xs[:5], state)
+    with pytest.raises(ValueError, match="capacity >= 1, got 0"):
+        FULL.init_state(params, (B,), 0)
+
+
+@pytest.mark.parametrize("unbounded", [ADDITIVE, FULL], ids=["additive", "full"])
+def test_an_overflow_gives_nan_from_there_on_and_never_before(unbounded, x64):
+    capacity = 7
+    params, xs, gradient = drawn(unbounded)
+    mask, resets = flags()
+    expected = attend(unbounded, params, xs, mask, resets)
+    assert np.any(np.diff(expected.positions[:, 2]) < 0)  # one row comes back by a reset
+    wanted = np.where((expected.positions >= capacity)[..., None], np.nan, expected.outputs)
+    run = program(unbounded, CHUNK, steps=capacity, pullback=False)
+    close(run(params, xs, mask, resets, gradient)[0], wanted)
+
+
+def test_an_overflow_below_another_attention_spoils_no_earlier_step(x64):
+    capacity = 7
+    stack = Stack((DotProduct(D, heads=1), ADDITIVE))
+    params, xs, _ = drawn(stack)
+    mask, resets = flags()
+    below = attend(stack.layers[0], params["0"], xs, mask, resets)
+    above = attend(stack.layers[1], params["1"], below.outputs, mask, resets)
+    wanted = np.where((above.positions >= capacity)[..., None], np.nan, above.outputs)
+    run = jit(functools.partial(in_chunks, stack, CHUNK))
+    state = stack.init_state(params, (B,), capacity)
+    close(run(params, state, xs, mask, resets)[0], wanted)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        FULL.init_state(drawn(FULL)[0], (B + 1,), T),
+        ADDITIVE.init_state(drawn(ADDITIVE)[0], (B,), T),
+        {"position": np.zeros((B, T), np.int32)},
+    ],
+    ids=["batch", "entries", "structure"],
+)
+def test_a_state_of_another_form_is_refused(wrong):
+    params, xs, _ = drawn(FULL)
+    with pytest.raises(ValueError, match=r"(?s)^state.*: expected .*; got "):
+        FULL.apply(params, xs, wrong)
+
+
+@pytest.mark.parametrize("form", ["full", "window-2", "additive"])
+def test_an_empty_chunk_changes_nothing(form):
+    layer = LAYERS[form]
+    params, xs, _ = drawn(layer)
+    state = empty(layer, params)
+    after, ys = layer.apply(params, xs[:0], state)
+    assert ys.shape == (0, B, layer.out_features(D))
+    assert after is state
+
+
+# What is never made
+
+
+def largest_intermediate(jaxpr) -> int:
+    """The number of elements of the largest array in a jaxpr and all jaxprs within."""
+    largest = 0
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            largest = max(largest, math.prod(getattr(variable.aval, "shape", ())))
+        for inner in jaxprs_in_params(equation.params):
+            largest = max(largest, largest_intermediate(inner))
+    return largest
+
+
+def largest_in_gradient(layer, steps: int, batch: int = 2) -> int:
+    params, _, _ = drawn(layer)
+    gradient = jax.grad(lambda p, x: layer.apply(p, x)[1].sum(), argnums=(0, 1))
+    made = jax.make_jaxpr(gradient)(params, jnp.ones((steps, batch, D)))
+    return largest_intermediate(made.jaxpr)
+
+
+def test_additive_attention_makes_no_array_of_all_pairs_and_features():
+    steps, batch, width = 64, 2, 32
+    block = batch * additive_module.QUERY_BLOCK * steps * width
+    assert block < batch * steps * steps * width
+    assert largest_in_gradient(Additive(width), steps, batch) == block
+
+
+def test_a_window_makes_nothing_that_grows_with_the_square_of_the_length():
+    layer = DotProduct(8, heads=2, window=4)
+    assert largest_in_gradient(layer, 512) <= 2 * largest_in_gradient(layer, 256)
+
+
+# Softmax and rotary positions
+
+
+def test_the_softmax_sees_what_is_visible_only(rng):
+    logits = rng.normal(size=(3, 5)).astype(np.float32)
+    visible = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
+    logits[1, 1] = np.inf
+    logits[0] += 1e4  # without the shift, an overflow
+    weights, pull = jax.vjp(lambda x: masked_softmax(x, visible), logits)
+    np.testing.assert_allclose(weights.sum(axis=1), [1, 1, 0], rtol=1e-6)
+    assert not np.any(np.asarray(weights)[~visible])
+    (gradient,) = pull(jnp.ones_like(weights) * jnp.arange(5.0))
+    assert np.all(np.isfinite(gradient))
+    assert not np.any(np.asarray(gradient)[~visible])
+
+
+def test_rotary_products_depend_on_the_difference_of_positions_only(rng, x64):
+    q, k = rng.normal(size=(2, 1, 1, 2, 6))
+
+    def at(x, position):
+        return np.asarray(rotate(x, jnp.full((1, 1), position)))[0, 0]
+
+    for shift in (1, 17, 4096):
+        product = np.sum(at(q, 9 + shift) * at(k, 4 + shift), axis=-1)
+        np.testing.assert_allclose(product, np.sum(at(q, 9) * at(k, 4), axis=-1), rtol=1e-9)
+    assert not np.allclose(np.sum(at(q, 9) * at(k, 5)), np.sum(at(q, 9) * at(k, 4)))
+    np.testing.assert_array_equal(at(q, 0), q[0, 0])
+    layer = DotProduct(12, heads=2)
+    np.testing.assert_allclose(at(q, 123), turned(layer, q.ravel(), 123), rtol=1e-12)
+
+
+def test_angles_are_float32_under_bfloat16(rng):
+    x = jnp.asarray(rng.normal(size=(1, 1, 2, 6)), jnp.bfloat16)
+    got = rotate(x, jnp.full((1, 1), 1001))
+    assert got.dtype == jnp.float32
+    exact = turned(DotProduct(12, heads=2), np.asarray(x, np.float64).ravel(), 1001)
+    np.testing.assert_allclose(got[0, 0], exact, atol=1e-3)
+
+    layer = LAYERS["window-2"]
+    params, _, _ = drawn(layer)
+    low = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params)
+    state = layer.init_state(low, (1,), 1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.entries)} == {np.dtype(np.float32)}
+    xs = rng.normal(size=(4, 1, D)).astype(np.float32)
+    apply = jit(layer.apply)
+    _, near = apply(low, xs, state)
+    after, far = apply(low, xs, state.replace(count=jnp.full((1,), 1000, jnp.int32)))
+    assert far.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(after.entries)} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(far, near, atol=2e-2)  # bfloat16 tells 1000 from 1004, no less
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DotProduct(6, heads=4), "multiple of 8 .*got 6"),
+        (lambda: DotProduct(6, heads=4, positions="none"), r"multiple of 4 \(heads\), got 6"),
+        (lambda: DotProduct(6, heads=2), "even width"),
+        (lambda: DotProduct(8, heads=0), "heads: expected at least 1, got 0"),
+        (lambda: DotProduct(8, positions="rotari"), "Did you mean 'rotary'"),
+        (lambda: DotProduct(8, window=0), "window: expected at least 1, got 0"),
+        (lambda: Additive(0), "features: expected at least 1, got 0"),
+    ],
+)
+def test_impossible_attentions_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"xs": np.zeros((5, 2, D + 1))}, rf"\[T, B, {D}\].* got shape \(5, 2, {D + 1}\)"),
+        ({"xs": np.zeros((5, 2))}, r"\(5, 2\)"),
+        ({"xs": np.zeros(5)}, r"\(5,\)"),
+        ({"mask": np.ones((2, 5), bool)}, r"mask: .*\(5, 2\).*got bool of shape \(2, 5\)"),
+        ({"mask": np.ones((5, 2))}, "mask: .*got float64"),
+        ({"resets": np.ones((5, 1), bool)}, r"resets: .*\(5, 1\)"),
+    ],
+)
+def test_wrong_inputs_are_refused(change, message):
+    params, _, _ = drawn(ADDITIVE)
+    arguments = {"xs": np.zeros((5, 2, D))} | change
+    with pytest.raises(ValueError, match=message):
+        ADDITIVE.apply(params, **arguments)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import jax
+import pytest
+
+from longlag import environment
+from longlag.environment import PACKAGES
+
+
+def test_it_names_versions_device_and_processor(monkeypatch: pytest.MonkeyPatch):
+    jax.devices()  # XLA has read its flags, and does not stumble over this one
+    monkeypatch.setenv("XLA_FLAGS", "--xla_example=1")
+    record = environment.environment()
+    assert json.loads(json.dumps(record)) == record
+    assert set(record["versions"]) == set(PACKAGES) and all(record["versions"].values())
+    assert record["versions"]["jax"] == jax.__version__
+    assert record["device_count"] == jax.device_count()
+    assert record["backend"] == jax.default_backend()
+    assert record["cpu"] and record["xla_flags"] == "--xla_example=1" and record["argv"]
+
+
+def test_the_commit_and_whether_the_tree_differs_from_it(tmp_path: Path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    file = tmp_path / "code.py"
+    file.write_text("1")
+    assert environment._commit(file) == (None, None)
+    git("init")
+    assert environment._commit(file) == (None, None)  # there, but not tracked
+    git("add", "code.py")
+    git("commit", "-m", "one")
+    assert environment._commit(file) == (git("rev-parse", "HEAD"), False)
+    file.write_text("2")
+    assert environment._commit(file) == (git("rev-parse", "HEAD"), True)
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment._commit(Path(environment.__file__)) == (None, None)

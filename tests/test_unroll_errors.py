@@ -1,0 +1,138 @@
+"""What is wrong is refused before anything is compiled, with what was expected and what came.
+
+Every call goes through `jax.eval_shape`, which traces and compiles nothing: an error that only a
+run would show could not be raised here.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from longlag import GRU, LSTM, Carry, LSTMCarry, MinGRU, unroll
+from tests.test_sketches import Odd, OddCell
+
+B, T, D, H = 2, 5, 3, 4
+
+
+def array(*shape, dtype="float32"):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def attempt(cell=GRU(H), xs=array(B, T, D), carry=None, mask=None, resets=None, **options):  # noqa: B008
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+    run = functools.partial(unroll, cell, **options)
+    return jax.eval_shape(run, params, xs, carry, mask=mask, resets=resets)
+
+
+def test_the_right_call_is_right():
+    carry, ys = attempt(carry=Carry(array(B, H)), mask=array(B, T, dtype="bool"))
+    assert ys.shape == (B, T, H)
+    assert carry.h.shape == (B, H)
+    # Floats of another precision are welcome: the carry keeps the dtype that it comes with.
+    carry, _ = attempt(carry=Carry(array(B, H, dtype="bfloat16")))
+    assert carry.h.dtype == "bfloat16"
+
+
+ODD = {"h": array(B, H), "count": array(B, dtype="int32"), "seen": array(B, dtype="bool")}
+
+CASES = {
+    "a vector": ({"xs": array(D)}, "xs: expected [B, T, ...], got shape (3,)"),
+    "no batch": (
+        {"xs": array(T, D)},
+        "xs: expected [B, T, D] with D = 3, the input features of GRU(features=4",
+    ),
+    "no batch, got": ({"xs": array(T, D)}, "got shape (5, 3)"),
+    "one axis too many": ({"xs": array(B, T, 1, D)}, "got shape (2, 5, 1, 3)"),
+    "features": ({"xs": array(B, T, D + 1)}, "with D = 3, the input features of GRU"),
+    "features, got": ({"xs": array(B, T, D + 1)}, "got shape (2, 5, 4)"),
+    "features, time-major": (
+        {"xs": array(T, B, D + 1), "time_major": True},
+        "xs: expected [T, B, D] with D = 3",
+    ),
+    "mask of another shape": (
+        {"mask": array(T, B, dtype="bool")},
+        "mask: expected bool of shape (2, 5), the leading axes of xs; got bool of shape (5, 2)",
+    ),
+    "mask of numbers": (
+        {"mask": array(B, T)},
+        "mask: expected bool of shape (2, 5), the leading axes of xs; got float32 of shape (2, 5)",
+    ),
+    "mask of lengths": ({"mask": array(B, dtype="int32")}, "got int32 of shape (2,)"),
+    "resets of another shape": (
+        {"resets": array(B, T, 1, dtype="bool")},
+        "resets: expected bool of shape (2, 5), the leading axes of xs; "
+        "got bool of shape (2, 5, 1)",
+    ),
+    "resets of numbers": (
+        {"resets": array(B, T, dtype="int32")},
+        "resets: expected bool of shape (2, 5), the leading axes of xs; got int32",
+    ),
+    "carry of another cell": (
+        {"cell": LSTM(H), "carry": Carry(array(B, H))},
+        "carry: expected the structure PyTreeDef(CustomNode(LSTMCarry",
+    ),
+    "carry of another cell, got": (
+        {"cell": LSTM(H), "carry": Carry(array(B, H))},
+        "got PyTreeDef(CustomNode(Carry",
+    ),
+    "carry as a bare array": ({"carry": array(B, H)}, "got PyTreeDef(*)"),
+    "carry of another batch": (
+        {"carry": Carry(array(B + 1, H))},
+        "carry.h: expected float32 of shape (2, 4) (GRU(features=4, learned_carry=False, "
+        "reset='after'), batch 2); got float32 of shape (3, 4)",
+    ),
+    "carry without batch": (
+        {"cell": LSTM(H), "carry": LSTMCarry(array(B, H), array(H))},
+        "carry.c: expected float32 of shape (2, 4)",
+    ),
+    "carry of another width": (
+        {"cell": MinGRU(H), "carry": Carry(array(B, H + 1))},
+        "carry.h: expected float32 of shape (2, 4)",
+    ),
+    "integers for floats": (
+        {"carry": Carry(array(B, H, dtype="int32"))},
+        "carry.h: expected float32 of shape (2, 4)",
+    ),
+    "floats for integers": (
+        {
+            "cell": OddCell(H),
+            "carry": Odd(**{**ODD, "count": array(B)}, key=jax.random.split(jax.random.key(0), B)),
+        },
+        "carry.count: expected int32 of shape (2,) (OddCell(features=4), batch 2); "
+        "got float32 of shape (2,)",
+    ),
+    "numbers for typed keys": (
+        {"cell": OddCell(H), "carry": Odd(**ODD, key=array(B, dtype="uint32"))},
+        "carry.key: expected key<fry> of shape (2,)",
+    ),
+    "unknown method": (
+        {"method": "asociative"},
+        "unknown method: expected one of auto, scan, associative; got 'asociative'. "
+        "Did you mean 'associative'?",
+    ),
+    "unknown carries": (
+        {"carries": "lst"},
+        "unknown carries: expected one of last, all; got 'lst'. Did you mean 'last'?",
+    ),
+    "associative on a nonlinear cell": (
+        {"method": "associative"},
+        "method: expected 'auto' or 'scan' for GRU, which is not a linear cell; got 'associative'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_wrong_is_refused(case):
+    arguments, message = CASES[case]
+    with pytest.raises(ValueError) as error:
+        attempt(**arguments)
+    assert message in str(error.value)
+
+
+def test_an_unknown_option_is_an_error():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'masks'"):
+        unroll(GRU(H), {}, jnp.ones((B, T, D)), masks=None)  # type: ignore[call-arg]
