@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import queue
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -94,6 +95,7 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
         workers: processes, each pinned to one core; 0 means one per core.
     """
     began = time.perf_counter()
+    _refuse_others(out)
     aside = _aside(out)
     jobs = experiments(steps)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
@@ -111,6 +113,10 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
         "attention": _attention_map(aside / _folder("recall", "LSTM + full")),
         "trace": _trace(aside / _folder("parity", "LSTM")),
         "threshold": 0.95,
+        "title": "longlag demo",
+        "question": "How far back can a network remember, and what does attention add?",
+        "lead": f"Five arms of two blocks, width {WIDTH}, {SEEDS} seeds each, on three memory "
+        "tasks that pull apart. A block is replaced, never added, so that all arms are equally deep.",
         "meta": {
             "command": "make demo",
             "commit": env["commit"],
@@ -130,6 +136,17 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
     console.print(f"\nreport  {out / 'report.html'}", highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False)
     return 0
+
+
+def _refuse_others(out: Path) -> None:
+    """Only an earlier demo is replaced; it has results and, unlike a run, no configuration."""
+    if os.path.lexists(out) and (
+        not (out / "results.json").is_file() or (out / "config.json").exists()
+    ):
+        raise ValueError(
+            f"expected a new folder, or that of an earlier demo; {out} is neither and is left as "
+            "it is"
+        )
 
 
 def _aside(out: Path) -> Path:
@@ -180,7 +197,10 @@ def _run_all(
             try:
                 for future in as_completed(futures.values()):
                     future.result()  # the first failure ends the demo
-            except BaseException:
+            except KeyboardInterrupt:
+                console.print("\nstopped; the next demo of this commit goes on from here")
+                os._exit(130)
+            except Exception:
                 pool.shutdown(cancel_futures=True)
                 raise
             found = {job: futures[job].result() for job in jobs}
@@ -194,9 +214,19 @@ _news: Any = None
 def _pin(free: Any, news: Any) -> None:
     global _news
     _news = news
+    # Ctrl-C is the parent's to answer. A worker whose parent is gone, however it went, goes too;
+    # what it saved so far is where the next demo goes on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {free.get()})
     cache_compilations()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _work(job: tuple[str, str], experiment: Experiment, aside: Path) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""Record a finished comparison: its JSON is committed, and the tables of the READMEs come from it.
+
+    python -m experiments.record runs/demo demo
+    python -m experiments.record            (makes the tables again from what is committed)
+
+No number in README.md or experiments/README.md is typed by hand; a test makes the tables again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from longlag import report
+from longlag.command_line import console, plain_errors
+from longlag.disk import write_file
+from longlag.report.table import COLUMNS, lines
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results"
+# The marker that a table stands at, by file; one question may stand in several.
+TABLES = {"demo": ("README.md", "experiments/README.md"), "intents": ("experiments/README.md",)}
+
+
+def main(
+    run: Annotated[Path | None, tyro.conf.Positional] = None,
+    question: Annotated[str, tyro.conf.Positional] = "demo",
+) -> int:
+    """Copies a run's results to experiments/results, and makes all tables again.
+
+    Args:
+        run: a folder with results.json, or nothing: only make the tables.
+        question: what the results answer; names the folder and the marker of the table.
+    """
+    if run is not None:
+        if question not in TABLES:
+            raise ValueError(f"question: expected one of {sorted(TABLES)}, got {question!r}")
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        kept = {k: results[k] for k in ("meta", "roles", "threshold") if k in results}
+        kept["rows"] = [
+            {k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]
+        ]
+        folder = RESULTS / question
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
+        for plot in sorted((run / "plots").glob("*.png")):
+            shutil.copyfile(plot, folder / plot.name)
+    for question, files in TABLES.items():
+        made = table(question)
+        for file in files if made else ():
+            path = ROOT / file
+            path.write_text(insert(path.read_text(encoding="utf-8"), question, made), "utf-8")
+            console.print(f"{question}: table in {file}")
+    return 0
+
+
+def table(question: str) -> str:
+    """The table of a question in Markdown, from its committed JSON; empty if there is none."""
+    file = RESULTS / question / "cpu.json"
+    if not file.is_file():
+        return ""
+    results = json.loads(file.read_text(encoding="utf-8"))
+    cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
+    text = ["| task | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for heading, group in lines(cells).items():
+        task = heading.partition(" · ")[0]
+        for line in group:
+            near, far = (_spread(*spread[:2]) for spread in (line.accuracy, line.far))
+            cost = (line.parameters, line.state, line.seconds)
+            text.append(f"| {' | '.join((task, line.arm, near, far, line.outcome, *cost))} |")
+    text += ["", *report.findings(cells, results.get("roles", {})), "", _source(results["meta"])]
+    return "\n".join(text)
+
+
+def insert(text: str, question: str, made: str) -> str:
+    """The text with the table between its markers `<!-- question -->` and `<!-- /question -->`."""
+    begin, end = f"<!-- {question} -->", f"<!-- /{question} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"expected the markers {begin} and {end} in the text; got none")
+    return pattern.sub(lambda _: f"{begin}\n{made}\n{end}", text)
+
+
+def _spread(median: str, spread: str) -> str:
+    return f"{median} ({spread})" if spread else median
+
+
+def _source(meta: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+    return (
+        f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s in all; commit "
+        f"`{(meta['commit'] or 'none')[:10]}`; {versions}. Median over the seeds, their range in "
+        "brackets."
+    )
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(tyro.cli(main, prog="python -m experiments.record", description=__doc__))
