@@ -116,7 +116,7 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
         "title": "longlag demo",
         "question": "How far back can a network remember, and what does attention add?",
         "lead": f"Five arms of two blocks, width {WIDTH}, {SEEDS} seeds each, on three memory "
-        "tasks that pull apart. A block is replaced, never added, so that all arms are equally deep.",
+        "tasks that pull apart. A block is replaced, never added: all arms are equally deep.",
         "meta": {
             "command": "make demo",
             "commit": env["commit"],

@@ -12,4 +12,5 @@ from longlag.cells import Elman as Elman
 from longlag.cells import LSTMCarry as LSTMCarry
 from longlag.cells import MinGRU as MinGRU
 from longlag.linear_scan import linear_scan as linear_scan
+from longlag.runs import load as load
 from longlag.unroll import unroll as unroll
