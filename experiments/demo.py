@@ -41,7 +41,8 @@ from longlag.runs import carry_out, floor_rows, load
 from longlag.tasks import Parity, Recall, SelectiveCopy
 from longlag.training import Training, evaluation_batch
 
-WIDTH = 32
+WIDTH = 48
+HEADS = 2
 ARMS = {
     "feed-forward": (FeedForward(WIDTH), "none"),
     "LSTM": (LSTM(WIDTH), "none"),
@@ -75,9 +76,13 @@ def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
         (task_name, arm): Experiment(
             task=task,
             cell=cell,
-            architecture=Architecture(attention=attention, width=WIDTH),  # type: ignore[arg-type]
+            architecture=Architecture(
+                attention=attention,  # type: ignore[arg-type]
+                width=WIDTH,
+                heads=HEADS,
+            ),
             training=Training(
-                steps=steps or budget, dispatch=25, batch_size=64, learning_rate=5e-3, eval_size=256
+                steps=steps or budget, dispatch=25, batch_size=64, learning_rate=3e-3, eval_size=256
             ),
             seeds=SEEDS,
         )

@@ -12,11 +12,13 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from experiments import intents
 from longlag import report
 from longlag.command_line import console, plain_errors
 from longlag.disk import write_file
@@ -42,7 +44,7 @@ def main(
         if question not in TABLES:
             raise ValueError(f"question: expected one of {sorted(TABLES)}, got {question!r}")
         results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-        kept = {k: results[k] for k in ("meta", "roles", "threshold") if k in results}
+        kept = {k: results[k] for k in ("meta", "roles", "threshold", "probes") if k in results}
         kept["rows"] = [
             {k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]
         ]
@@ -66,16 +68,26 @@ def table(question: str) -> str:
     if not file.is_file():
         return ""
     results = json.loads(file.read_text(encoding="utf-8"))
+    if question == "intents":
+        return _markdown(intents.COLUMNS, intents.lines(results), results, intents.verdict(results))
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
-    text = ["| task | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    text = []
     for heading, group in lines(cells).items():
         task = heading.partition(" · ")[0]
         for line in group:
             near, far = (_spread(*spread[:2]) for spread in (line.accuracy, line.far))
             cost = (line.parameters, line.state, line.seconds)
-            text.append(f"| {' | '.join((task, line.arm, near, far, line.outcome, *cost))} |")
-    text += ["", *report.findings(cells, results.get("roles", {})), "", _source(results["meta"])]
-    return "\n".join(text)
+            text.append((task, line.arm, near, far, line.outcome, *cost))
+    found = "\n".join(report.findings(cells, results.get("roles", {})))
+    return _markdown(("task", *COLUMNS), text, results, found)
+
+
+def _markdown(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], results: dict[str, Any], found: str
+) -> str:
+    text = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    text += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*text, "", found, "", _source(results["meta"])])
 
 
 def insert(text: str, question: str, made: str) -> str:

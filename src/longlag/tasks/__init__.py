@@ -2,6 +2,7 @@
 
 from longlag.tasks.adding import Adding
 from longlag.tasks.copy_memory import CopyMemory
+from longlag.tasks.intents import Intents
 from longlag.tasks.parity import Parity
 from longlag.tasks.recall import Recall
 from longlag.tasks.selective_copy import SelectiveCopy
@@ -12,6 +13,7 @@ __all__ = [
     "Batch",
     "CopyMemory",
     "Floor",
+    "Intents",
     "Parity",
     "Recall",
     "SelectiveCopy",
