@@ -301,6 +301,16 @@ def test_an_overflow_gives_nan_from_there_on_and_never_before(unbounded, x64):
     close(run(params, xs, mask, resets, gradient)[0], wanted)
 
 
+def test_an_overflow_without_a_mask_gives_nan_too(x64):
+    capacity = 7
+    params, xs, _ = drawn(FULL)
+    run = jit(functools.partial(in_chunks, FULL, CHUNK))
+    ys = np.asarray(run(params, empty(FULL, params, capacity), xs, None, None)[0])
+    live, none = np.ones((T, B), bool), np.zeros((T, B), bool)
+    close(ys[:capacity], attend(FULL, params, xs, live, none).outputs[:capacity])
+    assert np.all(np.isnan(ys[capacity:]))
+
+
 def test_an_overflow_below_another_attention_spoils_no_earlier_step(x64):
     capacity = 7
     stack = Stack((DotProduct(D, heads=1), ADDITIVE))

@@ -129,6 +129,8 @@ class Experiment(Spec):
         Raises:
             ValueError: an unknown entry or name.
         """
+        for key in config:
+            choose(key, [f.name for f in dataclasses.fields(cls)], "entry of config.json")  # type: ignore[arg-type]
         try:
             cell = config["cell"]
             return cls(
@@ -139,7 +141,7 @@ class Experiment(Spec):
                 seeds=config["seeds"],
                 test_lags=tuple(config["test_lags"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"config.json: expected an experiment of longlag; {error!r}"
             ) from error

@@ -115,7 +115,7 @@ def carry_out(
         folder.truncate(-1)
     validation = evaluation_batch(task, training.eval_size, "validation")
     active = _active(states, experiment)
-    saved = -CHECKPOINT_SECONDS
+    saved, saved_at = done, -CHECKPOINT_SECONDS
     while active.any() and not stop:
         began = time.perf_counter()
         states, loss = dispatch(model, task, training, states, jnp.asarray(active))
@@ -132,10 +132,13 @@ def carry_out(
         lines, messages = _lines(now, loss, measured, active, done, seconds)
         folder.append(lines)
         active = _active(states, experiment)
-        if time.perf_counter() - saved > CHECKPOINT_SECONDS or stop or not active.any():
+        if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
             folder.save(done, states)
-            saved = time.perf_counter()
+            saved, saved_at = done, time.perf_counter()
         on_progress(Progress(done, lines, messages))
+    # After the loop: a signal may come at any line of it.
+    if saved < done:
+        folder.save(done, states)
     if active.any():
         return None
     found = results(experiment, folder, states)

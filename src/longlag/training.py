@@ -162,7 +162,8 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
         each = optax.softmax_cross_entropy_with_integer_labels(answers, batch.targets)
         right = answers.argmax(-1) == batch.targets
     else:
-        error = answers - batch.targets
+        # Selected, not only weighted: what is not asked must not reach the gradient either.
+        error = jnp.where(batch.weights[..., None] > 0, answers - batch.targets, 0.0)
         each = (error * error).mean(-1)
         right = (jnp.abs(error) < task.tolerance).all(-1)
     return jnp.where(batch.weights > 0, each, 0.0), right

@@ -1,0 +1,91 @@
+"""What the documents say is run: their code, the cell of the README, the tables."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments import compare, record
+from longlag.experiment import cell_class
+from tests.contract import check_cell
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(document: Path) -> list[str]:
+    """The Python of a document, each block with its line numbers there."""
+    text = document.read_text(encoding="utf-8")
+    return ["\n" * text[: m.start(1)].count("\n") + m[1] for m in FENCE.finditer(text)]
+
+
+def block_with(document: str, cell: str) -> str:
+    return next(b for b in blocks(ROOT / document) if f"class {cell}(" in b).lstrip("\n")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_code_of_a_document_runs(document: Path):
+    found = blocks(document)
+    assert len(found) == document.read_text(encoding="utf-8").count("```python")
+    names: dict[str, object] = {"__name__": document.stem}
+    for block in found:  # each builds on those before
+        exec(compile(block, document, "exec"), names)
+
+
+def test_every_document_that_has_code_is_known():
+    assert {path.name for path in DOCUMENTS if blocks(path)} >= {
+        "README.md",
+        "CONTRIBUTING.md",
+        "data.md",
+    }
+
+
+def test_a_cell_is_at_most_eight_lines():
+    source = block_with("README.md", "MGU")
+    (mgu,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "MGU")
+    first = mgu.body[1] if ast.get_docstring(mgu) is not None else mgu.body[0]
+    body = source.splitlines()[first.lineno - 1 : mgu.end_lineno]
+    written = [line for line in body if line.strip()]
+    assert len(written) <= 8, "\n".join(written)
+    assert all(len(line) <= 100 for line in source.splitlines())
+    assert ";" not in source
+
+
+@pytest.mark.parametrize(("document", "name"), [("README.md", "MGU"), ("CONTRIBUTING.md", "Leaky")])
+def test_the_cells_of_the_documents_keep_the_contract(tmp_path: Path, document: str, name: str):
+    file = tmp_path / "file.py"
+    file.write_text(block_with(document, name))
+    check_cell(cell_class(f"{file}:{name}")(3))
+
+
+@pytest.mark.parametrize("attention", ["none", "full"])
+def test_the_cell_of_the_readme_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attention: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file.py").write_text(block_with("README.md", "MGU"))
+    small = "--steps 10 --dispatch 5 --batch-size 8 --eval-size 16 --seeds 1 --width 8 --heads 2"
+    argv = f"--cell file.py:MGU --attention {attention} --task parity --task.max-length 8 {small}"
+    assert compare.main([*argv.split(), "--out", "run"]) == 0
+    rows = json.loads(Path("run/results.json").read_text())["rows"]
+    assert rows[0]["arm"].startswith("MGU") and rows[0]["steps"] == 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.py", "run"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "experiments/README.md"])
+def test_the_tables_are_those_of_the_committed_results(document: str):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    marked = re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", text, re.DOTALL)
+    assert {name for name, _ in marked} == {
+        q for q, files in record.TABLES.items() if document in files
+    }
+    for question, found in marked:
+        made = record.table(question)
+        assert found == (f"{made}\n" if made else ""), (
+            f"run: python -m experiments.record ({question})"
+        )
