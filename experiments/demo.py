@@ -59,9 +59,9 @@ ROLES = {
 }
 # Steps at most: five times what the slower of the two arms with both takes in the median, or more.
 TASKS = {
-    "recall": (Recall(length=32, pairs=4, vocab=66), 750),
-    "parity": (Parity(min_length=1, max_length=40), 1000),
-    "selective-copy": (SelectiveCopy(length=32, items=4, vocab=8), 900),
+    "recall": (Recall(length=32, pairs=4, vocab=66), 900),
+    "parity": (Parity(min_length=1, max_length=40), 1500),
+    "selective-copy": (SelectiveCopy(length=32, items=4, vocab=8), 1100),
 }
 SEEDS = 3
 
@@ -82,7 +82,7 @@ def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
                 heads=HEADS,
             ),
             training=Training(
-                steps=steps or budget, dispatch=25, batch_size=64, learning_rate=3e-3, eval_size=256
+                steps=steps or budget, dispatch=25, batch_size=32, learning_rate=3e-3, eval_size=256
             ),
             seeds=SEEDS,
         )

@@ -1,7 +1,7 @@
-"""Runs from beginning to end: carried out, stopped, killed, damaged, resumed, loaded."""
-
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -9,310 +9,408 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import longlag
 from experiments import compare
-from longlag import LSTM, runs
-from longlag.checkpoint import checkpoints
+from longlag import Elman, runs
+from longlag.checkpoint import CheckpointError, checkpoints, restore
 from longlag.command_line import plain_errors
-from longlag.experiment import Architecture, Experiment
+from longlag.disk import DiskError
+from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
-from longlag.tasks import Recall
-from longlag.training import Training, evaluation_batch
-from tests.small_disk import contents
+from longlag.runs import Progress, carry_out, create, floor_rows, load
+from longlag.training import dispatch, evaluation_batch, init_states
+from tests.small_disk import contents, fill, small_disk
+from tests.tiny import OPTIONS, PARITY, TRAINING, Sums
 
-SMALL = {"batch_size": 8, "dispatch": 5, "eval_size": 16, "stop_when_solved": False}
-EXPERIMENT = Experiment(
-    task=Recall(length=8, pairs=2, vocab=12),
-    cell=LSTM(8),
-    architecture=Architecture(width=8, depth=1),
-    training=Training(steps=20, **SMALL),
-    seeds=2,
-)
-# The same on the command line, where a run has to last until it is killed.
-STEPS = 1500
-TRAINING = "--batch-size 8 --dispatch 5 --eval-size 16 --no-stop-when-solved"
-ARGUMENTS = (
-    "--task recall --task.length 8 --task.pairs 2 --task.vocab 12 --width 8 --depth 1 --seeds 2 "
-    f"{TRAINING} --steps"
-).split()
-KEYS = "task arm seed accuracy exact_match loss length steps parameters state_bytes seconds".split()
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.usefixtures("compilations")
 
 
-def start(path: Path) -> RunFolder:
-    return runs.create(EXPERIMENT, path, path.parent, "unused")
+def new(path: Path, experiment: Experiment = PARITY) -> RunFolder:
+    return create(experiment, path, path.parent, "unused")
 
 
-def metrics(folder: Path) -> bytes:
-    """Every byte of `metrics.jsonl` but the times."""
-    return re.sub(rb'"seconds": [^,}]+', b'"seconds": _', (folder / "metrics.jsonl").read_bytes())
+def without_times(folder: RunFolder) -> bytes:
+    return re.sub(rb'"seconds": [\d.e-]+', b'"seconds": 0', folder.metrics_file.read_bytes())
 
 
-def without_seconds(results: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in results["rows"]]
+def final(folder: RunFolder, experiment: Experiment = PARITY) -> tuple[bytes, Any]:
+    """The metrics but for times, and the last checkpoint: what must not depend on a resume."""
+    restored = restore(folder.checkpoints, init_states(experiment.model, experiment.training, 2))
+    return without_times(folder), jax.tree.map(np.asarray, restored)
 
 
-def same_parameters(one: Path, other: Path) -> None:
-    got, expected = longlag.load(one), longlag.load(other)
-    assert got.step == expected.step
-    jax.tree.map(np.testing.assert_array_equal, got.params, expected.params)
-
-
-def command(*argv: str) -> int:
-    """The command line in this process; the exit code."""
-    try:
-        with plain_errors():
-            return compare.main(argv)
-    except SystemExit as left:
-        return int(left.code or 0)
+def assert_same(found: tuple[bytes, Any], expected: tuple[bytes, Any]) -> None:
+    assert found[0] == expected[0]
+    assert found[1].step == expected[1].step
+    jax.tree.map(np.testing.assert_array_equal, found[1].tree, expected[1].tree)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = start(tmp_path_factory.mktemp("runs") / "whole")
-    assert runs.carry_out(EXPERIMENT, folder) is not None
-    return folder.path
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, dict[str, Any], list]:
+    """A run that nobody interrupted: its folder, results, and what was told meanwhile."""
+    folder, told = new(tmp_path_factory.mktemp("whole") / "run"), []
+    found = carry_out(PARITY, folder, on_progress=told.append)
+    assert found is not None
+    return folder, found, told
 
 
-def stopped_after(dispatches: int, path: Path) -> RunFolder:
-    """A run that heard a signal after so many dispatches."""
-    folder, stop, seen = start(path), Interruption(), []
-
-    def listen(progress: runs.Progress) -> None:
-        seen.append(progress.step)
-        if len(seen) == dispatches:
-            stop.signal = signal.SIGTERM
-
-    assert runs.carry_out(EXPERIMENT, folder, stop=stop, on_progress=listen) is None
-    assert seen == [5 * (i + 1) for i in range(dispatches)]
-    return folder
+# --- a run --------------------------------------------------------------------------------------
 
 
-def test_results(uninterrupted: Path):
-    results = json.loads((uninterrupted / "results.json").read_text())
-    rows = results["rows"]
-    assert all(set(KEYS) <= set(row) for row in rows)
-    vocab_limit = EXPERIMENT.lags  # recall wants vocab > length, so only the training lag is left
-    assert [(row["seed"], row["length"]) for row in rows] == [
-        (seed, lag) for lag in vocab_limit for seed in (0, 1)
+def test_a_run_leaves_its_numbers(whole):
+    folder, found, told = whole
+    assert json.loads((folder.path / "results.json").read_text()) == found
+    assert Experiment.from_config(folder.config, folder.path) == PARITY
+    lines = folder.metrics()
+    assert [(line["step"], line["seed"]) for line in lines] == [
+        (step, seed) for step in (5, 10, 15, 20) for seed in (0, 1)
+    ]
+    assert [line for report in told for line in report.lines] == lines
+    assert [report.step for report in told] == [5, 10, 15, 20]
+    keys = [
+        "step",
+        "accuracy",
+        "exact_match",
+        "grad_norm",
+        "loss",
+        "seconds",
+        "seed",
+        "validation_loss",
+    ]
+    assert list(lines[0]) == keys
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+
+    # One row per seed and test length.
+    rows = found["rows"]
+    assert [(row["lag"], row["seed"]) for row in rows] == [(8, 0), (8, 1), (16, 0), (16, 1)]
+    promised = [
+        "task",
+        "arm",
+        "seed",
+        "accuracy",
+        "exact_match",
+        "loss",
+        "length",
+        "steps",
+        "parameters",
+        "state_bytes",
+        "seconds",
     ]
     for row in rows:
-        assert (row["task"], row["arm"], row["steps"]) == ("recall", "LSTM", 20)
-        assert 0 <= row["accuracy"] <= 1 and row["loss"] > 0 and row["seconds"] > 0
-        assert row["state_bytes"] == 2 * 8 * 4
-    params = longlag.load(uninterrupted).of_seed(0)
-    assert {row["parameters"] for row in rows} == {sum(x.size for x in jax.tree.leaves(params))}
-    steps = [line["step"] for line in RunFolder.open(uninterrupted).metrics()]
-    assert steps == [5, 5, 10, 10, 15, 15, 20, 20]
-    assert [curve["steps"] for curve in results["curves"]] == [[5, 10, 15, 20]] * 2
-    floors = runs.floor_rows(EXPERIMENT)
-    assert [(f["length"], f["accuracy"], f["seed"]) for f in floors] == [(8, 1 / 6, None)]
-    assert all(set(KEYS) <= set(floor) for floor in floors)
+        assert set(promised) <= set(row)
+        assert (row["task"], row["arm"], row["steps"]) == ("parity", "LSTM", 20)
+        assert row["length"] == row["lag"] == len(row["by_position"])
+        assert row["train_length"] == row["train_lag"] == 8
+        assert row["state_bytes"] == 2 * 8 * 4  # h and c of eight units in float32
+        expected = sum(line["seconds"] for line in lines if line["seed"] == row["seed"])
+        assert row["seconds"] == pytest.approx(expected, abs=0.01)
+    assert rows[2]["by_position"][:15] == [None] * 15  # strings of 16 are asked at their end only
+    assert found["curves"][1]["accuracy"] == [x["accuracy"] for x in lines if x["seed"] == 1]
+    assert [point["accuracy"] for point in found["by_lag"]] == [row["accuracy"] for row in rows]
 
 
-@pytest.mark.parametrize("dispatches", [1, 3])
-def test_stopped_and_carried_out_again(uninterrupted: Path, tmp_path: Path, dispatches: int):
-    folder = stopped_after(dispatches, tmp_path / "run")
-    assert list(checkpoints(folder.checkpoints))[-1] == 5 * dispatches, "saved where it stopped"
-    assert not (folder.path / "results.json").exists()
-    again = runs.carry_out(EXPERIMENT, RunFolder.open(folder.path))
-    assert again is not None
-    assert metrics(folder.path) == metrics(uninterrupted)
-    same_parameters(folder.path, uninterrupted)
-    whole = json.loads((uninterrupted / "results.json").read_text())
-    assert without_seconds(again) == without_seconds(whole)
-    assert runs.carry_out(EXPERIMENT, folder) == again, "a finished run says the same again"
+def test_floors_are_rows(whole):
+    floors = floor_rows(PARITY)
+    assert [row["lag"] for row in floors] == [8, 16]
+    assert set(floors[0]) <= set(whole[1]["rows"][0])
+    assert {row["arm"] for row in floors} == {"floor: a coin"}
+    assert {row["accuracy"] for row in floors} == {0.5}
 
 
-def test_stopped_before_the_first_dispatch(uninterrupted: Path, tmp_path: Path):
-    folder, stop = start(tmp_path / "run"), Interruption()
-    stop.signal = signal.SIGINT
-    assert runs.carry_out(EXPERIMENT, folder, stop=stop) is None
-    assert runs.carry_out(EXPERIMENT, folder) is not None
-    assert metrics(folder.path) == metrics(uninterrupted)
-
-
-def test_a_seed_that_diverges_leaves_the_others_alone(
-    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    honest, calls = runs.dispatch, []
-
-    def poison(model, task, training, states, active):
-        calls.append(np.asarray(active).tolist())
-        if len(calls) == 2:
-            bad = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), states.params)
-            states = states.replace(params=bad)
-        return honest(model, task, training, states, active)
-
-    monkeypatch.setattr(runs, "dispatch", poison)
-    folder, said = start(tmp_path / "run"), []
-    found = runs.carry_out(EXPERIMENT, folder, on_progress=lambda p: said.extend(p.messages))
-    assert found is not None
-    assert said == [
-        "seed 1 ended at step 5: the loss or its gradient is not finite (gradient norm nan). "
-        "The other seeds go on."
-    ]
-    assert calls == [[True, True], [True, True], [True, False], [True, False]]
-    ours = [line for line in metrics(folder.path).splitlines() if b'"seed": 0' in line]
-    assert ours == [x for x in metrics(uninterrupted).splitlines() if b'"seed": 0' in x]
-    rows = {row["seed"]: row for row in found["rows"]}
-    assert rows[0]["steps"] == 20 and rows[0]["accuracy"] is not None
-    assert (rows[1]["steps"], rows[1]["accuracy"], rows[1]["loss"]) == (5, None, None)
-
-
-def test_a_huge_learning_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    wild = ("--optimizer", "sgd", "--clip", "0", "--learning-rate", "1e38")
-    out = tmp_path / "run"
-    assert command(*ARGUMENTS, "20", *wild, "--out", str(out)) == 0
-    said = " ".join(capsys.readouterr().out.split())
+def test_a_loaded_run_predicts_as_its_model(whole):
+    folder, found, _ = whole
+    assert longlag.load is load
+    loaded = longlag.load(str(folder.path))
+    assert loaded.experiment == PARITY and loaded.step == 20 and loaded.messages == ()
+    batch = evaluation_batch(PARITY.task, 16, "test")
     for seed in (0, 1):
-        assert re.search(rf"seed {seed} ended at step \d+: .*not finite \(gradient norm", said)
-    rows = json.loads((out / "results.json").read_text())["rows"]
-    assert all(row["accuracy"] is None and row["steps"] < 20 for row in rows)
-    assert (out / "report.html").is_file()
+        answers = loaded.predict(np.asarray(batch.inputs), mask=batch.mask, seed=seed)
+        params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], loaded.params)
+        expected = PARITY.model.apply(params, batch.inputs, mask=batch.mask)[1]
+        np.testing.assert_array_equal(answers, expected)
+        right = (answers.argmax(-1) == batch.targets)[np.asarray(batch.scored)].mean()
+        assert float(right) == pytest.approx(found["rows"][seed]["accuracy"])
+    assert not np.array_equal(
+        loaded.predict(batch.inputs, seed=0), loaded.predict(batch.inputs, seed=1)
+    )
+    for seed in (-1, 2):
+        with pytest.raises(ValueError, match=rf"seed: expected 0 \.\. 1, got {seed}"):
+            loaded.predict(batch.inputs, seed=seed)
 
 
-@pytest.fixture(scope="module")
-def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "long"
-    assert command(*ARGUMENTS, str(STEPS), "--out", str(out)) == 0
-    return out
+def test_what_cannot_be_loaded(tmp_path: Path):
+    with pytest.raises(ValueError, match="expected a run folder at .*; got nothing"):
+        load(tmp_path / "none")
+    folder = new(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="there is none yet"):
+        load(folder.path)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_a_signal_in_the_middle_then_resume(
-    long_run: Path, tmp_path: Path, number: signal.Signals, code: int
-):
-    out = tmp_path / "run"
-    argv = [*ARGUMENTS, str(STEPS), "--out", str(out)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "experiments.compare", *argv],
-        cwd=Path(__file__).parent.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            file = out / "metrics.jsonl"
-            while process.poll() is None and not (
-                file.exists() and file.read_bytes().count(b"\n") >= 4  # two dispatches, two seeds
-            ):
-                time.sleep(0.005)
-            process.send_signal(number)
-            said, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == code, said
-    assert "Traceback" not in said
-    if number == signal.SIGTERM:
-        assert f"go on by --resume {out}" in said
-        last = RunFolder.open(out).metrics()[-1]["step"]
-        assert list(checkpoints(out / "checkpoints"))[-1] == last
-    assert 4 <= file.read_bytes().count(b"\n") < 2 * STEPS // 5, "not in the middle"
-    assert command("--resume", str(out)) == 0
-    assert metrics(out) == metrics(long_run)
-    same_parameters(out, long_run)
-    assert (out / "results.json").is_file() and (out / "report.html").is_file()
+def test_a_seed_that_fails_ends_and_the_others_go_on(tmp_path: Path):
+    training = dataclasses.replace(TRAINING, steps=40, stop_when_solved=True, solved=1.0)
+    experiment = Experiment(
+        Sums(trap_seed=1, trap_step=7), Elman(8), PARITY.architecture, training, seeds=2
+    )
+    folder, told = RunFolder.create(tmp_path / "run", {}), []
+    found = carry_out(experiment, folder, on_progress=told.append)
+    assert found is not None
+    messages = [message for report in told for message in report.messages]
+    assert len(messages) == 1
+    assert re.fullmatch(
+        r"seed 1 ended at step 7: the loss or its gradient is not finite \(gradient norm "
+        r"(nan|inf)\)\. The other seeds go on\.",
+        messages[0],
+    )
+    lines = folder.metrics()
+    assert [(line["step"], line["seed"]) for line in lines] == [
+        (5, 0), (5, 1), (10, 0), (10, 1), (15, 0),
+    ]  # fmt: skip
+    assert lines[3]["failed_at"] == 7 and lines[3]["loss"] is lines[3]["grad_norm"] is None
+    assert "failed_at" not in lines[2]
+    # Every answer of this task counts as right, so seed 0 was solved at its first evaluation, and
+    # stopped when the third had said so.
+    assert len(found["rows"]) == 6  # trained at 3, tested at 6 and 12 too
+    for row in found["rows"]:
+        if row["seed"] == 0:
+            assert (row["accuracy"], row["steps"], row["solved_at"]) == (1.0, 15, 5)
+            assert np.isfinite(row["loss"])
+        else:
+            assert (row["accuracy"], row["steps"], row["solved_at"]) == (None, 7, None)
+            assert row["loss"] is row["exact_match"] is None
+        assert row["budget"] == 40
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
-    uninterrupted: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
-    folder = stopped_after(3, tmp_path / "run")
-    before, newest = checkpoints(folder.checkpoints).values()
-    damaged = max((f for f in newest.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
-    os.truncate(damaged, damaged.stat().st_size // 2)
-    loaded = longlag.load(folder.path)
-    assert (loaded.step, before.name) == (10, "step_00000010")
-    assert [str(damaged.relative_to(newest)) in message for message in loaded.messages] == [True]
-    assert command("--resume", str(folder.path)) == 0
-    said = capsys.readouterr().out.replace("\n", "")
-    assert f"damaged checkpoint {newest}: {damaged.relative_to(newest)}" in said
-    assert metrics(folder.path) == metrics(uninterrupted)
-    same_parameters(folder.path, uninterrupted)
+# --- interrupted and resumed --------------------------------------------------------------------
+
+
+def interrupt(folder: RunFolder, at: int, how: str) -> None:
+    """Stops a run: a signal that comes in the dispatch to step `at`, or after it."""
+    stop = Interruption()
+
+    def dispatch_and_stop(*arguments: Any) -> Any:
+        if int(arguments[3].step[0]) == at - 5 and how == "in a dispatch":
+            stop.signal = signal.SIGTERM
+        return dispatch(*arguments)
+
+    def told(report: Progress) -> None:
+        if report.step == at:
+            stop.signal = signal.SIGTERM
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "dispatch", dispatch_and_stop)
+        assert carry_out(PARITY, folder, stop=stop, on_progress=told) is None
+    assert folder.metrics()[-1]["step"] == at
+    assert not (folder.path / "results.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("at", "how", "saved"),
+    [(5, "in a dispatch", 5), (15, "in a dispatch", 15), (15, "after a dispatch", 5)],
+)
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    tmp_path: Path, whole, at: int, how: str, saved: int
+):
+    folder = new(tmp_path / "run")
+    interrupt(folder, at, how)
+    assert max(checkpoints(folder.checkpoints)) == saved
+    compiled, told = dispatch._cache_size(), []
+    found = carry_out(PARITY, RunFolder.open(folder.path), on_progress=told.append)
+    assert [report.step for report in told] == [*range(saved, 25, 5)]
+    assert dispatch._cache_size() == compiled  # restored states are as those that were saved
+    assert_same(final(folder), final(whole[0]))
+    for row, expected in zip(found["rows"], whole[1]["rows"], strict=True):
+        assert row | {"seconds": 0} == expected | {"seconds": 0}
+
+
+def test_a_run_that_was_stopped_before_its_first_dispatch(tmp_path: Path, whole):
+    folder, stop = new(tmp_path / "run"), Interruption()
+    stop.signal = signal.SIGINT
+    assert carry_out(PARITY, folder, stop=stop) is None
+    assert folder.metrics() == [] and checkpoints(folder.checkpoints) == {}
+    assert carry_out(PARITY, folder) is not None
+    assert_same(final(folder), final(whole[0]))
+
+
+def test_a_finished_run_may_be_resumed(tmp_path: Path, whole):
+    folder = new(tmp_path / "run")
+    carry_out(PARITY, folder)
+    (folder.path / "results.json.partial").write_text("{")  # killed while it wrote
+    before = contents(folder.path)
+    found = carry_out(PARITY, folder)
+    del before["results.json.partial"]
+    assert contents(folder.path) == before and found is not None
+
+
+def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, whole):
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        folder = new(disk / "run")
+
+        def told(report: Progress) -> None:
+            if report.step == 10:
+                fill(disk)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
+            with pytest.raises(DiskError, match=r"cannot write .* to .*No space left on device"):
+                carry_out(PARITY, folder, on_progress=told)
+        assert max(checkpoints(folder.checkpoints)) == 10
+        (disk / "filler").unlink()
+        assert carry_out(PARITY, folder) is not None
+        assert_same(final(folder), final(whole[0]))
+
+
+# --- the same on the command line ---------------------------------------------------------------
+
+
+def main(*arguments: str | Path) -> int:
+    """`python -m experiments.compare` in this process; returns the exit code."""
+    try:
+        with plain_errors():
+            return compare.main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        return left.code  # type: ignore[return-value]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    tmp_path: Path, whole, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # the path of a run is often relative
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
+    folder = new(Path("run"))
+    interrupt(folder, 15, "in a dispatch")
+    ten, fifteen = checkpoints(folder.checkpoints).values()
+    os.truncate(fifteen / "manifest.json", (fifteen / "manifest.json").stat().st_size // 2)
+    assert main("--resume", "run") == 0
+    out = capsys.readouterr().out
+    assert f"damaged checkpoint {fifteen}: manifest.json" in out.replace("\n", " ")
+    assert_same(final(folder), final(whole[0]))
+    assert (folder.path / "report.html").is_file() and "floor" in out
+
+    for path in checkpoints(folder.checkpoints).values():
+        (path / "manifest.json").unlink()
+    before = contents(folder.path)
+    assert main("--resume", "run") == 2
+    err = capsys.readouterr().err
+    assert "no intact checkpoint is left" in err and "Traceback" not in err
+    assert all(f"{path}: manifest.json" in err for path in checkpoints(folder.checkpoints).values())
+    assert contents(folder.path) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
     [
-        ("--learning-rate 0.5", "training.learning_rate: expected 0.003; got 0.5"),
-        ("--task.pairs 1", "task.pairs: expected 2; got 1"),
-        ("--cell gru", 'cell.name: expected "lstm"; got "gru"'),
-        ("--cell.features 4", "cell.features: expected 8; got 4"),
-        ("--task parity", 'task.name: expected "recall"; got "parity"'),
-        ("--seeds 3", "seeds: expected 2; got 3"),
+        (["--steps", "30"], "training.steps: expected 20; got 30"),
+        (["--task.max-length", "9"], "task.max_length: expected 8; got 9"),
+        (["--cell", "gru"], 'cell.name: expected "lstm"; got "gru"'),
+        (["--cell.chrono", "9"], "cell.chrono: expected null; got 9"),
+        (["--width", "16"], "cell.features: expected 8; got 16"),
+        (["--seeds", "3"], "seeds: expected 2; got 3"),
+        (["--test-lags", "16", "32"], "test_lags: expected [16]; got [16, 32]"),
+        (["--out", "elsewhere"], "expected --resume or --out; got both"),
     ],
 )
-def test_another_configuration_is_refused(
-    uninterrupted: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
+def test_a_resume_with_another_configuration_is_refused(
+    whole, capsys: pytest.CaptureFixture[str], options: list[str], difference: str
 ):
-    before = contents(uninterrupted)
-    assert command("--resume", str(uninterrupted), *options.split()) == 2
-    said = capsys.readouterr().err
-    assert "was made with another configuration" in said and message in said
-    assert contents(uninterrupted) == before
+    folder = whole[0].path
+    before = contents(folder)
+    assert main("--resume", folder, *options) == 2
+    out, err = capsys.readouterr()
+    assert difference in err and "Traceback" not in err and not out
+    assert contents(folder) == before
 
 
-def test_the_same_configuration_in_words_is_accepted(uninterrupted: Path, tmp_path: Path):
-    folder = stopped_after(1, tmp_path / "run")
-    assert command(*ARGUMENTS, "20", "--resume", str(folder.path)) == 0
-    assert metrics(folder.path) == metrics(uninterrupted)
+def test_a_resume_may_repeat_the_configuration(
+    tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch
+):
+    """Not only the options that were given: a cell of another width than its blocks too."""
+    narrow = dataclasses.replace(PARITY, cell=dataclasses.replace(PARITY.cell, features=5))
+    folder = new(tmp_path / "narrow", narrow)
+    prepared = []
+    monkeypatch.setattr(compare, "_with_progress", lambda *given: prepared.append(given[0]))
+    with contextlib.suppress(AttributeError):
+        main("--resume", folder.path, "--width", "8", "--cell", "lstm")
+    main("--resume", folder.path)
+    main("--resume", whole[0].path, *OPTIONS)
+    assert prepared == [narrow, narrow, PARITY]
 
 
-def test_load_predicts_what_the_model_gives(uninterrupted: Path, tmp_path: Path):
-    loaded = longlag.load(str(uninterrupted))
-    assert (loaded.experiment, loaded.step, loaded.messages) == (EXPERIMENT, 20, ())
-    batch = evaluation_batch(EXPERIMENT.task, 16, "test")
-    rows = json.loads((uninterrupted / "results.json").read_text())["rows"]
-    for seed in (0, 1):
-        answers = loaded.predict(batch.inputs, seed=seed)
-        _, expected = loaded.model.apply(loaded.of_seed(seed), batch.inputs)
-        np.testing.assert_array_equal(answers, expected)
-        right = (answers.argmax(-1) == batch.targets)[batch.scored].mean()
-        assert float(right) == pytest.approx(rows[seed]["accuracy"])
-    with pytest.raises(ValueError, match=r"seed: expected 0 \.\. 1, got 2"):
-        loaded.predict(batch.inputs, seed=2)
-    with pytest.raises(ValueError, match="expected a run folder"):
-        longlag.load(tmp_path / "nothing")
+def test_a_cell_of_ones_own_is_copied_and_resumed_without_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file, run = tmp_path / "mine.py", tmp_path / "run"
+    file.write_text("import longlag\n\n\nclass Mine(longlag.Elman):\n    boost: float = 1.0\n")
+    arguments = [*OPTIONS, "--cell", f"{file}:Mine", "--cell.boost", "2", "--out", run]
+    assert main(*arguments) == 0
+    assert (run / "cell.py").read_bytes() == file.read_bytes()
+    file.unlink()
+    loaded: Any = load(run)
+    assert (type(loaded.experiment.cell).__name__, loaded.experiment.cell.boost) == ("Mine", 2.0)
+    assert loaded.predict(np.zeros((1, 3), np.int32)).shape == (1, 3, 2)
+    before = contents(run)
+    capsys.readouterr()
+    assert main("--resume", run, "--cell.boost", "3") == 2
+    message = capsys.readouterr().err.splitlines()
+    assert message[1:] == ["  cell.boost: expected 2.0; got 3.0"]
+    assert main("--resume", run, "--cell.boost", "2") == 0
+    metrics = ("metrics.jsonl", "results.json", "config.json")
+    assert all(contents(run)[name] == before[name] for name in metrics)
 
 
-MINE = """
-import jax.numpy as jnp
-import longlag as ll
+@contextlib.contextmanager
+def process(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    command: Sequence[str | Path] = [sys.executable, "-m", "experiments.compare", *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
 
-class Mine(ll.LinearCell):
-    gates = ("a", "b")
-    def project(self, params, xs, *, key=None):
-        a, b = ll.gate_projection(params["input"], xs, 2)
-        return jnp.tanh(a), b, None
-"""
+
+def wait_for_lines(run: Path, count: int, started: subprocess.Popen[str]) -> None:
+    file = run / "metrics.jsonl"
+    for _ in range(60_000):
+        if file.is_file() and file.read_bytes().count(b"\n") >= count:
+            return
+        assert started.poll() is None, started.communicate()
+        time.sleep(0.002)
+    raise TimeoutError(f"{count} lines in {file}")
 
 
-def test_a_cell_of_ones_own_stays_with_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    source, out = tmp_path / "mine.py", tmp_path / "run"
-    source.write_text(MINE)
-    argv = (*ARGUMENTS, "10", "--cell", f"{source}:Mine", "--out", str(out))
-    assert command(*argv) == 0
-    assert (out / "cell.py").read_text() == MINE
-    expected = longlag.load(out).predict(jnp.ones((2, 8), jnp.int32))
-    source.unlink()
-    loaded = longlag.load(out)
-    assert type(loaded.experiment.cell).__name__ == "Mine"
-    np.testing.assert_array_equal(loaded.predict(jnp.ones((2, 8), jnp.int32)), expected)
-    before = metrics(out)
-    assert command("--resume", str(out)) == 0
-    assert metrics(out) == before
-    assert command(*argv) == 2, "the file is gone"
-    assert f"cannot read {source}" in capsys.readouterr().err
+def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(tmp_path: Path):
+    # 400 dispatches take seconds; the signals come after a few.
+    training = dataclasses.replace(TRAINING, steps=2000)
+    experiment, run = dataclasses.replace(PARITY, training=training), tmp_path / "run"
+    with process(*OPTIONS, "--steps", "2000", "--out", run) as started:
+        wait_for_lines(run, 4, started)
+        started.send_signal(signal.SIGTERM)
+        out, err = started.communicate(timeout=60)
+    assert started.returncode == 143, err
+    assert f"stopped; go on by --resume {run}" in out and "Traceback" not in err
+    folder = RunFolder.open(run)
+    saved = max(checkpoints(folder.checkpoints))
+    assert folder.metrics()[-1]["step"] == saved < 2000
+
+    with process("--resume", run) as started:
+        wait_for_lines(run, 2 * saved // 5 + 4, started)
+        started.kill()  # kill -9
+        started.communicate(timeout=60)
+    assert started.returncode == -signal.SIGKILL
+    assert saved < folder.metrics()[-1]["step"] < 2000
+    assert main("--resume", run) == 0
+
+    never_stopped = new(tmp_path / "whole", experiment)
+    carry_out(experiment, never_stopped)
+    assert_same(final(folder, experiment), final(never_stopped, experiment))

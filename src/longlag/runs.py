@@ -208,7 +208,9 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
                     "accuracy": None if failed else float(measured.accuracy[i]),
                     "exact_match": None if failed else float(measured.exact_match[i]),
                     # JSON knows no infinity, which a longer sequence may reach.
-                    "loss": float(measured.loss[i]) if np.isfinite(measured.loss[i]) else None,
+                    "loss": float(measured.loss[i])
+                    if not failed and np.isfinite(measured.loss[i])
+                    else None,
                     "length": tested.time_steps,
                     "train_length": task.time_steps,
                     "lag": tested.lag,
