@@ -17,12 +17,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The processes that the tests start share what they compile, and leave the user's cache be."""
+    base = tmp_path_factory.getbasetemp()
+    ours = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compilations"
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ours))
     with pytest.MonkeyPatch.context() as patch:
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-            patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compilations")))
-        yield
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def shared_compilations(compilations: Path) -> Iterator[None]:
+    """This process shares them too, while the tests of one module run."""
+    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in zip(options, (str(compilations), 0.5)):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture
@@ -30,24 +46,6 @@ def x64():
     """Double precision for one test; jax keeps apart what it compiles with and without."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="module")
-def compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Compiled programs in a folder, for the tests of a module and the processes they start."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compilations"
-    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in options}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
-        jax.config.update(options[0], str(folder))
-        jax.config.update(options[1], 0.5)
-        compilation_cache.reset_cache()
-        yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ from longlag.cells import FeedForward
 from longlag.tasks import Parity, Recall
 from tests.small_disk import contents
 
-KEYS = "task arm seed accuracy exact_match loss length steps parameters state_bytes seconds".split()
+KEYS = (
+    *("task", "arm", "seed", "accuracy", "exact_match", "loss", "length", "steps"),
+    *("parameters", "state_bytes", "seconds"),
+)
 STEPS = 10
 
 

@@ -20,7 +20,7 @@ from longlag.experiment import (
     task_name,
     task_names,
 )
-from longlag.tasks import Adding, CopyMemory, Parity, Recall, SelectiveCopy
+from longlag.tasks import Adding, CopyMemory, Intents, Parity, Recall, SelectiveCopy
 from longlag.training import Training
 from tests.tiny import PARITY
 
@@ -93,6 +93,14 @@ def test_every_cell_comes_back_from_its_configuration(cell: Any):
     )
     training = Training(steps=7, schedule="cosine", warmup=2, clip=0.0, seeds_as="vmap")
     experiment = Experiment(Parity(), cell, architecture, training, 5, (80, 120))
+    assert through_json(experiment) == experiment
+
+
+def test_intents_come_back_from_their_configuration():
+    pytest.importorskip("home_assistant_intents", reason='pip install "longlag[data]"')
+    pytest.importorskip("hassil", reason='pip install "longlag[data]"')
+    task = Intents("en", per_template=2, split_seed=3, word_dropout=0.2)
+    experiment = dataclasses.replace(PARITY, task=task, test_lags=())
     assert through_json(experiment) == experiment
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import longlag
 from experiments import compare
-from longlag import Elman, runs
+from longlag import runs
 from longlag.checkpoint import CheckpointError, checkpoints, restore
 from longlag.command_line import plain_errors
 from longlag.disk import DiskError
@@ -27,13 +27,17 @@ from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
 from longlag.runs import Progress, carry_out, create, floor_rows, load
-from longlag.training import dispatch, evaluation_batch, init_states
+from longlag.training import dispatch, evaluate, evaluation_batch, init_states
 from tests.small_disk import contents, fill, small_disk
-from tests.tiny import OPTIONS, PARITY, TRAINING, Sums
+from tests.tiny import OPTIONS, PARITY, TRAINING
 
+PROMISED = (
+    *("task", "arm", "seed", "accuracy", "exact_match", "loss", "length", "steps"),
+    *("parameters", "state_bytes", "seconds"),
+)
 ROOT = Path(__file__).resolve().parent.parent
 
-pytestmark = pytest.mark.usefixtures("compilations")
+pytestmark = pytest.mark.usefixtures("shared_compilations")
 
 
 def new(path: Path, experiment: Experiment = PARITY) -> RunFolder:
@@ -78,40 +82,19 @@ def test_a_run_leaves_its_numbers(whole):
     ]
     assert [line for report in told for line in report.lines] == lines
     assert [report.step for report in told] == [5, 10, 15, 20]
-    keys = [
-        "step",
-        "accuracy",
-        "exact_match",
-        "grad_norm",
-        "loss",
-        "seconds",
-        "seed",
-        "validation_loss",
-    ]
-    assert list(lines[0]) == keys
+    keys = "accuracy exact_match grad_norm loss seconds seed validation_loss".split()  # noqa: SIM905
+    assert list(lines[0]) == ["step", *keys]
     assert all(np.isfinite(list(line.values())).all() for line in lines)
 
     # One row per seed and test length.
-    rows = found["rows"]
+    rows, params = found["rows"], load(folder.path).params
     assert [(row["lag"], row["seed"]) for row in rows] == [(8, 0), (8, 1), (16, 0), (16, 1)]
-    promised = [
-        "task",
-        "arm",
-        "seed",
-        "accuracy",
-        "exact_match",
-        "loss",
-        "length",
-        "steps",
-        "parameters",
-        "state_bytes",
-        "seconds",
-    ]
     for row in rows:
-        assert set(promised) <= set(row)
+        assert set(PROMISED) <= set(row)
         assert (row["task"], row["arm"], row["steps"]) == ("parity", "LSTM", 20)
         assert row["length"] == row["lag"] == len(row["by_position"])
         assert row["train_length"] == row["train_lag"] == 8
+        assert row["parameters"] == sum(leaf[0].size for leaf in jax.tree.leaves(params))
         assert row["state_bytes"] == 2 * 8 * 4  # h and c of eight units in float32
         expected = sum(line["seconds"] for line in lines if line["seed"] == row["seed"])
         assert row["seconds"] == pytest.approx(expected, abs=0.01)
@@ -137,8 +120,8 @@ def test_a_loaded_run_predicts_as_its_model(whole):
     for seed in (0, 1):
         answers = loaded.predict(np.asarray(batch.inputs), mask=batch.mask, seed=seed)
         params = jax.tree.map(lambda leaf, seed=seed: leaf[seed], loaded.params)
-        expected = PARITY.model.apply(params, batch.inputs, mask=batch.mask)[1]
-        np.testing.assert_array_equal(answers, expected)
+        _, expected = jax.jit(PARITY.model.apply)(params, batch.inputs, mask=batch.mask)
+        np.testing.assert_allclose(answers, expected, rtol=1e-5, atol=1e-6)
         right = (answers.argmax(-1) == batch.targets)[np.asarray(batch.scored)].mean()
         assert float(right) == pytest.approx(found["rows"][seed]["accuracy"])
     assert not np.array_equal(
@@ -150,64 +133,94 @@ def test_a_loaded_run_predicts_as_its_model(whole):
 
 
 def test_what_cannot_be_loaded(tmp_path: Path):
-    with pytest.raises(ValueError, match="expected a run folder at .*; got nothing"):
+    with pytest.raises(ValueError, match=r"expected a run folder at .*; got nothing"):
         load(tmp_path / "none")
     folder = new(tmp_path / "run")
     with pytest.raises(CheckpointError, match="there is none yet"):
         load(folder.path)
 
 
-def test_a_seed_that_fails_ends_and_the_others_go_on(tmp_path: Path):
-    training = dataclasses.replace(TRAINING, steps=40, stop_when_solved=True, solved=1.0)
-    experiment = Experiment(
-        Sums(trap_seed=1, trap_step=7), Elman(8), PARITY.architecture, training, seeds=2
-    )
-    folder, told = RunFolder.create(tmp_path / "run", {}), []
-    found = carry_out(experiment, folder, on_progress=told.append)
+def test_a_seed_that_fails_ends_and_the_others_go_on(
+    tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch
+):
+    calls = []
+
+    def poison(model, task, training, states, active):
+        calls.append(active.tolist())
+        if len(calls) == 2:
+            bad = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), states.params)
+            states = states.replace(params=bad)
+        return dispatch(model, task, training, states, active)
+
+    monkeypatch.setattr(runs, "dispatch", poison)
+    folder, told = new(tmp_path / "run"), []
+    found = carry_out(PARITY, folder, on_progress=told.append)
+    assert [message for report in told for message in report.messages] == [
+        "seed 1 ended at step 5: the loss or its gradient is not finite (gradient norm nan). "
+        "The other seeds go on."
+    ]
+    assert calls == [[True, True], [True, True], [True, False], [True, False]]
+    failed = [line for line in folder.metrics() if line["seed"] == 1][-1]
+    assert (failed["step"], failed["failed_at"]) == (10, 5)
+    assert failed["loss"] is failed["grad_norm"] is None  # JSON knows no NaN
+    lines, expected = (without_times(run).splitlines() for run in (folder, whole[0]))
+    of_seed_0 = [line for line in expected if b'"seed": 0' in line]
+    assert [line for line in lines if b'"seed": 0' in line] == of_seed_0
     assert found is not None
-    messages = [message for report in told for message in report.messages]
-    assert len(messages) == 1
-    assert re.fullmatch(
-        r"seed 1 ended at step 7: the loss or its gradient is not finite \(gradient norm "
-        r"(nan|inf)\)\. The other seeds go on\.",
-        messages[0],
-    )
-    lines = folder.metrics()
-    assert [(line["step"], line["seed"]) for line in lines] == [
-        (5, 0), (5, 1), (10, 0), (10, 1), (15, 0),
-    ]  # fmt: skip
-    assert lines[3]["failed_at"] == 7 and lines[3]["loss"] is lines[3]["grad_norm"] is None
-    assert "failed_at" not in lines[2]
-    # Every answer of this task counts as right, so seed 0 was solved at its first evaluation, and
-    # stopped when the third had said so.
-    assert len(found["rows"]) == 6  # trained at 3, tested at 6 and 12 too
-    for row in found["rows"]:
+    for row, sound in zip(found["rows"], whole[1]["rows"], strict=True):
         if row["seed"] == 0:
-            assert (row["accuracy"], row["steps"], row["solved_at"]) == (1.0, 15, 5)
-            assert np.isfinite(row["loss"])
+            assert row["accuracy"] == sound["accuracy"] and row["steps"] == 20
         else:
-            assert (row["accuracy"], row["steps"], row["solved_at"]) == (None, 7, None)
-            assert row["loss"] is row["exact_match"] is None
-        assert row["budget"] == 40
+            assert row["accuracy"] is row["exact_match"] is row["loss"] is None
+            assert (row["steps"], row["budget"], row["solved_at"]) == (5, 20, None)
+
+
+@pytest.mark.parametrize(("stops", "steps"), [(True, 15), (False, 20)])
+def test_a_solved_seed_stops(tmp_path: Path, whole, monkeypatch, stops: bool, steps: int):
+    """Seed 0 answers everything right from the first evaluation on."""
+
+    def solve(*arguments: Any) -> Any:
+        found = evaluate(arguments[0], arguments[1], TRAINING, *arguments[3:])
+        return found.replace(accuracy=found.accuracy.at[0].set(1.0))
+
+    monkeypatch.setattr(runs, "evaluate", solve)
+    monkeypatch.setattr(runs, "dispatch", lambda m, k, t, *rest: dispatch(m, k, TRAINING, *rest))
+    training = dataclasses.replace(TRAINING, stop_when_solved=stops)
+    experiment = dataclasses.replace(PARITY, training=training)
+    folder = new(tmp_path / "run", experiment)
+    found = carry_out(experiment, folder)
+    assert found is not None
+    assert [m["step"] for m in folder.metrics() if m["seed"] == 0] == [*range(5, steps + 1, 5)]
+    assert [m["step"] for m in folder.metrics() if m["seed"] == 1] == [5, 10, 15, 20]
+    assert [(row["seed"], row["steps"], row["solved_at"]) for row in found["rows"][:2]] == [
+        (0, steps, 5),
+        (1, 20, None),
+    ]
 
 
 # --- interrupted and resumed --------------------------------------------------------------------
 
 
+class KilledError(Exception):
+    """In place of kill -9."""
+
+
 def interrupt(folder: RunFolder, at: int, how: str) -> None:
-    """Stops a run: a signal that comes in the dispatch to step `at`, or after it."""
+    """Ends a run: by a signal during the dispatch to step `at` or after it, or all at once."""
     stop = Interruption()
 
     def dispatch_and_stop(*arguments: Any) -> Any:
-        if int(arguments[3].step[0]) == at - 5 and how == "in a dispatch":
+        if how == "in a dispatch" and int(arguments[3].step[0]) == at - 5:
             stop.signal = signal.SIGTERM
         return dispatch(*arguments)
 
     def told(report: Progress) -> None:
-        if report.step == at:
+        if report.step == at and how == "after a dispatch":
             stop.signal = signal.SIGTERM
+        if report.step == at and how == "killed":
+            raise KilledError
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KilledError):
         patch.setattr(runs, "dispatch", dispatch_and_stop)
         assert carry_out(PARITY, folder, stop=stop, on_progress=told) is None
     assert folder.metrics()[-1]["step"] == at
@@ -216,7 +229,12 @@ def interrupt(folder: RunFolder, at: int, how: str) -> None:
 
 @pytest.mark.parametrize(
     ("at", "how", "saved"),
-    [(5, "in a dispatch", 5), (15, "in a dispatch", 15), (15, "after a dispatch", 5)],
+    [
+        (5, "in a dispatch", 5),
+        (15, "in a dispatch", 15),
+        (15, "after a dispatch", 15),
+        (15, "killed", 5),
+    ],
 )
 def test_an_interrupted_run_ends_as_one_that_was_not(
     tmp_path: Path, whole, at: int, how: str, saved: int
@@ -289,8 +307,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
     folder = new(Path("run"))
     interrupt(folder, 15, "in a dispatch")
-    ten, fifteen = checkpoints(folder.checkpoints).values()
+    _, fifteen = checkpoints(folder.checkpoints).values()
     os.truncate(fifteen / "manifest.json", (fifteen / "manifest.json").stat().st_size // 2)
+    loaded = load("run")
+    assert loaded.step == 10 and [str(fifteen) in each for each in loaded.messages] == [True]
     assert main("--resume", "run") == 0
     out = capsys.readouterr().out
     assert f"damaged checkpoint {fifteen}: manifest.json" in out.replace("\n", " ")
@@ -350,7 +370,7 @@ def test_a_cell_of_ones_own_is_copied_and_resumed_without_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file, run = tmp_path / "mine.py", tmp_path / "run"
-    file.write_text("import longlag\n\n\nclass Mine(longlag.Elman):\n    boost: float = 1.0\n")
+    file.write_text("import longlag\n\n\nclass Mine(longlag.LSTM):\n    boost: float = 1.0\n")
     arguments = [*OPTIONS, "--cell", f"{file}:Mine", "--cell.boost", "2", "--out", run]
     assert main(*arguments) == 0
     assert (run / "cell.py").read_bytes() == file.read_bytes()
@@ -366,6 +386,8 @@ def test_a_cell_of_ones_own_is_copied_and_resumed_without_its_file(
     assert main("--resume", run, "--cell.boost", "2") == 0
     metrics = ("metrics.jsonl", "results.json", "config.json")
     assert all(contents(run)[name] == before[name] for name in metrics)
+    assert main(*arguments) == 2
+    assert f"cannot read {file}: No such file" in capsys.readouterr().err
 
 
 @contextlib.contextmanager
@@ -390,10 +412,10 @@ def wait_for_lines(run: Path, count: int, started: subprocess.Popen[str]) -> Non
 
 
 def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(tmp_path: Path):
-    # 400 dispatches take seconds; the signals come after a few.
-    training = dataclasses.replace(TRAINING, steps=2000)
+    # 300 dispatches take a second; the signals come after a few.
+    training = dataclasses.replace(TRAINING, steps=1500)
     experiment, run = dataclasses.replace(PARITY, training=training), tmp_path / "run"
-    with process(*OPTIONS, "--steps", "2000", "--out", run) as started:
+    with process(*OPTIONS, "--steps", "1500", "--out", run) as started:
         wait_for_lines(run, 4, started)
         started.send_signal(signal.SIGTERM)
         out, err = started.communicate(timeout=60)
@@ -401,14 +423,14 @@ def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(tmp_path: 
     assert f"stopped; go on by --resume {run}" in out and "Traceback" not in err
     folder = RunFolder.open(run)
     saved = max(checkpoints(folder.checkpoints))
-    assert folder.metrics()[-1]["step"] == saved < 2000
+    assert folder.metrics()[-1]["step"] == saved < 1500
 
     with process("--resume", run) as started:
         wait_for_lines(run, 2 * saved // 5 + 4, started)
         started.kill()  # kill -9
         started.communicate(timeout=60)
     assert started.returncode == -signal.SIGKILL
-    assert saved < folder.metrics()[-1]["step"] < 2000
+    assert saved < folder.metrics()[-1]["step"] < 1500
     assert main("--resume", run) == 0
 
     never_stopped = new(tmp_path / "whole", experiment)

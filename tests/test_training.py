@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 from typing import Any
 
@@ -12,19 +11,16 @@ import numpy as np
 import optax
 import pytest
 
-from longlag.tasks import Batch, CopyMemory, Parity
+from longlag.tasks import Batch, Parity
 from longlag.training import (
     Training,
     TrainState,
     dispatch,
-    evaluate,
-    evaluation_batch,
     init_states,
     losses,
     mean_loss,
-    note_evaluation,
 )
-from tests.tiny import PARITY, TRAINING, Affine, Canned, Sums, data_key, dropout_key
+from tests.tiny import PARITY, TRAINING, Affine, Sums, data_key, dropout_key
 
 MODEL = Affine()
 # Two dispatches of five steps and one of two; seed 1 falls into a trap in the second.
@@ -91,14 +87,24 @@ def test_loss_of_values_by_hand():
     np.testing.assert_allclose(mean_loss(each, batch.weights), (3 / 16 + 2) / 4)
 
 
-def test_what_is_not_asked_reaches_neither_loss_nor_gradient():
-    batch = batch_of([[[1.0], [jnp.nan]]], [[1.0, 0.0]])
+@pytest.mark.parametrize(
+    ("task", "targets", "expected", "slope"),
+    [
+        (Parity(), [[1, 0]], math.log(4), [0.75, -0.75]),
+        (Sums(), [[[0.0, 1.0], [math.nan, 1.0]]], (math.log(3) ** 2 + 1) / 2, [math.log(3), -1]),
+    ],
+)
+def test_what_is_not_asked_reaches_neither_loss_nor_gradient(
+    task: Any, targets: Any, expected: float, slope: list[float]
+):
+    batch = batch_of(targets, [[1.0, 0.0]])
 
     def loss(answers):
-        return mean_loss(losses(Sums(), answers, batch)[0], batch.weights)
+        return mean_loss(losses(task, answers, batch)[0], batch.weights)
 
-    value, grad = jax.value_and_grad(loss)(jnp.asarray([[[3.0], [2.0]]]))
-    assert value == 4 and grad.tolist() == [[[4.0], [0.0]]]
+    value, grad = jax.value_and_grad(loss)(jnp.asarray([[[math.log(3), 0.0], [math.nan] * 2]]))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(grad, [[slope, [0, 0]]], rtol=1e-6)
 
 
 # --- steps --------------------------------------------------------------------------------------
@@ -170,6 +176,18 @@ def test_a_loss_that_is_not_finite_ends_its_seed(both):
     assert not np.isfinite(both[1][1][1]) and both[2][1][1] == 0
     assert np.isfinite(at.params["w"]).all() and (at.params["w"] != before.params["w"]).all()
     assert_equal(after, at)
+
+
+def test_parameters_that_are_not_finite_end_their_seed_only(both):
+    first = jax.tree.map(jnp.asarray, both[0][0])
+    params = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), first.params)
+    poisoned = first.replace(params=params, failed=jnp.zeros(2, bool))
+    before = jax.device_get(poisoned)
+    states, loss = dispatch(MODEL, TASK, HOW, poisoned, jnp.ones(2, bool))
+    assert states.failed.tolist() == [False, True] and np.isnan(loss[1])
+    ended = of_seed(states, 1)
+    assert_equal(ended.replace(failed=False, norm=0), of_seed(before, 1).replace(norm=0))
+    assert_equal(of_seed(states, 0), of_seed(both[1][0], 0))
 
 
 def test_what_does_not_train_is_untouched(both):
@@ -262,118 +280,3 @@ def test_optimiser_schedule_and_clip_by_hand(changes: dict[str, Any], expected: 
 def test_impossible_training_is_refused(field: str, value: Any, message: str):
     with pytest.raises(ValueError, match=message):
         Training(**{field: value})
-
-
-# --- evaluation ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["map", "vmap"])
-def test_evaluation_by_numpy(how: Any, rng: np.random.Generator):
-    S, B, T, K = 2, 6, 5, 2
-    answers = rng.normal(size=(S, B, T, K)).astype(np.float32)
-    targets = rng.integers(0, K, (B, T))
-    weights = rng.integers(0, 3, (B, T)) / 2
-    weights[:, 0], weights[:, 3] = 0, 1  # nothing is asked at step 0
-    scored = (weights > 0.5) | (np.arange(T) == 3)
-    answers[0, 2] = 10 * np.eye(K)[targets[2]]  # at least one row is all right
-    batch = Batch(jnp.zeros((B, T)), jnp.asarray(targets), jnp.asarray(weights, jnp.float32),
-                  jnp.asarray(scored), None)  # fmt: skip
-    training = dataclasses.replace(TRAINING, seeds_as=how)
-    found = evaluate(Canned(), Parity(), training, jnp.asarray(answers), batch)
-    for seed in range(S):
-        hits, rows, loss = {t: [] for t in range(T)}, [], 0.0
-        for b in range(B):
-            row = []
-            for t in range(T):
-                chances = np.exp(answers[seed, b, t]) / np.exp(answers[seed, b, t]).sum()
-                loss -= weights[b, t] * math.log(chances[targets[b, t]])
-                if scored[b, t]:
-                    row.append(chances[targets[b, t]] > 0.5)
-                    hits[t].append(row[-1])
-            rows.append(all(row))
-        everything = [hit for t in range(T) for hit in hits[t]]
-        assert 0 < np.mean(rows) < 1 or seed == 1
-        np.testing.assert_allclose(found.loss[seed], loss / weights.sum(), rtol=1e-5)
-        np.testing.assert_allclose(found.accuracy[seed], np.mean(everything), rtol=1e-6)
-        np.testing.assert_allclose(found.exact_match[seed], np.mean(rows), rtol=1e-6)
-        by_position = [np.mean(hits[t]) if hits[t] else np.nan for t in range(T)]
-        np.testing.assert_allclose(found.by_position[seed], by_position, rtol=1e-6)
-    assert np.isnan(found.by_position[:, 0]).all()
-
-
-def test_an_evaluation_has_no_dropout():
-    params = jax.tree.map(lambda leaf: leaf[None], MODEL.init(jax.random.key(3)))
-    batch = evaluation_batch(TASK, 64, "validation")
-    found = evaluate(MODEL, TASK, HOW, params, batch)
-    answers = np.asarray(batch.inputs) @ np.asarray(params["w"][0]) + np.asarray(params["b"][0])
-    error = ((answers - np.asarray(batch.targets)) ** 2)[:, 1:, 0]
-    expected = (error * np.asarray(batch.weights)[:, 1:]).sum() / np.asarray(batch.weights).sum()
-    np.testing.assert_allclose(found.loss, [expected], rtol=1e-5)
-
-
-def test_evaluation_sets_are_apart_from_each_other_and_from_training():
-    def rows(inputs: jax.Array) -> set[bytes]:
-        return {np.asarray(row).tobytes() for row in inputs.reshape(-1, 3, 2)}
-
-    @jax.jit
-    def draw():
-        seeds, steps = jnp.divmod(jnp.arange(200), 50)
-        trained = jax.vmap(lambda s, t: Sums().sample(data_key(s, t), 8).inputs)(seeds, steps)
-        purposes: tuple[Any, ...] = ("validation", "test")
-        return trained, *(evaluation_batch(Sums(), 64, purpose).inputs for purpose in purposes)
-
-    trained, validation, test = map(rows, draw())
-    assert len(trained) == 4 * 50 * 8 and len(validation) == len(test) == 64
-    assert not (trained & validation or trained & test or validation & test)
-
-
-def checksum(batch: Batch) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(batch):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:12]
-
-
-@pytest.mark.parametrize(
-    ("task", "purpose", "x64", "expected"),
-    [
-        (Parity(1, 12), "validation", True, "2b5dc6705eda"),
-        (Parity(1, 12), "test", False, "550c44e79b24"),
-        (CopyMemory(4, 8, 5), "validation", False, "b36375887aa3"),
-        (CopyMemory(4, 8, 5), "test", True, "14ca58aca231"),
-    ],
-)
-def test_evaluation_sets_are_frozen(task: Any, purpose: Any, x64: bool, expected: str):
-    with jax.enable_x64(x64):
-        assert checksum(evaluation_batch(task, 16, purpose)) == expected
-
-
-def test_an_unknown_purpose_is_refused():
-    with pytest.raises(ValueError, match=r"purpose: .*Did you mean 'test'"):
-        evaluation_batch(Parity(1, 12), 16, "tst")  # type: ignore[arg-type]
-
-
-# --- solved -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "streaks", "solved_at"),
-    [
-        ([0.5, 0.8], [0, 0], [-1, -1]),
-        ([0.9, 0.95, 1.0, 0.2, 0.2], [1, 2, 3, 3, 3], [5, 5, 5, 5, 5]),  # solved once is solved
-        ([0.9, 0.9, 0.89, 0.9, 0.9, 0.9], [1, 2, 0, 1, 2, 3], [5, 5, -1, 20, 20, 20]),
-        ([0.1, 0.9, 0.9, 0.9, 0.9], [0, 1, 2, 3, 3], [-1, 10, 10, 10, 10]),
-        ([0.9, float("nan"), 0.9], [1, 0, 1], [5, -1, 15]),
-    ],
-)
-def test_solved_is_three_times_in_a_row(
-    accuracies: list[float], streaks: list[int], solved_at: list[int]
-):
-    one = jnp.zeros(1, jnp.int32)
-    state = TrainState(one, one, {}, (), one > 0, one, streak=one, solved_at=one - 1)
-    found = []
-    for i, accuracy in enumerate(accuracies):
-        state = state.replace(step=jnp.asarray([5 * (i + 1)]))  # type: ignore[attr-defined]
-        state = note_evaluation(state, jnp.asarray([accuracy]), 0.9)
-        found.append((int(state.streak[0]), int(state.solved_at[0])))
-    assert found == list(zip(streaks, solved_at, strict=True))

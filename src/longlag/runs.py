@@ -314,7 +314,9 @@ class Loaded:
         Returns:
             `[B, T, K]`: logits of the classes, or values.
         """
-        return self.model.apply(self.of_seed(seed), jnp.asarray(inputs), mask=mask)[1]
+        # The model of a run stays one object, so sequences of one shape are compiled for once.
+        apply = jax.jit(self.model.apply)
+        return apply(self.of_seed(seed), jnp.asarray(inputs), mask=mask)[1]
 
 
 def load(run: str | Path) -> Loaded:

@@ -158,12 +158,14 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
     Returns:
         Losses `[B, T]` float32, zero where the weight is, and rightness `[B, T]` bool.
     """
+    # Selected, not only weighted: what is not asked must not reach the gradient either.
+    asked = batch.weights[..., None] > 0
     if task.targets_kind == "classes":
-        each = optax.softmax_cross_entropy_with_integer_labels(answers, batch.targets)
+        logits = jnp.where(asked, answers, 0.0)
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
         right = answers.argmax(-1) == batch.targets
     else:
-        # Selected, not only weighted: what is not asked must not reach the gradient either.
-        error = jnp.where(batch.weights[..., None] > 0, answers - batch.targets, 0.0)
+        error = jnp.where(asked, answers - batch.targets, 0.0)
         each = (error * error).mean(-1)
         right = (jnp.abs(error) < task.tolerance).all(-1)
     return jnp.where(batch.weights > 0, each, 0.0), right

@@ -1,0 +1,122 @@
+"""Intent recognition: balanced data from training templates only, a table, and questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import intents
+from longlag.command_line import plain_errors
+from longlag.data.intents import UNKNOWN
+from longlag.tasks import Intents
+
+SMALL = ("--steps", "4", "--seeds", "2", "--width", "8")
+TASK = Intents(word_dropout=0.25)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return jax.tree.map(np.asarray, jax.jit(TASK.sample, static_argnums=1)(jax.random.key(0), 4096))
+
+
+def test_intents_count_alike(batch):
+    asked = batch.targets[batch.scored]
+    counts = np.bincount(asked, minlength=TASK.out_features)
+    expected = 4096 / np.count_nonzero(counts)
+    assert np.count_nonzero(counts) == TASK.out_features
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_utterances_come_from_training_templates_and_are_asked_at_their_last_word(batch):
+    corpus = TASK.corpus
+    known = {
+        (tuple(tokens), label)
+        for tokens, label in zip(
+            corpus.tokens[corpus.train].tolist(),
+            corpus.utterances.labels[corpus.train].tolist(),
+        )
+    }
+    words = batch.mask.sum(1)
+    assert (batch.scored.argmax(1) == words - 1).all()
+    assert (batch.scored.sum(1) == 1).all()
+    whole = 0
+    for row in np.flatnonzero(~(batch.inputs == UNKNOWN).any(1)):
+        whole += 1
+        assert (tuple(batch.inputs[row].tolist()), batch.targets[row].max()) in known
+    assert whole > 100
+
+
+def test_words_are_dropped_at_the_rate_asked_for(batch):
+    assert (batch.inputs[batch.mask] == UNKNOWN).mean() == pytest.approx(0.25, abs=0.01)
+    assert not batch.inputs[~batch.mask].any()
+
+
+def test_validation_is_held_out_of_the_training_part():
+    task, chosen = TASK.corpus, Intents(validation=True).corpus
+    assert set(chosen.train) < set(range(len(task.train)))
+    inner = {task.utterances.texts[i] for i in task.held}
+    sub = [task.utterances.texts[task.train[i]] for i in (*chosen.train, *chosen.held)]
+    assert not inner & set(sub)
+    assert not set(chosen.train) & set(chosen.held)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "one"
+    assert intents.main([*SMALL, "--out", str(path)]) == 0
+    return path
+
+
+def test_a_run_has_floors_arms_and_seeds(run: Path, capsys: pytest.CaptureFixture[str]):
+    results = json.loads((run / "results.json").read_text())
+    arms = [row["arm"] for row in results["rows"]]
+    assert arms.count("LSTM") == arms.count("LSTM + additive") == 2
+    assert {"floor: majority class", "floor: bag of words"} < set(arms)
+    assert all(0 <= row["macro_f1"] <= 1 and 0 <= row["accuracy"] <= 1 for row in results["rows"])
+    assert (run / "plots" / "confusion.png").stat().st_size > 1000
+    said = intents.verdict(results)
+    # Four steps do not teach it: the sentence must say so.
+    assert "LSTM: 0 of 2 seeds above the bag of words" in said
+
+
+def test_a_finished_run_may_be_resumed_and_says_the_same(run: Path):
+    before = json.loads((run / "results.json").read_text())["rows"]
+    assert intents.main([*SMALL, "--resume", str(run)]) == 0
+    assert json.loads((run / "results.json").read_text())["rows"] == before
+
+
+def test_a_question_is_answered_by_the_newest_run(run: Path, capsys: pytest.CaptureFixture[str]):
+    assert intents.main(["--runs", str(run.parent), "--ask", "What time is it, frobnicator?"]) == 0
+    said = capsys.readouterr().out
+    assert "never seen in training: frobnicator" in said
+    assert said.count("Hass") >= 3
+    assert "frobnicator" in said.partition("reads at the last word")[2]
+    assert (run / "plots" / "ask.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("--ask", " ?! "), "expected a question in words"),
+        (("--cell", "lstn"), "Did you mean 'lstm'"),
+        (("--language", "xx"), "xx"),
+        (("--resume", "no/where"), "expected a run folder at no/where"),
+    ],
+)
+def test_bad_input_is_one_message(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: tuple[str, ...],
+    expected: str,
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as leave, plain_errors():
+        intents.main(argv)
+    assert leave.value.code == 2
+    assert expected in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
