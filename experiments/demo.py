@@ -33,7 +33,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from longlag import LSTM, report
 from longlag.cells import FeedForward
 from longlag.command_line import cache_compilations, console, plain_errors
-from longlag.disk import write_file, writing
+from longlag.disk import replace_file, writing
 from longlag.environment import environment
 from longlag.experiment import Architecture, Experiment
 from longlag.run_folder import RunFolder
@@ -131,7 +131,7 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
         },
     }
     with writing("the results", aside):
-        write_file(aside / "results.json", json.dumps(results, indent=1) + "\n")
+        replace_file(aside / "results.json", json.dumps(results, indent=1) + "\n")
         report.write(aside, results)
         _replace(out, aside)
     cells = report.summarise(rows, results["threshold"], ROLES)
@@ -164,7 +164,7 @@ def _aside(out: Path) -> Path:
         if not same or now["dirty"] is not False:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            write_file(mark, json.dumps(now) + "\n")
+            replace_file(mark, json.dumps(now) + "\n")
     return aside
 
 

@@ -21,7 +21,7 @@ import tyro
 from experiments import intents
 from longlag import report
 from longlag.command_line import console, plain_errors
-from longlag.disk import write_file
+from longlag.disk import replace_file
 from longlag.report.table import COLUMNS, lines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +50,7 @@ def main(
         ]
         folder = RESULTS / question
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
+        replace_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
         for plot in sorted((run / "plots").glob("*.png")):
             shutil.copyfile(plot, folder / plot.name)
     for question, files in TABLES.items():

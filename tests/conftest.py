@@ -19,12 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The processes that the tests start share what they compile, and leave the user's cache be."""
-    base = tmp_path_factory.getbasetemp()
-    ours = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compilations"
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ours))
+    # A folder for each worker of pytest: jax may read an entry while another process writes it.
+    folder = tmp_path_factory.mktemp("compilations")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
-        yield Path(folder)
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module")

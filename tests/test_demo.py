@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,110 +13,22 @@ import pytest
 
 from experiments import demo
 from longlag import LSTM
-from longlag.cells import FeedForward
+from longlag.experiment import Experiment
 from longlag.tasks import Parity, Recall
 from tests.small_disk import contents
 
-KEYS = (
+pytestmark = pytest.mark.usefixtures("shared_compilations")
+
+KEYS = {
     *("task", "arm", "seed", "accuracy", "exact_match", "loss", "length", "steps"),
     *("parameters", "state_bytes", "seconds"),
-)
+}
 STEPS = 10
+Jobs = Mapping[tuple[str, str], Experiment]
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = {
-        "recall": (Recall(length=8, pairs=2, vocab=34), STEPS),
-        "parity": (Parity(min_length=1, max_length=8), STEPS),
-    }
-    arms = {
-        "feed-forward": (FeedForward(8), "none"),
-        "LSTM": (LSTM(8), "none"),
-        "LSTM + full": (LSTM(8), "full"),
-    }
-    for name, value in {"TASKS": tasks, "ARMS": arms, "WIDTH": 8, "SEEDS": 2}.items():
-        monkeypatch.setattr(demo, name, value)
-
-
-def timeless(value: Any) -> Any:
-    """Results without what depends on the clock."""
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "wall_seconds")}
-    return [timeless(item) for item in value] if isinstance(value, list) else value
-
-
-def test_the_demo_twice(
-    small: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    out = tmp_path / "runs" / "demo"
-    assert demo.main(out, steps=STEPS) == 0
-    first = json.loads((out / "results.json").read_text())
-    check_rows(first["rows"])
-    assert str(out / "report.html") in capsys.readouterr().out.replace("\n", "")
-    page = (out / "report.html").read_text()
-    assert "longlag demo" in page and list((out / "plots").glob("*.png"))
-    assert (out / "recall-lstm-full" / "metrics.jsonl").is_file()
-
-    (out / "mark").write_text("of the earlier demo")
-    before, replace, seen = contents(out), demo._replace, []
-
-    def watched(out: Path, aside: Path) -> None:
-        seen.append((contents(out) == before, (aside / "report.html").is_file()))
-        replace(out, aside)
-
-    monkeypatch.setattr(demo, "_replace", watched)
-    assert demo.main(out, steps=STEPS) == 0
-    assert seen == [(True, True)], "the earlier demo stands until the new one is complete"
-    assert not (out / "mark").exists()
-    assert timeless(json.loads((out / "results.json").read_text())) == timeless(first)
-    assert [path.name for path in out.parent.iterdir()] == ["demo"]
-
-
-def check_rows(rows: list[dict[str, Any]]) -> None:
-    assert all(set(KEYS) <= set(row) for row in rows)
-    floors = [row for row in rows if row["seed"] is None]
-    assert {(row["task"], row["length"]) for row in floors} == {
-        (row["task"], row["length"]) for row in rows
-    }
-    assert all(row["arm"].startswith("floor: ") for row in floors)
-    trained = [row for row in rows if row["seed"] is not None and row["lag"] == row["train_lag"]]
-    assert {(row["task"], row["arm"], row["seed"]) for row in trained} == {
-        (task, arm, seed) for task in demo.TASKS for arm in demo.ARMS for seed in (0, 1)
-    }
-    assert all(row["steps"] == STEPS and row["parameters"] > 0 for row in trained)
-
-
-def test_a_demo_that_fails_leaves_the_earlier_one(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    out = tmp_path / "demo"
-    out.mkdir()
-    (out / "results.json").write_text("{}")
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError("no")
-
-    monkeypatch.setattr(demo, "_run_all", fail)
-    with pytest.raises(RuntimeError, match="no"):
-        demo.main(out, steps=STEPS)
-    assert contents(out) == {"results.json": b"{}"}
-
-
-@pytest.mark.parametrize("files", [["notes.txt"], ["results.json", "config.json"], []])
-def test_what_is_no_demo_is_not_replaced(tmp_path: Path, files: list[str]):
-    out = tmp_path / "mine"
-    out.mkdir()
-    for name in files:
-        (out / name).write_text("mine")
-    with pytest.raises(
-        ValueError, match=r"expected a new folder, or that of an earlier demo; .*mine"
-    ):
-        demo.main(out, steps=STEPS)
-    assert contents(tmp_path) == {f"mine/{name}": b"mine" for name in sorted(files)}
+class KilledError(Exception):
+    """In place of kill -9."""
 
 
 def test_the_demo_itself():
@@ -125,5 +40,164 @@ def test_the_demo_itself():
         assert experiment.seeds == 3 and experiment.architecture.depth == 2
         assert experiment.training.steps == demo.TASKS[task][1]
     assert demo.TASKS["recall"][0].length == 32
-    parity = jobs["parity", "LSTM"]
+    parity: Any = jobs["parity", "LSTM"]
     assert (parity.task.min_length, parity.task.max_length, parity.lags) == (1, 40, (40, 80, 160))
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Two tasks, and of their four jobs the three that the report cannot do without."""
+    tasks = {
+        "recall": (Recall(length=8, pairs=2, vocab=10), STEPS),
+        "parity": (Parity(min_length=1, max_length=8), STEPS),
+    }
+    arms = {"LSTM": (LSTM(8), "none"), "LSTM + full": (LSTM(8), "full")}
+    every = demo.experiments
+
+    def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
+        jobs = every(steps)
+        del jobs["parity", "LSTM + full"]
+        return jobs
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"TASKS": tasks, "ARMS": arms, "WIDTH": 8, "SEEDS": 2}.items():
+            patch.setattr(demo, name, value)
+        patch.setattr(demo, "experiments", experiments)
+        patch.setattr(demo, "_run_all", one_after_another)
+        patch.setattr(demo, "_news", queue.Queue())
+        # What differs from call to call in the middle of other tests, if sources are changed.
+        patch.setattr(demo, "environment", lambda now=demo.environment(): dict(now, dirty=False))
+        yield
+
+
+def one_after_another(jobs: Jobs, aside: Path, cores: list[int]) -> dict[Any, dict[str, Any]]:
+    """In this process, where what is compiled stays; the processes have a test of their own."""
+    return {job: demo._work(job, jobs[job], aside) for job in jobs}
+
+
+def timeless(value: Any) -> Any:
+    """Results without what depends on the clock."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "wall_seconds")}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def results(out: Path) -> dict[str, Any]:
+    return timeless(json.loads((out / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def finished(small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished demo, which no test changes."""
+    out = tmp_path_factory.mktemp("finished") / "runs" / "demo"
+    assert demo.main(out, steps=STEPS) == 0
+    return out
+
+
+def test_the_results(finished: Path):
+    found = json.loads((finished / "results.json").read_text())
+    rows = found["rows"]
+    assert all(set(row) >= KEYS for row in rows)
+    floors = [row for row in rows if row["seed"] is None]
+    assert {(row["task"], row["length"]) for row in floors} == {
+        (row["task"], row["length"]) for row in rows
+    }
+    assert all(row["arm"].startswith("floor: ") for row in floors)
+    trained = [row for row in rows if row["seed"] is not None and row["lag"] == row["train_lag"]]
+    assert {(row["task"], row["arm"], row["seed"]) for row in trained} == {
+        (*job, seed) for job in demo.experiments() for seed in (0, 1)
+    }
+    assert all(row["steps"] == STEPS and row["parameters"] > 0 for row in trained)
+    assert len(found["attention"]["weights"]) == len(found["attention"]["tokens"]) == 8
+    assert len(found["trace"]["states"]) == len(found["trace"]["tokens"]) == 8
+    assert set(found["meta"]) == {"command", "commit", "device", "versions", "wall_seconds"}
+    assert "longlag demo" in (finished / "report.html").read_text()
+    assert list((finished / "plots").glob("*.png"))
+    assert (finished / "recall-lstm-full" / "metrics.jsonl").is_file()
+    assert [path.name for path in finished.parent.iterdir()] == ["demo"]
+
+
+def test_the_demo_twice(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """An earlier demo stands until the new one is complete; a killed one is gone on with."""
+    out = tmp_path / "demo"
+    out.mkdir()
+    (out / "results.json").write_text("of the earlier demo")
+    before = contents(out)
+
+    def killed(jobs: Jobs, aside: Path, cores: list[int]) -> None:
+        job = next(iter(jobs))
+        demo._work(job, jobs[job], aside)
+        (aside / "recall-lstm" / "mark").write_text("of the killed demo")
+        raise KilledError
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(demo, "_run_all", killed)
+        demo.main(out, steps=STEPS)
+    assert contents(out) == before
+
+    replace, seen = demo._replace, []
+
+    def watched(out: Path, aside: Path) -> None:
+        seen.append((contents(out) == before, (aside / "report.html").is_file()))
+        replace(out, aside)
+
+    monkeypatch.setattr(demo, "_replace", watched)
+    assert demo.main(out, steps=STEPS) == 0
+    assert seen == [(True, True)]
+    assert results(out) == results(finished)
+    assert (out / "recall-lstm" / "mark").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert str(out / "report.html") in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"), [({}, True), ({"commit": "another"}, False), ({"dirty": True}, False)]
+)
+def test_only_a_demo_of_the_same_code_is_gone_on_with(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, kept: bool
+):
+    mark = demo._aside(tmp_path / "demo") / "mark"
+    mark.write_text("")
+    now = demo.environment() | change
+    monkeypatch.setattr(demo, "environment", lambda: now)
+    assert demo._aside(tmp_path / "demo") == mark.parent
+    assert mark.exists() == kept
+
+
+# _run_all as it is, before `small` puts another in its place.
+RUN_ALL = demo._run_all
+
+
+def test_the_processes_find_the_same(finished: Path, tmp_path: Path):
+    job = ("recall", "LSTM")
+    found = RUN_ALL({job: demo.experiments(STEPS)[job]}, tmp_path, [0])
+    rows = [row for row in results(finished)["rows"] if (row["task"], row["arm"]) == job]
+    assert timeless(found[job]["rows"]) == rows
+
+
+def test_the_failure_of_a_process_ends_the_demo(small: None, tmp_path: Path):
+    jobs = demo.experiments(STEPS * 10_000)  # for hours
+    for job in jobs:
+        (tmp_path / demo._folder(*job)).mkdir()  # where a run folder is expected
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"expected a run folder at .*; got a folder without"):
+        RUN_ALL(jobs, tmp_path, [0])
+    assert time.monotonic() - began < 60
+    assert [list(path.iterdir()) for path in tmp_path.iterdir()] == [[]] * len(jobs)
+
+
+@pytest.mark.parametrize("files", [["notes.txt"], ["results.json", "config.json"], []])
+def test_what_is_no_demo_is_not_replaced(tmp_path: Path, files: list[str]):
+    out = tmp_path / "mine"
+    out.mkdir()
+    for name in files:
+        (out / name).write_text("mine")
+    message = r"expected a new folder, or that of an earlier demo; .*mine is neither"
+    with pytest.raises(ValueError, match=message):
+        demo.main(out, steps=STEPS)
+    assert contents(tmp_path) == {f"mine/{name}": b"mine" for name in sorted(files)}

@@ -46,6 +46,18 @@ def write_file(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file aside and renames it: what was there stays until the new one is whole."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.unlink(missing_ok=True)
+    try:
+        write_file(aside, text)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 def sync_folder(path: Path) -> None:
     """Waits until the disk has the names in a folder: a rename is durable only after this."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -17,7 +17,7 @@ import numpy as np
 
 from longlag.cell import Params
 from longlag.checkpoint import checkpoints, restore
-from longlag.disk import write_file, writing
+from longlag.disk import replace_file, writing
 from longlag.experiment import Experiment, cell_names
 from longlag.interrupt import Interruption
 from longlag.models import SequenceModel, cost
@@ -143,11 +143,9 @@ def carry_out(
         return None
     found = results(experiment, folder, states)
     with writing("the results", folder.path):
-        # Aside first: a run that had ended before is resumed too, and has results already.
-        aside = folder.path / "results.json.partial"
-        aside.unlink(missing_ok=True)
-        write_file(aside, json.dumps(found, indent=1, allow_nan=False) + "\n")
-        aside.replace(folder.path / "results.json")
+        # A run that had ended before may be resumed too, and has results already.
+        text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+        replace_file(folder.path / "results.json", text)
     return found
 
 
@@ -177,7 +175,7 @@ def _lines(states, loss, measured, active, done, seconds):
             lines[-1]["failed_at"] = int(states.step[i])
             messages.append(
                 f"seed {states.seed[i]} ended at step {states.step[i]}: the loss or its gradient "
-                f"is not finite (gradient norm {states.norm[i]:g}). The other seeds go on."
+                f"is not finite (gradient norm {states.norm[i]:g})."
             )
     return lines, tuple(messages)
 

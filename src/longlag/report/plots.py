@@ -269,7 +269,7 @@ def learning(
                 ax.set_ylim(-0.04, 1.04)
                 ax.set_yticks([0, 0.5, 1])
                 ax.yaxis.set_major_formatter(ACCURACY_TICKS)
-            else:
+            elif any(np.isfinite(np.asarray(c["loss"], float)).any() for c in curves):
                 ax.set_yscale("log")
                 ax.yaxis.set_minor_locator(NullLocator())
             if ax.get_subplotspec().is_first_row():  # pyright: ignore
