@@ -2,10 +2,10 @@
 
     python -m experiments.demo        (or: make demo)
 
-About 3 minutes on two cores. Recall asks for a value by its key, parity for one bit of state over a
+About 5 minutes on two cores. Recall asks for a value by its key, parity for one bit of state over a
 whole string, selective copying for a few symbols among noise. A block is replaced, never added, so
-that all arms are equally deep. Arms that fail get at least five times the steps that the arms with
-both recurrence and attention needed, and are captioned "not within N steps".
+that all arms are equally deep. Arms that fail get at least five times the steps that LSTM + full
+needed, and are captioned "not within N steps".
 
 Leaves runs/demo: results.json, report.html, plots/, and a run folder per arm and task.
 """
@@ -57,7 +57,7 @@ ROLES = {
     "LSTM + full": "both",
     "attention only": "attention",
 }
-# Steps at most: five times what the slower of the two arms with both takes in the median, or more.
+# Steps at most: five times what LSTM + full, an arm with both, takes in the median, or more.
 TASKS = {
     "recall": (Recall(length=32, pairs=4, vocab=66), 900),
     "parity": (Parity(min_length=1, max_length=40), 1500),

@@ -1,7 +1,6 @@
 """The contract of a cell, as one function: `check_cell(MyCell(8))` passes or says what is broken.
 
-Everything is measured against `loop`: one row and one step at a time, with Python's own `if` for
-masks and resets, and the gradient that jax takes of just that. It knows nothing of `unroll`.
+Everything is measured against the loop of `tests/loop.py` and the gradient that jax takes of it.
 
 Compiling takes the time, so programs are shared: masks and resets are arrays, and "neither" is a
 mask of trues and resets of falses.
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,12 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag import Cell, LinearCell, unroll
-
-
-class Flags(NamedTuple):
-    mask: np.ndarray
-    resets: np.ndarray
-
+from tests.loop import Flags, first_carry, loop, one_step
 
 # Four rows: one with holes, two that are masked everywhere, one with padding at its end. Resets
 # fall on the first step, masked and live; in the middle, masked and live; twice in a row; never.
@@ -83,40 +78,6 @@ def check_cell(cell: Cell, in_features: int = 2) -> None:
 
 
 # --- running and comparing ----------------------------------------------------------------------
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def one_step(cell: Cell, params, carry, x):
-    return cell.step(params, carry, cell.project(params, x))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def first_carry(cell: Cell, params):
-    return cell.initial_carry(params)
-
-
-def loop(cell: Cell, flags: Flags, params, xs, carry) -> tuple[Any, Any]:
-    """All carries and outputs, `[B, T, ...]`, by the words of the contract."""
-    rows, steps = flags.mask.shape
-    each_x = iter(jnp.unstack(xs.reshape(rows * steps, *xs.shape[2:])))
-    done = []
-    for row in range(rows):
-        state = jax.tree.map(lambda leaf, row=row: leaf[row], carry)
-        for step in range(steps):
-            x = next(each_x)
-            if flags.resets[row, step]:
-                state = first_carry(cell, params)
-            if flags.mask[row, step]:
-                state, y = one_step(cell, params, state, x)
-            else:
-                _, y = jax.eval_shape(functools.partial(one_step, cell), params, state, x)
-                y = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), y)
-            done.append((state, y))
-
-    def stack(*leaves):
-        return jnp.stack(leaves).reshape(rows, steps, *leaves[0].shape)
-
-    return jax.tree.map(stack, *done)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("reverse", "method"))
@@ -221,29 +182,36 @@ def check_types(cell: Cell, in_features: int) -> None:
     """The carry is a fixed point of `step`, floats of at least float32, whatever the parameters."""
     drawn = parameter_shapes(cell, in_features)
     assert isinstance(drawn, dict), f"init: expected a dict of parameters, got {type(drawn)}"
-    for dtype in (jnp.float32, jnp.bfloat16):
-        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), drawn)  # noqa: B023
-        for batch in ((), (4,), (4, 3)):
-            what = f"{cell}, parameters {dtype.__name__}, batch {batch}"
-            x = jax.ShapeDtypeStruct((*batch, in_features), jnp.float32)
-            first = jax.eval_shape(lambda p: cell.initial_carry(p, batch), params)  # noqa: B023
-            new, y = jax.eval_shape(functools.partial(one_step, cell), params, first, x)
-            assert jax.tree.structure(new) == jax.tree.structure(first), (
-                f"{what}: expected the carry of step as {first}, got {new}"
-            )
-            for old, leaf in zip(jax.tree.leaves(first), jax.tree.leaves(new)):
-                assert (old.shape, old.dtype) == (leaf.shape, leaf.dtype), (
-                    f"{what}: expected a carry {old} as before the step, got {leaf}"
-                )
-            for leaf in [*jax.tree.leaves(first), *jax.tree.leaves(y)]:
-                assert leaf.shape[: len(batch)] == batch, f"{what}: expected {batch}, got {leaf}"
-            for leaf in [*partition(first)[0], *partition(y)[0]]:
-                assert leaf.dtype == jnp.float32, f"{what}: expected float32, got {leaf}"
-        if dtype == jnp.bfloat16:
-            xs = jax.ShapeDtypeStruct((4, 3, in_features), jnp.bfloat16)
-            first = jax.eval_shape(lambda p: cell.initial_carry(p, (4,)), params)
-            out, _ = jax.eval_shape(functools.partial(unroll, cell), params, xs, first)
-            assert out == first, f"{cell}: expected a carry kept as {first}, got {out}"
+    for dtype, batch in itertools.product((jnp.float32, jnp.bfloat16), ((), (4,), (4, 3))):
+        what = f"{cell}, parameters {dtype.__name__}, batch {batch}"
+        params = jax.tree.map(lambda leaf, dtype=dtype: as_shape(leaf.shape, dtype), drawn)
+        initial_carry = functools.partial(cell.initial_carry, batch_shape=batch)
+        first = jax.eval_shape(initial_carry, params)
+        check_leaves(first, batch, f"{what}: initial_carry")
+        x = as_shape((*batch, in_features))
+        new, y = jax.eval_shape(functools.partial(one_step, cell), params, first, x)
+        check_leaves(y, batch, f"{what}: output of step")
+        assert same(new, first), f"{what}: expected from step the carry {first}, got {new}"
+        if len(batch) == 1:
+            xs = as_shape((*batch, 3, in_features), dtype)
+            last, _ = jax.eval_shape(functools.partial(unroll, cell), params, xs, first)
+            assert same(last, first), f"{what}: expected from unroll the carry {first}, got {last}"
+
+
+def check_leaves(tree: Any, batch: tuple[int, ...], what: str) -> None:
+    for leaf in jax.tree.leaves(tree):
+        assert leaf.shape[: len(batch)] == batch, f"{what}: expected {batch} first, got {leaf}"
+    for leaf in partition(tree)[0]:
+        assert leaf.dtype == jnp.float32, f"{what}: expected float32, got {leaf}"
+
+
+def same(tree: Any, other: Any) -> bool:
+    """Whether structure, shapes and dtypes agree."""
+    return jax.tree.flatten(tree) == jax.tree.flatten(other)
+
+
+def as_shape(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def check_compiles_once(cell: Cell, in_features: int) -> None:
@@ -259,7 +227,7 @@ def check_compiles_once(cell: Cell, in_features: int) -> None:
     program = jax.jit(run, static_argnums=0)
     params = parameter_shapes(cell, in_features)
     for each in (cell, twin):
-        program.eval_shape(each, params, jax.ShapeDtypeStruct((4, 3, in_features), jnp.float32))
+        program.eval_shape(each, params, as_shape((4, 3, in_features)))
     assert len(traced) == 1, f"{cell}: two equal cells were traced {len(traced)} times"
 
 

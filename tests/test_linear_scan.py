@@ -204,7 +204,7 @@ def test_auto_is_the_sequential_one_on_cpu(rng, monkeypatch):
 )
 def test_accumulates_in_at_least_float32(given, result):
     a = jax.ShapeDtypeStruct((T, 3), given)
-    h0 = jax.ShapeDtypeStruct((3,), "float32")
+    h0 = jax.ShapeDtypeStruct((3,), given)
     for method in METHODS:
         assert (
             jax.eval_shape(functools.partial(linear_scan, method=method), a, a, h0).dtype == result

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import compare, record
-from longlag.experiment import cell_class
+from longlag.experiment import Experiment, cell_class
 from tests.contract import check_cell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,18 +63,37 @@ def test_the_cells_of_the_documents_keep_the_contract(tmp_path: Path, document: 
     check_cell(cell_class(f"{file}:{name}")(3))
 
 
-@pytest.mark.parametrize("attention", ["none", "full"])
-def test_the_cell_of_the_readme_trains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attention: str
-):
+def test_the_cell_of_the_readme_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("file.py").write_text(block_with("README.md", "MGU"))
-    small = "--steps 10 --dispatch 5 --batch-size 8 --eval-size 16 --seeds 1 --width 8 --heads 2"
-    argv = f"--cell file.py:MGU --attention {attention} --task parity --task.max-length 8 {small}"
+    small = "--steps 10 --dispatch 5 --batch-size 8 --eval-size 16 --seeds 1 --width 8 --depth 1"
+    argv = f"--cell file.py:MGU --task parity --task.max-length 8 --test-lags 8 {small}"
     assert compare.main([*argv.split(), "--out", "run"]) == 0
     rows = json.loads(Path("run/results.json").read_text())["rows"]
-    assert rows[0]["arm"].startswith("MGU") and rows[0]["steps"] == 10
+    assert [(row["arm"], row["steps"]) for row in rows] == [("MGU", 10)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.py", "run"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "experiments/README.md"])
+def test_the_commands_of_a_document_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str
+):
+    """Every `python -m experiments.compare` that a reader might copy, up to the run itself."""
+    monkeypatch.chdir(tmp_path)
+    prepared: list[Experiment] = []
+    monkeypatch.setattr(compare, "create", lambda experiment, *_: prepared.append(experiment))
+    mgu = tmp_path / "path" / "to" / "file.py"
+    mgu.parent.mkdir(parents=True)
+    mgu.write_text(block_with("README.md", "MGU"))
+    text = (ROOT / document).read_text(encoding="utf-8")
+    commands = re.findall(r"python -m experiments\.compare([^`\n]*)", text)
+    runs = [line.split() for line in commands if not {"--list", "--resume"} & {*line.split()}]
+    for argv in runs:
+        compare._prepare(argv)
+    assert len(prepared) == len(runs)
+    assert document != "README.md" or len(runs) >= 3
+    names = {"/".join(module.split(".")) for module in re.findall(r"python -m ([\w.]+)", text)}
+    assert all((ROOT / f"{name}.py").is_file() for name in names), names
 
 
 @pytest.mark.parametrize("document", ["README.md", "experiments/README.md"])
