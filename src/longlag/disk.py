@@ -48,7 +48,7 @@ def write_file(path: Path, text: str) -> None:
 
 def replace_file(path: Path, text: str) -> None:
     """Writes a file aside and renames it: what was there stays until the new one is whole."""
-    aside = path.with_name(f".{path.name}.partial")
+    aside = path.with_name(f"{path.name}.partial")
     aside.unlink(missing_ok=True)
     try:
         write_file(aside, text)
