@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,18 +257,32 @@ class Died(BaseException):
 def test_a_process_that_dies_at_any_moment_leaves_an_intact_checkpoint(
     two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, left: set[int]
 ):
-    """Counts the calls that change the disk, and dies before the n-th, for every n."""
-    calls = {"left": 0}
+    """Counts the calls that change the disk, and dies before the n-th, for every n.
+
+    What orbax does counts as one call: how many it makes in this thread varies with its others.
+    """
+    calls = {"left": 0, "in orbax": False}
 
     def mortal(function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if threading.current_thread() is threading.main_thread():
+            if threading.current_thread() is threading.main_thread() and not calls["in orbax"]:
                 if calls["left"] <= 0:
                     raise Died
                 calls["left"] -= 1
             return function(*args, **kwargs)
 
         return call
+
+    @contextlib.contextmanager
+    def uncounted() -> Iterator[Any]:
+        calls["in orbax"] = True
+        try:
+            with orbax() as checkpointer:
+                yield checkpointer
+        finally:
+            calls["in orbax"] = False
+
+    orbax = checkpoint._orbax
 
     steps = []
     for survived in range(200):
@@ -278,6 +294,7 @@ def test_a_process_that_dies_at_any_moment_leaves_an_intact_checkpoint(
             for owner, name in ((os, "rename"), (os, "mkdir"), (os, "unlink")):
                 patch.setattr(owner, name, mortal(getattr(owner, name)))
             patch.setattr(shutil, "rmtree", mortal(shutil.rmtree))
+            patch.setattr(checkpoint, "_orbax", mortal(uncounted))
             try:
                 save(folder, step, make_tree(step))
                 died = False
