@@ -189,6 +189,7 @@ def _run_all(
     """  # noqa: D205
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
+        no_workers = {*multiprocessing.active_children()}
         news, free = manager.Queue(), manager.Queue()
         for core in cores:
             free.put(core)
@@ -206,7 +207,9 @@ def _run_all(
                 console.print("\nstopped; the next demo of this commit goes on from here")
                 os._exit(130)
             except Exception:
-                pool.shutdown(cancel_futures=True)
+                # At once: what the other workers saved is where the next demo goes on.
+                for worker in {*multiprocessing.active_children()} - no_workers:
+                    worker.terminate()
                 raise
             found = {job: futures[job].result() for job in jobs}
             finish()
