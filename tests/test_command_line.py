@@ -12,10 +12,10 @@ import pytest
 
 from experiments import compare
 from longlag import LSTM
-from longlag.command_line import plain_errors
+from longlag.command_line import parse, plain_errors
 from longlag.experiment import Architecture, cell_names, task_names
 from longlag.models import ATTENTIONS
-from longlag.tasks import CopyMemory, Recall
+from longlag.tasks import CopyMemory, Parity, Recall
 from longlag.training import Training
 from tests.small_disk import contents, fill, make_read_only, small_disk
 from tests.tiny import OPTIONS
@@ -172,6 +172,13 @@ def test_help_names_every_field(say, here: Path, task: type):
     for option in ("--task", "--cell", "--seeds", "--test-lags", "--resume", "--out"):
         assert f"{option} " in said.all
     assert list(here.iterdir()) == []
+
+
+def test_of_an_option_given_twice_the_last_counts():
+    argv = "--task recall --task parity --cell gru --cell=lstm --width 8 --width 16"
+    experiment, _ = parse(argv.split(), "compare", "", compare.DEFAULT)
+    assert (experiment.task, experiment.cell) == (Parity(), LSTM(16))
+    assert experiment.architecture.width == 16
 
 
 def test_list_names_everything(say, here: Path):

@@ -1,15 +1,10 @@
+"""Runs: what they leave behind, interrupted or not."""
+
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +13,29 @@ import numpy as np
 import pytest
 
 import longlag
-from experiments import compare
 from longlag import runs
-from longlag.checkpoint import CheckpointError, checkpoints, restore
-from longlag.command_line import plain_errors
+from longlag.checkpoint import CheckpointError, checkpoints
 from longlag.disk import DiskError
 from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
-from longlag.runs import Progress, carry_out, create, floor_rows, load
-from longlag.training import dispatch, evaluate, evaluation_batch, init_states
+from longlag.runs import Progress, carry_out, floor_rows, load
+from longlag.training import dispatch, evaluate, evaluation_batch
 from tests.small_disk import contents, fill, small_disk
-from tests.tiny import OPTIONS, PARITY, TRAINING
+from tests.tiny import PARITY, TRAINING
+from tests.tiny_runs import Whole, assert_same, final, interrupt, new, run_whole, without_times
 
 PROMISED = (
     *("task", "arm", "seed", "accuracy", "exact_match", "loss", "length", "steps"),
     *("parameters", "state_bytes", "seconds"),
 )
-ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.usefixtures("shared_compilations")
 
 
-def new(path: Path, experiment: Experiment = PARITY) -> RunFolder:
-    return create(experiment, path, path.parent, "unused")
-
-
-def without_times(folder: RunFolder) -> bytes:
-    return re.sub(rb'"seconds": [\d.e-]+', b'"seconds": 0', folder.metrics_file.read_bytes())
-
-
-def final(folder: RunFolder, experiment: Experiment = PARITY) -> tuple[bytes, Any]:
-    """The metrics but for times, and the last checkpoint: what must not depend on a resume."""
-    restored = restore(folder.checkpoints, init_states(experiment.model, experiment.training, 2))
-    return without_times(folder), jax.tree.map(np.asarray, restored)
-
-
-def assert_same(found: tuple[bytes, Any], expected: tuple[bytes, Any]) -> None:
-    assert found[0] == expected[0]
-    assert found[1].step == expected[1].step
-    jax.tree.map(np.testing.assert_array_equal, found[1].tree, expected[1].tree)
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, dict[str, Any], list]:
-    """A run that nobody interrupted: its folder, results, and what was told meanwhile."""
-    folder, told = new(tmp_path_factory.mktemp("whole") / "run"), []
-    found = carry_out(PARITY, folder, on_progress=told.append)
-    assert found is not None
-    return folder, found, told
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return run_whole(tmp_path_factory.mktemp("whole") / "run")
 
 
 # --- a run --------------------------------------------------------------------------------------
@@ -200,32 +169,6 @@ def test_a_solved_seed_stops(tmp_path: Path, whole, monkeypatch, stops: bool, st
 # --- interrupted and resumed --------------------------------------------------------------------
 
 
-class KilledError(Exception):
-    """In place of kill -9."""
-
-
-def interrupt(folder: RunFolder, at: int, how: str) -> None:
-    """Ends a run: by a signal during the dispatch to step `at` or after it, or all at once."""
-    stop = Interruption()
-
-    def dispatch_and_stop(*arguments: Any) -> Any:
-        if how == "in a dispatch" and int(arguments[3].step[0]) == at - 5:
-            stop.signal = signal.SIGTERM
-        return dispatch(*arguments)
-
-    def told(report: Progress) -> None:
-        if report.step == at and how == "after a dispatch":
-            stop.signal = signal.SIGTERM
-        if report.step == at and how == "killed":
-            raise KilledError
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KilledError):
-        patch.setattr(runs, "dispatch", dispatch_and_stop)
-        assert carry_out(PARITY, folder, stop=stop, on_progress=told) is None
-    assert folder.metrics()[-1]["step"] == at
-    assert not (folder.path / "results.json").exists()
-
-
 @pytest.mark.parametrize(
     ("at", "how", "saved"),
     [
@@ -285,153 +228,3 @@ def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, whole):
         (disk / "filler").unlink()
         assert carry_out(PARITY, folder) is not None
         assert_same(final(folder), final(whole[0]))
-
-
-# --- the same on the command line ---------------------------------------------------------------
-
-
-def main(*arguments: str | Path) -> int:
-    """`python -m experiments.compare` in this process; returns the exit code."""
-    try:
-        with plain_errors():
-            return compare.main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return left.code  # type: ignore[return-value]
-
-
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-    tmp_path: Path, whole, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)  # the path of a run is often relative
-    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0.0)
-    folder = new(Path("run"))
-    interrupt(folder, 15, "in a dispatch")
-    _, fifteen = checkpoints(folder.checkpoints).values()
-    os.truncate(fifteen / "manifest.json", (fifteen / "manifest.json").stat().st_size // 2)
-    loaded = load("run")
-    assert loaded.step == 10 and [str(fifteen) in each for each in loaded.messages] == [True]
-    assert main("--resume", "run") == 0
-    out = capsys.readouterr().out
-    assert f"damaged checkpoint {fifteen}: manifest.json" in out.replace("\n", " ")
-    assert_same(final(folder), final(whole[0]))
-    assert (folder.path / "report.html").is_file() and "floor" in out
-
-    for path in checkpoints(folder.checkpoints).values():
-        (path / "manifest.json").unlink()
-    before = contents(folder.path)
-    assert main("--resume", "run") == 2
-    err = capsys.readouterr().err
-    assert "no intact checkpoint is left" in err and "Traceback" not in err
-    assert all(f"{path}: manifest.json" in err for path in checkpoints(folder.checkpoints).values())
-    assert contents(folder.path) == before
-
-
-@pytest.mark.parametrize(
-    ("options", "difference"),
-    [
-        (["--steps", "30"], "training.steps: expected 20; got 30"),
-        (["--task.max-length", "9"], "task.max_length: expected 8; got 9"),
-        (["--cell", "gru"], 'cell.name: expected "lstm"; got "gru"'),
-        (["--cell.chrono", "9"], "cell.chrono: expected null; got 9"),
-        (["--width", "16"], "cell.features: expected 8; got 16"),
-        (["--seeds", "3"], "seeds: expected 2; got 3"),
-        (["--test-lags", "16", "32"], "test_lags: expected [16]; got [16, 32]"),
-        (["--out", "elsewhere"], "expected --resume or --out; got both"),
-    ],
-)
-def test_a_resume_with_another_configuration_is_refused(
-    whole, capsys: pytest.CaptureFixture[str], options: list[str], difference: str
-):
-    folder = whole[0].path
-    before = contents(folder)
-    assert main("--resume", folder, *options) == 2
-    out, err = capsys.readouterr()
-    assert difference in err and "Traceback" not in err and not out
-    assert contents(folder) == before
-
-
-def test_a_resume_may_repeat_the_configuration(
-    tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch
-):
-    """Not only the options that were given: a cell of another width than its blocks too."""
-    narrow = dataclasses.replace(PARITY, cell=dataclasses.replace(PARITY.cell, features=5))
-    folder = new(tmp_path / "narrow", narrow)
-    prepared = []
-    monkeypatch.setattr(compare, "_with_progress", lambda *given: prepared.append(given[0]))
-    with contextlib.suppress(AttributeError):
-        main("--resume", folder.path, "--width", "8", "--cell", "lstm")
-    main("--resume", folder.path)
-    main("--resume", whole[0].path, *OPTIONS)
-    assert prepared == [narrow, narrow, PARITY]
-
-
-def test_a_cell_of_ones_own_is_copied_and_resumed_without_its_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    file, run = tmp_path / "mine.py", tmp_path / "run"
-    file.write_text("import longlag\n\n\nclass Mine(longlag.LSTM):\n    boost: float = 1.0\n")
-    arguments = [*OPTIONS, "--cell", f"{file}:Mine", "--cell.boost", "2", "--out", run]
-    assert main(*arguments) == 0
-    assert (run / "cell.py").read_bytes() == file.read_bytes()
-    file.unlink()
-    loaded: Any = load(run)
-    assert (type(loaded.experiment.cell).__name__, loaded.experiment.cell.boost) == ("Mine", 2.0)
-    assert loaded.predict(np.zeros((1, 3), np.int32)).shape == (1, 3, 2)
-    before = contents(run)
-    capsys.readouterr()
-    assert main("--resume", run, "--cell.boost", "3") == 2
-    message = capsys.readouterr().err.splitlines()
-    assert message[1:] == ["  cell.boost: expected 2.0; got 3.0"]
-    assert main("--resume", run, "--cell.boost", "2") == 0
-    metrics = ("metrics.jsonl", "results.json", "config.json")
-    assert all(contents(run)[name] == before[name] for name in metrics)
-    assert main(*arguments) == 2
-    assert f"cannot read {file}: No such file" in capsys.readouterr().err
-
-
-@contextlib.contextmanager
-def process(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    command: Sequence[str | Path] = [sys.executable, "-m", "experiments.compare", *arguments]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as started:
-        try:
-            yield started
-        finally:
-            started.kill()
-
-
-def wait_for_lines(run: Path, count: int, started: subprocess.Popen[str]) -> None:
-    file = run / "metrics.jsonl"
-    for _ in range(60_000):
-        if file.is_file() and file.read_bytes().count(b"\n") >= count:
-            return
-        assert started.poll() is None, started.communicate()
-        time.sleep(0.002)
-    raise TimeoutError(f"{count} lines in {file}")
-
-
-def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(tmp_path: Path):
-    # 300 dispatches take a second; the signals come after a few.
-    training = dataclasses.replace(TRAINING, steps=1500)
-    experiment, run = dataclasses.replace(PARITY, training=training), tmp_path / "run"
-    with process(*OPTIONS, "--steps", "1500", "--out", run) as started:
-        wait_for_lines(run, 4, started)
-        started.send_signal(signal.SIGTERM)
-        out, err = started.communicate(timeout=60)
-    assert started.returncode == 143, err
-    assert f"stopped; go on by --resume {run}" in out and "Traceback" not in err
-    folder = RunFolder.open(run)
-    saved = max(checkpoints(folder.checkpoints))
-    assert folder.metrics()[-1]["step"] == saved < 1500
-
-    with process("--resume", run) as started:
-        wait_for_lines(run, 2 * saved // 5 + 4, started)
-        started.kill()  # kill -9
-        started.communicate(timeout=60)
-    assert started.returncode == -signal.SIGKILL
-    assert saved < folder.metrics()[-1]["step"] < 1500
-    assert main("--resume", run) == 0
-
-    never_stopped = new(tmp_path / "whole", experiment)
-    carry_out(experiment, never_stopped)
-    assert_same(final(folder, experiment), final(never_stopped, experiment))
