@@ -9,7 +9,7 @@ form of the test is in training. Two arms: the last state of a recurrence goes i
 network that decides, or the last state and what additive attention reads from all states.
 What is above the bag of words on this one split is below it on three validation splits of the
 training part (docs/data.md), so it is no claim about recurrences; and the test has been read more
-than once. --ask takes the seed that did best on the test, which must not be read as a result.
+than once. --ask lets all seeds of the arm with attention answer together.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import rich.box
@@ -32,21 +30,22 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from experiments.intents_ask import answer, attended, decide, picture, show
 from longlag import LSTM
 from longlag.command_line import cache_compilations, console, plain_errors
-from longlag.data.intents import PROBES, UNKNOWN, floors, macro_f1, tokenize
+from longlag.data.intents import PROBES, floors, macro_f1, tokenize
 from longlag.disk import replace_file, writing
 from longlag.environment import environment
 from longlag.experiment import Architecture, Experiment, cell_class
 from longlag.interrupt import Interruption, stop_requested
-from longlag.models import SequenceModel
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Loaded, Progress, carry_out, load
 from longlag.tasks import Intents
 from longlag.training import Training
 
 RUNS = Path("runs")
-MARK = "intents.json"
+# Not part of what a run is: a resume may name them anew.
+ELSEWHERE = ("ask", "out", "resume", "runs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,8 @@ class Options:
 
     Attributes:
         ask: a question to answer by the newest run; one is trained if there is none.
-        cell: which recurrence.
+        cell: which recurrence: a name, or path/to/file.py:Class.
+        attention: what reads all states in the second arm.
         width: of embedding, cell and blocks.
         steps: optimiser steps.
         seeds: how many seeds of each arm.
@@ -67,6 +67,7 @@ class Options:
 
     ask: str | None = None
     cell: str = "lstm"
+    attention: Literal["additive", "window", "full"] = "additive"
     width: int = 64
     steps: int = 1000
     seeds: int = 3
@@ -85,6 +86,7 @@ def arms(options: Options) -> dict[str, Experiment]:
             cell=cell(features=options.width),  # type: ignore[call-arg]
             architecture=Architecture(
                 attention=attention,  # type: ignore[arg-type]
+                placement="read",
                 width=options.width,
                 mlp=2 * options.width,
                 dropout=0.2,
@@ -100,28 +102,45 @@ def arms(options: Options) -> dict[str, Experiment]:
             ),
             seeds=options.seeds,
         )
-        for attention in ("none", "additive")
+        for attention in ("none", options.attention)
     )
     return {run_name(one.arm)[16:]: one for one in experiments}
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
-    options = tyro.cli(
-        Options, prog="python -m experiments.intents", description=__doc__, args=list(argv)
-    )
+    options = _parse(argv)
     if options.ask is not None and not tokenize(options.ask):
         raise ValueError(f"--ask: expected a question in words, got {options.ask!r}")
     cache_compilations()
-    if options.ask is not None:
-        run = newest(options.runs)
-        if run is None:
-            console.print(f"no finished run in {options.runs}; training one first")
-            code, run = train(options)
-            if code:
-                return code
-        return ask(run, options.ask)
-    return train(options)[0]
+    if options.ask is None:
+        return train(options)[0]
+    run = newest(options.runs)
+    if run is None:
+        console.print(f"no finished run in {options.runs}; training one first", highlight=False)
+        code, run = train(options)
+        if code:
+            return code
+    show(run, _attentive(run), options.ask)
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> Options:
+    """Options that are not given are, of a run that is resumed, those it was made with."""
+
+    def read(default: Options) -> Options:
+        prog = "python -m experiments.intents"
+        return tyro.cli(Options, prog=prog, description=__doc__, args=list(argv), default=default)
+
+    options = read(Options())
+    if options.resume is None:
+        return options
+    if options.out is not None:
+        raise ValueError(f"expected --resume or --out; got both, {options.resume}, {options.out}")
+    stored = _options(options.resume)
+    if stored is None:
+        raise ValueError(f"expected a run of experiments.intents; {options.resume} is another")
+    return read(Options(**stored))
 
 
 def train(options: Options) -> tuple[int, Path]:
@@ -129,11 +148,13 @@ def train(options: Options) -> tuple[int, Path]:
     began = time.perf_counter()
     path = options.resume or options.out or options.runs / run_name("intents")
     experiments = arms(options)
-    config = {name: one.config() for name, one in experiments.items()}
+    chosen = {k: v for k, v in dataclasses.asdict(options).items() if k not in ELSEWHERE}
+    config = {"experiment": "intents", "options": chosen}
+    config["arms"] = {name: one.config() for name, one in experiments.items()}
     if options.resume is not None:
-        RunFolder.open(path).require_same({"arms": config})
+        RunFolder.open(path).require_same(config)
     else:
-        RunFolder.create(path, {"arms": config})
+        RunFolder.create(path, config)
     _describe(next(iter(experiments.values())).task)
     with stop_requested() as stop:
         for name, experiment in experiments.items():
@@ -149,18 +170,34 @@ def train(options: Options) -> tuple[int, Path]:
         "versions": {name: environs["versions"][name] for name in ("jax", "jaxlib", "longlag")},
         "wall_seconds": round(time.perf_counter() - began, 1),
     }
+    loaded = _attentive(path)
     with writing("the results", path):
         (path / "plots").mkdir(exist_ok=True)
-        _confusion(results["confused"]).savefig(path / "plots" / "confusion.png", dpi=150)
+        _save(_confusion(results["confused"]), path / "plots" / "confusion.png")
+        read = picture(tokenize(PROBES[1]), attended(loaded, PROBES[1]), loaded.experiment.arm)
+        _save(read, path / "plots" / "attention.png")
+        replace_file(path / "report.md", _report(results))
         replace_file(path / "results.json", json.dumps(results, indent=1) + "\n")
-        replace_file(path / MARK, json.dumps({"best": results["best"]}) + "\n")
     console.print(table(results))
     console.print(verdict(results), highlight=False)
-    for name in experiments:
-        for probe in results["probes"][name]:
+    for probes in results["probes"].values():
+        for probe in probes:
             console.print(probe, highlight=False)
-    console.print(f"run folder {path}", highlight=False)
+    console.print(f"run folder {path}", highlight=False, soft_wrap=True)
     return 0, path
+
+
+def _save(figure: plt.Figure, path: Path) -> None:  # type: ignore[name-defined]
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _report(results: dict[str, Any]) -> str:
+    text = ["# What is being asked for?", "", verdict(results), ""]
+    text += ["| " + " | ".join(line) + " |" for line in (COLUMNS, ("---",) * 6, *lines(results))]
+    text += ["", *(f"- {probe}" for probes in results["probes"].values() for probe in probes), ""]
+    text += [f"![{name}](plots/{name}.png)" for name in ("confusion", "attention")]
+    return "\n".join(text) + "\n"
 
 
 def _describe(task: Any) -> None:
@@ -195,37 +232,11 @@ def _carry_out(name: str, experiment: Experiment, path: Path, stop: Interruption
         return carry_out(experiment, folder, stop=stop, on_progress=show) is not None
 
 
-def decide(model: SequenceModel, params: Any, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Probabilities of the intents, read off at the last word.
-
-    Args:
-        model: the model.
-        params: of one seed.
-        tokens: `[N, T]` int32.
-        mask: `[N, T]` bool.
-
-    Returns:
-        `[N, classes]`, rows sum to one.
-    """
-
-    @jax.jit
-    def run(params, tokens, mask):
-        answers = model.apply(params, tokens, mask=mask)[1]
-        last = mask.sum(1) - 1
-        return jax.nn.softmax(answers[jnp.arange(len(last)), last])
-
-    parts = [
-        run(params, tokens[i : i + 2048], mask[i : i + 2048]) for i in range(0, len(tokens), 2048)
-    ]
-    return np.concatenate(jax.device_get(parts))
-
-
 def _test(experiments: dict[str, Experiment], path: Path) -> dict[str, Any]:
     """Scores every arm and seed, and the floors, on the held-out templates: once, at the end."""
     rows: list[dict[str, Any]] = []
     probes: dict[str, list[str]] = {}
-    confused: list[dict[str, Any]] = []
-    best = (-1.0, "", 0)
+    wrong: list[np.ndarray] = []
     task: Any = next(iter(experiments.values())).task
     corpus = task.corpus
     truth = corpus.utterances.labels[corpus.held]
@@ -233,21 +244,15 @@ def _test(experiments: dict[str, Experiment], path: Path) -> dict[str, Any]:
         loaded = load(path / name)
         ran = json.loads((path / name / "results.json").read_text(encoding="utf-8"))["rows"]
         for seed in range(experiment.seeds):
-            chances = decide(
-                loaded.model,
-                loaded.of_seed(seed),
-                corpus.tokens[corpus.held],
-                corpus.mask[corpus.held],
-            )
-            said = chances.argmax(-1)
-            score = macro_f1(truth, said)
-            if score > best[0]:
-                best = (score, name, seed)
-                confused = _pairs(truth, said, corpus.utterances.intents)
+            if ran[seed]["accuracy"] is None:
+                continue  # it diverged, and said so
+            tokens, mask = corpus.tokens[corpus.held], corpus.mask[corpus.held]
+            said = decide(loaded.model, loaded.of_seed(seed), tokens, mask).argmax(-1)
+            wrong.append(np.stack([truth, said])[:, truth != said])
             kept = ("parameters", "state_bytes", "steps", "seconds", "length")
             rows.append(
-                {"task": "intents", "arm": experiment.arm, "seed": seed, "macro_f1": score}
-                | {"accuracy": float(np.mean(said == truth))}
+                {"task": "intents", "arm": experiment.arm, "seed": seed}
+                | {"macro_f1": macro_f1(truth, said), "accuracy": float(np.mean(said == truth))}
                 | {key: ran[seed][key] for key in kept}
             )
         probes[name] = [_probe(loaded, text) for text in PROBES]
@@ -257,12 +262,14 @@ def _test(experiments: dict[str, Experiment], path: Path) -> dict[str, Any]:
             {"task": "intents", "arm": f"floor: {floor.note}", "seed": None}
             | {"macro_f1": floor.macro_f1, "accuracy": floor.accuracy}
         )
-    return {"rows": rows, "probes": probes, "confused": confused, "best": list(best[1:])}
+    return {"rows": rows, "probes": probes, "confused": _pairs(wrong, corpus.utterances.intents)}
 
 
-def _pairs(truth: np.ndarray, said: np.ndarray, intents: Sequence[str]) -> list[dict[str, Any]]:
-    """The pairs of intents that are taken for each other most often."""
-    wrong, count = np.unique(np.stack([truth, said])[:, truth != said], axis=1, return_counts=True)
+def _pairs(mistakes: list[np.ndarray], intents: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs of intents that all arms and seeds together take for each other most often."""
+    if not mistakes:  # every seed diverged
+        return []
+    wrong, count = np.unique(np.concatenate(mistakes, axis=1), axis=1, return_counts=True)
     order = np.argsort(-count, kind="stable")[:12]
     return [
         {"intent": intents[wrong[0, i]], "taken_for": intents[wrong[1, i]], "count": int(count[i])}
@@ -270,30 +277,22 @@ def _pairs(truth: np.ndarray, said: np.ndarray, intents: Sequence[str]) -> list[
     ]
 
 
-def _encode(loaded: Loaded, text: str) -> tuple[np.ndarray, np.ndarray]:
-    task: Any = loaded.experiment.task
-    length = max(len(tokenize(text)), task.length)
-    return task.corpus.vocabulary.encode([text], length)
-
-
 def _probe(loaded: Loaded, text: str) -> str:
     task: Any = loaded.experiment.task
-    corpus = task.corpus
-    index = {t: i for i, t in enumerate(corpus.utterances.texts)}.get(text)
-    part = "in training" if index in corpus.train else "of a held-out template"
-    each = [
-        decide(loaded.model, loaded.of_seed(seed), *_encode(loaded, text))[0]
-        for seed in range(loaded.experiment.seeds)
-    ]
-    answers = ", ".join(f"{corpus.utterances.intents[p.argmax()]} {p.max():.2f}" for p in each)
-    return f'{loaded.experiment.arm}: "{text}" ({part}): {answers}'
+    utterances = task.corpus.utterances
+    index = {t: i for i, t in enumerate(utterances.texts)}.get(text)
+    part = "in training" if index in task.corpus.train else "of a held-out template"
+    said = ", ".join(
+        f"{utterances.intents[p.argmax()]} {p.max():.2f}" for p in answer(loaded, text)
+    )
+    return f'{loaded.experiment.arm}: "{text}" ({part}): {said}'
 
 
 def table(results: dict[str, Any]) -> Table:
     """Arms and floors: median over the seeds and their range, on held-out templates."""
     made = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for name in COLUMNS:
-        made.add_column(name, no_wrap=name != "arm")
+        made.add_column(name, no_wrap=name != "arm", overflow="fold", min_width=6)
     for line in lines(results):
         made.add_row(*line)
     return made
@@ -337,49 +336,26 @@ def verdict(results: dict[str, Any]) -> str:
 
 
 def newest(runs: Path) -> Path | None:
-    """The newest finished run of this experiment."""
-    found = sorted(runs.glob(f"*/{MARK}"), key=lambda mark: mark.stat().st_mtime)
-    return found[-1].parent if found else None
+    """The newest finished run of this experiment, told by its configuration."""
+    found = [
+        file.parent
+        for file in runs.glob("*/results.json")
+        if (file.parent / "config.json").is_file() and _options(file.parent) is not None
+    ]
+    return max(found, key=lambda run: (run / "results.json").stat().st_mtime, default=None)
 
 
-def ask(run: Path, question: str) -> int:
-    """Answers a question, and shows what the attention of the additive arm read."""
-    best, seed = json.loads((run / MARK).read_text(encoding="utf-8"))["best"]
-    loaded = load(run / best)
-    task: Any = loaded.experiment.task
-    words = tokenize(question)
-    tokens, mask = _encode(loaded, question)
-    unknown = [word for word, token in zip(words, tokens[0]) if token == UNKNOWN]
-    if unknown:
-        console.print(f"words never seen in training: {', '.join(unknown)}", highlight=False)
-    chances = decide(loaded.model, loaded.of_seed(seed), tokens, mask)[0]
-    intents = task.corpus.utterances.intents
-    console.print(f"{loaded.experiment.arm}, seed {seed}, run {run}", highlight=False)
-    for i in np.argsort(-chances)[:3]:
-        console.print(f"  {chances[i]:.3f}  {intents[i]}", highlight=False)
-
-    (reader,) = (name for name in _arm_folders(run) if name.endswith("additive"))
-    reads = load(run / reader)
-    seen = reads.model.probe(reads.of_seed(seed), jnp.asarray(tokens), mask=jnp.asarray(mask))
-    weights = next(np.asarray(v[0]) for k, v in seen.items() if k.endswith("weights"))
-    last = weights[len(words) - 1, : len(words)]
-    console.print(f"what {reads.experiment.arm} reads at the last word:", highlight=False)
-    for word, weight in zip(words, last):
-        console.print(f"  {word:<12} {'█' * round(40 * float(weight)):<40} {weight:.2f}")
-    figure, axes = plt.subplots(figsize=(1.2 + 0.6 * len(words), 2.6), layout="constrained")
-    axes.bar(range(len(words)), last, color="#0072B2")
-    axes.set_xticks(range(len(words)), words, rotation=30, ha="right")
-    axes.set_ylabel("weight")
-    axes.set_title(f"{intents[int(chances.argmax())]} ({chances.max():.2f})", fontsize=10)
-    with writing("the picture", run):
-        figure.savefig(run / "plots" / "ask.png", dpi=150)
-    plt.close(figure)
-    console.print(f"picture {run / 'plots' / 'ask.png'}", highlight=False)
-    return 0
+def _options(run: Path) -> dict[str, Any] | None:
+    """The options that a run was made with; None if it is a run of something else."""
+    config = RunFolder.open(run).config
+    return config.get("options") if config.get("experiment") == "intents" else None
 
 
-def _arm_folders(run: Path) -> list[str]:
-    return [path.parent.name for path in sorted(run.glob("*/config.json"))]
+def _attentive(run: Path) -> Loaded:
+    """The arm with attention."""
+    options = _options(run) or {}
+    (name,) = (n for n in arms(Options(**options)) if n.endswith(options["attention"]))
+    return load(run / name)
 
 
 def _confusion(confused: list[dict[str, Any]]) -> plt.Figure:  # type: ignore[name-defined]
@@ -390,7 +366,7 @@ def _confusion(confused: list[dict[str, Any]]) -> plt.Figure:  # type: ignore[na
     axes.barh(range(len(names)), [pair["count"] for pair in confused], color="#0072B2")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("test utterances taken for another intent (best seed)")
+    axes.set_xlabel("test utterances taken for another intent (all arms and seeds)")
     return figure
 
 

@@ -45,10 +45,10 @@ def cache_compilations() -> None:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns an error of the user's, or of the disk, into one message and exit code 2."""
+    """Turns a user's error, a missing package or a refusing disk into one message and exit 2."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         # A soft wrap leaves line breaks to the terminal, so that a path can be copied.
         message = f"[bold red]error:[/] {escape(str(error))}"
         Console(stderr=True).print(message, highlight=False, soft_wrap=True)

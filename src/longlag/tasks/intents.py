@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from longlag.data import intents as data
+from longlag.spec import choose
 from longlag.tasks.task import Batch, Floor, Task
 
 __all__ = ["Corpus", "Intents", "corpus"]
@@ -76,6 +78,7 @@ class Intents(Task):
         validation: hold out templates of the training part, to choose hyperparameters by.
         word_dropout: probability that a word is replaced by the unknown word, so that no single
             word is relied upon.
+        part: what is drawn from: "train", or "held", the held-out templates, with every word.
 
     Reference: home-assistant-intents, see docs/data.md.
     """
@@ -85,12 +88,14 @@ class Intents(Task):
     split_seed: int = 0
     validation: bool = False
     word_dropout: float = 0.1
+    part: Literal["train", "held"] = "train"
 
     lag_field = "length"
 
     def __post_init__(self) -> None:
         self.require(self.per_template >= 1, "per_template >= 1")
         self.require(0 <= self.word_dropout < 1, "0 <= word_dropout < 1")
+        choose(self.part, ("train", "held"), "Intents.part")
 
     @property
     def corpus(self) -> Corpus:
@@ -118,13 +123,14 @@ class Intents(Task):
         return len(self.corpus.utterances.intents)
 
     def at_lag(self, lag: int) -> Intents:
-        """The task itself: real utterances have the length that they have."""
+        """The task as a run tests it, on held-out templates; the length is the data's own."""
         self.require(lag == self.length, f"lag = {self.length}, the data's own")
-        return self
+        return dataclasses.replace(self, part="held", word_dropout=0.0)
 
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the last word."""
-        labels = self.corpus.utterances.labels[self.corpus.train]
+        rows = self.corpus.train if self.part == "train" else self.corpus.held
+        labels = self.corpus.utterances.labels[rows]
         order = np.argsort(labels, kind="stable")
         present, first, count = np.unique(labels[order], return_index=True, return_counts=True)
         of_intent, of_utterance, of_words = jax.random.split(key, 3)
@@ -132,8 +138,8 @@ class Intents(Task):
         count = jnp.asarray(count, jnp.int32)[intent]
         place = jax.random.randint(of_utterance, (batch_size,), 0, count, jnp.int32)
         chosen = jnp.asarray(order, jnp.int32)[jnp.asarray(first, jnp.int32)[intent] + place]
-        tokens = jnp.asarray(self.corpus.tokens[self.corpus.train])[chosen]
-        mask = jnp.asarray(self.corpus.mask[self.corpus.train])[chosen]
+        tokens = jnp.asarray(self.corpus.tokens[rows])[chosen]
+        mask = jnp.asarray(self.corpus.mask[rows])[chosen]
         lost = jax.random.bernoulli(of_words, self.word_dropout, tokens.shape) & mask
         asked = jnp.arange(tokens.shape[1]) == mask.sum(1, keepdims=True) - 1
         target = jnp.asarray(present, jnp.int32)[intent][:, None]
