@@ -76,7 +76,7 @@ def table(question: str) -> str:
         task = heading.partition(" · ")[0]
         for line in group:
             near, far = (_spread(*spread[:2]) for spread in (line.accuracy, line.far))
-            cost = (line.parameters, line.state, line.seconds)
+            cost = (line.parameters, line.state, line.time)
             text.append((task, line.arm, near, far, line.outcome, *cost))
     found = "\n".join(report.findings(cells, results.get("roles", {})))
     return _markdown(("task", *COLUMNS), text, results, found)

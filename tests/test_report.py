@@ -177,17 +177,19 @@ def test_bytes_are_printed_in_units_that_a_person_reads(count, text):
 # The table
 
 
-@pytest.mark.parametrize("width", [100, 120])
+@pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_table_is_whole_in_a_terminal(width):
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(report.table(cells_of(made_up_results())))
     printed = console.export_text().splitlines()
     assert max(map(len, printed)) <= width
     assert not any("…" in line for line in printed)
+    if width == 80:  # what was solved takes more lines
+        return
     parity = printed[next(i for i, line in enumerate(printed) if line.startswith("parity")) :]
     lstm = next(line for line in parity if line.startswith("LSTM "))
     assert re.split(r"\s{2,}", lstm.strip()) == [
-        *("LSTM", "1.00", "1.00", "3/3 in 100 steps", "24,988", "512 B", lstm.split()[-1])
+        *("LSTM", "1.00", "1.00", "3/3 in 100 steps", "24,988", "512B", lstm[-6:].strip())
     ]
     alone = next(line for line in parity if line.startswith("attention only"))
     assert "0/3 not within 1,500 steps" in alone and alone.index(".53") < alone.index(".50")

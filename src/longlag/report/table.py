@@ -15,7 +15,7 @@ from longlag.report.summary import FAR, Cell, Spread
 
 __all__ = ["COLUMNS", "Line", "lines", "table"]
 
-COLUMNS = ("arm", "trained at", f"{FAR} × longer", "solved", "params", "state", "seconds")
+COLUMNS = ("arm", "trained at", f"{FAR} × longer", "solved", "params", "state", "time")
 
 Verdict = Literal["solved", "partly", "failed", ""]
 STYLES = {"solved": "bold green", "partly": "yellow", "failed": "red", "": "dim italic"}
@@ -36,7 +36,7 @@ class Line:
         verdict: on the outcome; "partly" for what was solved and does not extrapolate.
         exact_match: median share of sequences with every answer right; on the page only.
         interval: Wilson's 95% interval of the success rate.
-        parameters, state, seconds: the costs, in units that a person reads.
+        parameters, state, time: the costs, in units that a person reads.
     """
 
     arm: str
@@ -49,7 +49,7 @@ class Line:
     interval: str = ""
     parameters: str = ""
     state: str = ""
-    seconds: str = ""
+    time: str = ""
 
 
 def lines(cells: Sequence[Cell]) -> dict[str, list[Line]]:
@@ -63,7 +63,7 @@ def lines(cells: Sequence[Cell]) -> dict[str, list[Line]]:
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    """The table for the terminal; it fits in 100 columns.
+    """The table for the terminal; an outcome wraps in a narrow one, numbers do not.
 
     Args:
         cells: from `summarise`. A cell shows the median and, where they differ, the range of the
@@ -86,8 +86,8 @@ def table(cells: Sequence[Cell]) -> Table:
                 _accuracy(line.far),
                 Text(line.outcome, STYLES[line.verdict]),
                 line.parameters,
-                line.state,
-                line.seconds,
+                line.state.replace(" ", "").removesuffix("iB"),  # 12.5K, for the width
+                line.time,
             )
     return made
 
@@ -115,7 +115,7 @@ def _line(cell: Cell, tested: bool) -> Line:
         interval=f"{score(low)}–{score(high)}",
         parameters=f"{cell.parameters:,}",
         state=size(cell.state_bytes),
-        seconds=f"{cell.seconds:,.1f}" if cell.seconds < 10 else f"{cell.seconds:,.0f}",
+        time=f"{cell.seconds:,.1f} s" if cell.seconds < 10 else f"{cell.seconds:,.0f} s",
     )
 
 
