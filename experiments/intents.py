@@ -38,6 +38,7 @@ from longlag.disk import replace_file, writing
 from longlag.environment import environment
 from longlag.experiment import Architecture, Experiment, cell_class
 from longlag.interrupt import Interruption, stop_requested
+from longlag.report.sentences import size
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Loaded, Progress, carry_out, load
 from longlag.tasks import Intents
@@ -292,13 +293,13 @@ def table(results: dict[str, Any]) -> Table:
     """Arms and floors: median over the seeds and their range, on held-out templates."""
     made = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for name in COLUMNS:
-        made.add_column(name, no_wrap=name != "arm", overflow="fold", min_width=6)
+        made.add_column(name, no_wrap=name != "arm")
     for line in lines(results):
         made.add_row(*line)
     return made
 
 
-COLUMNS = ("arm", "macro-F1", "accuracy", "params", "state", "seconds")
+COLUMNS = ("arm", "macro-F1", "accuracy", "params", "state", "time")
 
 
 def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -309,15 +310,17 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
             seconds = np.median([row["seconds"] for row in rows])
-            cost = (f"{rows[0]['parameters']:,}", f"{rows[0]['state_bytes']:,}", f"{seconds:.0f}")
+            cost = (f"{rows[0]['parameters']:,}", size(rows[0]["state_bytes"]), f"{seconds:.0f} s")
         found.append((arm, _spread(rows, "macro_f1"), _spread(rows, "accuracy"), *cost))
     return found
 
 
 def _spread(rows: list[dict[str, Any]], key: str) -> str:
     values = [row[key] for row in rows]
-    text = f"{np.median(values):.3f}"
-    return text if len(values) == 1 else f"{text} ({min(values):.3f}–{max(values):.3f})"
+    median, low, high = (
+        f"{v:.3f}".lstrip("0") for v in (np.median(values), min(values), max(values))
+    )
+    return median if len(values) == 1 else f"{median} {low}–{high}"
 
 
 def verdict(results: dict[str, Any]) -> str:
