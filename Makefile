@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-SOURCES := src experiments tests
+SOURCES := src experiments benchmarks tests
 WORKERS ?= 2
 
 .PHONY: help env env-test demo test test-deep lint types clean

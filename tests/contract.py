@@ -8,17 +8,19 @@ mask of trues and resets of falses.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag import Cell, LinearCell, unroll
+from longlag import Cell, LinearCell, time_parallel, unroll
 from tests.loop import Flags, first_carry, loop, one_step
 
 # Four rows: one with holes, two that are masked everywhere, one with padding at its end. Resets
@@ -65,7 +67,7 @@ def check_cell(cell: Cell, in_features: int = 2) -> None:
     """Raises unless the cell keeps the contract, with any inputs `[B, T, in_features]`."""
     check_types(cell, in_features)
     check_compiles_once(cell, in_features)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), backward_in_chunks():
         case = draw(cell, in_features, MASK.shape)
         for name, flags in FLAGS.items():
             check_loop(case, flags, CHUNKS, f"{cell}, {name}")
@@ -75,6 +77,14 @@ def check_cell(cell: Cell, in_features: int = 2) -> None:
         check_learned_carry(case)
         check_zero_input(case)
         check_modes(case)
+
+
+@contextlib.contextmanager
+def backward_in_chunks() -> Iterator[None]:
+    """Gradients of so short sequences as if they were long: two chunks and one that is shorter."""
+    lengths = {"CHUNK_AT_LEAST": 3, "CHUNK_AT_MOST": 3}
+    with mock.patch.multiple(time_parallel, **lengths):
+        yield
 
 
 # --- running and comparing ----------------------------------------------------------------------
@@ -306,8 +316,7 @@ def check_zero_input(case: Case) -> None:
 def check_modes(case: Case) -> None:
     """Other ways to run give what the plain one gives; all in one program, alone where it fails."""
     modes = ["reverse", "time_major", "seeds", "checkpoint around", "checkpoint inside"]
-    if isinstance(case.cell, LinearCell):
-        modes.append("associative")
+    modes.append("associative" if isinstance(case.cell, LinearCell) else "store")
     expected = differently(case, [])
     try:
         assert_close(differently(case, modes), expected, f"{case.cell}, {', '.join(modes)}")
@@ -324,7 +333,7 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
         case: what to run.
         modes: any of "reverse", "time_major", "seeds" (side by side by `jax.vmap`, not one after
             another), "checkpoint around" (`unroll`), "checkpoint inside" (the cell's own step),
-            "associative". None of them: as every other clause runs.
+            "associative", "store" (the backward). None of them: as every other clause runs.
     """
     flags = FLAGS["both"]
     leaves, structure = jax.tree.flatten(case.params)
@@ -345,6 +354,7 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
             resets=resets,
             reverse="reverse" in modes,
             method="associative" if "associative" in modes else "auto",
+            backward="store" if "store" in modes else "auto",
             time_major="time_major" in modes,
         )
         return last, jax.tree.map(lambda y: flip(swap(y)), ys)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 import flax.struct
 import jax
@@ -29,13 +29,18 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from typing_extensions import TypeVar
 
+from longlag import time_parallel
 from longlag.linear_scan import Method, linear_scan
 from longlag.select import select
 from longlag.spec import Spec
+from longlag.time_parallel import Backward
 
 __all__ = ["Carry", "Cell", "DenseCell", "LinearCell", "Params", "dot", "gate_projection"]
 
 Params = dict[str, Any]
+
+# Width from which it costs less to store the recurrent products than to take them again.
+STORE_FROM = 256
 
 
 @flax.struct.dataclass
@@ -119,26 +124,30 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         self,
         params: Params,
         carry: CarryT,
-        zs: Any,
+        xs: jax.Array,
         *,
         first: CarryT,
         mask: jax.Array | None,
         resets: jax.Array | None,
+        key: jax.Array | None,
         reverse: bool,
         method: Method,
+        backward: Backward,
         every_carry: bool,
     ) -> tuple[CarryT, jax.Array]:
-        """Runs the recurrence over projected inputs. Each kind has its own; authors call `unroll`.
+        """Runs the cell over a sequence. Each kind has its own; authors and users call `unroll`.
 
         Args:
             params: parameters.
             carry: the state before the first step.
-            zs: leaves `[T, B, ...]`.
+            xs: inputs `[T, B, ...]`.
             first: the carry after a reset.
             mask: `[T, B]` bool or None.
             resets: `[T, B]` bool or None.
+            key: source of noise for `project`.
             reverse: from the last step to the first.
             method: how; this kind knows only "auto" and "scan".
+            backward: how gradients are taken, see `unroll`.
             every_carry: return the carries after every step, leaves `[T, B, ...]`, not the last.
 
         Returns:
@@ -150,22 +159,65 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
                 f"linear cell; got {method!r}"
             )
 
-        def body(carry, inputs):
+        def project(consts, inputs):
+            xs, live, reset = inputs
+            return (xs if noisy else self._project(consts[0], xs, live)), live, reset
+
+        def begin(consts, carry, inputs):
             z, live, reset = inputs
+            first = consts[1]
             if reset is not None:
                 carry = select(reset, first, carry)
             # A masked step is computed and thrown away. It starts from a clean carry, since zero
             # times a NaN in the kept one would be a NaN in the gradient.
-            start = carry if live is None else select(live, carry, first)
-            new, y = self.step(params, start, z)
+            return carry, carry if live is None else select(live, carry, first), z, live
+
+        def mix(consts, carry, inputs):
+            _, start, z, _ = begin(consts, carry, inputs)
+            return self._mix(consts[0], start, z)
+
+        def update(consts, carry, inputs, r):
+            carry, start, z, live = begin(consts, carry, inputs)
+            new, y = self._update(consts[0], start, z, r)
             new = jax.tree.map(_keep_dtype, new, carry)
             if live is not None:
                 new = select(live, new, carry)
                 y = select(live, y, jax.tree.map(jnp.zeros_like, y))
-            return new, (y, new if every_carry else None)
+            return new, y
 
-        last, (ys, every) = jax.lax.scan(body, carry, (zs, mask, resets), reverse=reverse)
-        return (every if every_carry else last), ys  # type: ignore[return-value]
+        # Noise is drawn for the whole sequence, whatever the chunks.
+        noisy = key is not None
+        return time_parallel.scan(
+            project,
+            mix,
+            update,
+            (params, first),
+            carry,
+            (self._project(params, xs, mask, key) if noisy else xs, mask, resets),
+            reverse=reverse,
+            every_carry=every_carry,
+            backward=self._backward() if backward == "auto" else backward,
+            rows=xs.shape[1],
+        )
+
+    def _project(self, params, xs, mask, key=None):
+        """`project` of a sequence whose masked inputs may be anything."""
+        xs = xs if mask is None else select(mask, xs, jnp.zeros_like(xs))
+        return self.project(params, xs, key=key)
+
+    def _mix(self, params, carry, z) -> Any:
+        """The part of a step whose result the backward may store; nothing, in general."""
+        del params, carry, z
+        return ()
+
+    def _update(self, params, carry, z, r):
+        """The rest of the step."""
+        del r
+        return self.step(params, carry, z)
+
+    def _backward(self) -> Literal["recompute", "store"]:
+        """What "auto" stands for."""
+        return "recompute"
 
 
 def _keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -288,6 +340,21 @@ class DenseCell(_Affine[DenseCarryT]):
         """`update` after `mix`."""
         return self.update(params, carry, z, self.mix(params, carry, z))
 
+    def _in_two_parts(self) -> bool:
+        """Whether a step is `update` after `mix`, and not one of the author's own."""
+        return type(self).step is DenseCell.step
+
+    def _mix(self, params, carry, z):
+        return self.mix(params, carry, z) if self._in_two_parts() else ()
+
+    def _update(self, params, carry, z, r):
+        if self._in_two_parts():
+            return self.update(params, carry, z, r)
+        return self.step(params, carry, z)
+
+    def _backward(self) -> Literal["recompute", "store"]:
+        return "recompute" if self.features < STORE_FROM else "store"
+
 
 class LinearCell(_Affine[Carry]):
     """A cell of the form `h = a * h + b`: write `gates` and `project`, perhaps `readout`.
@@ -319,17 +386,24 @@ class LinearCell(_Affine[Carry]):
         self,
         params: Params,
         carry: Carry,
-        zs: tuple[jax.Array, jax.Array, Any],
+        xs: jax.Array,
         *,
         first: Carry,
         mask: jax.Array | None,
         resets: jax.Array | None,
+        key: jax.Array | None,
         reverse: bool,
         method: Method,
+        backward: Backward,
         every_carry: bool,
     ) -> tuple[Carry, jax.Array]:
         """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
-        a, b, aux = zs
+        if backward not in ("auto", "recompute"):
+            raise ValueError(
+                f"backward: expected 'auto' for {type(self).__name__}: a linear cell has the "
+                f"gradient of linear_scan; got {backward!r}"
+            )
+        a, b, aux = self._project(params, xs, mask, key)
         if mask is not None:
             shape = jnp.broadcast_shapes(a.shape, b.shape, (*mask.shape, *carry.h.shape[1:]))
             a, b = jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape)
@@ -379,9 +453,8 @@ def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Arra
         gates: G.
 
     Returns:
-        G arrays `[..., H]`. Each is a product of its own: slices of one fused product would be
-        taken inside the loop, where they stop it from vectorising (shared/performance.md, 4).
+        G arrays `[..., H]`, taken apart here: slices of one fused array that are taken inside the
+        loop stop it from vectorising (shared/performance.md, section 4).
     """
-    kernels = jnp.split(params["kernel"], gates, axis=1)
-    biases = jnp.split(params["bias"], gates)
-    return tuple(dot(xs, kernel) + bias for kernel, bias in zip(kernels, biases))
+    products = dot(xs, params["kernel"]) + params["bias"]
+    return tuple(jnp.split(products, gates, axis=-1))

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["environment"]
+__all__ = ["environment", "version"]
 
 PACKAGES = ("longlag", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -29,7 +29,7 @@ def environment() -> dict[str, Any]:
     commit, dirty = _commit(Path(__file__))
     return {
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "backend": devices[0].platform,
         "device_kind": devices[0].device_kind,
@@ -43,7 +43,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The installed version of a package; None where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

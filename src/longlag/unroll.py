@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from longlag.cell import CarryT, Cell, Params
 from longlag.linear_scan import METHODS, Method
-from longlag.select import select
 from longlag.spec import choose
+from longlag.time_parallel import BACKWARDS, Backward
 
 __all__ = ["unroll"]
 
@@ -26,6 +26,7 @@ def unroll(
     key: jax.Array | None = None,
     reverse: bool = False,
     method: Method = "auto",
+    backward: Backward = "auto",
     carries: Literal["last", "all"] = "last",
     time_major: bool = False,
 ) -> tuple[CarryT, jax.Array]:
@@ -50,6 +51,12 @@ def unroll(
         reverse: from the last step to the first.
         method: "scan" (one step after another), "associative" (linear cells only: parallel in
             time), or "auto": by kind of cell and platform.
+        backward: how gradients are taken. "recompute" keeps the carries and takes everything else
+            again, a chunk of steps at once; "store" keeps what `project` and `mix` returned too,
+            which saves time where the products are large; "auto": by kind and width of the cell.
+            These are for reverse mode (`jax.grad`, `jax.vjp`, also of each other, and
+            `jax.hessian`); "autodiff" keeps every intermediate and has `jax.jvp` too. A linear
+            cell has the gradient of `linear_scan`.
         carries: "last" returns the carry after the last step, "all" the carries after every step
             (leaves `[B, T, ...]`).
         time_major: `xs`, `mask`, `resets`, outputs and all carries are `[T, B, ...]`.
@@ -62,6 +69,7 @@ def unroll(
             rank, feature size, mask, structure of the carry, or option.
     """
     choose(method, METHODS, "method")
+    choose(backward, BACKWARDS, "backward")
     choose(carries, ("last", "all"), "carries")
     check_sequence("xs", xs, mask, resets, time_major)
     features = cell.in_features(params)
@@ -80,18 +88,17 @@ def unroll(
         carry = first
     else:
         check_like("carry", carry, first, f"{cell}, batch {batch}")
-    if mask is not None:
-        xs = select(mask, xs, jnp.zeros_like(xs))
-    zs = cell.project(params, xs, key=key)
     out, ys = cell.scan(
         params,
         carry,
-        zs,
+        xs,
         first=first,
         mask=mask,
         resets=resets,
+        key=key,
         reverse=reverse,
         method=method,
+        backward=backward,
         every_carry=carries == "all",
     )
     if not time_major:

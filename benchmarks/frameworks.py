@@ -1,0 +1,212 @@
+"""One recurrent layer over a batch of sequences in every framework that is compared.
+
+Each maker returns a function without arguments that runs the layer once, waits for the result and
+returns nothing. Inputs and outputs are `[B, T, features]`; "train" takes the gradient of the mean
+square of all outputs in the parameters. A framework is imported by its maker alone, since each runs
+in a process of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FRAMEWORKS", "GATES", "JAX_PEERS", "Layer"]
+
+GATES = {"lstm": 4, "gru": 3, "elman": 1}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is run.
+
+    Attributes:
+        cell: "lstm", "gru" or "elman".
+        shape: B, T, D, H.
+        training: value and gradient, rather than the value alone.
+    """
+
+    cell: str
+    shape: tuple[int, int, int, int]
+    training: bool
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """`[B, T, D]` float32, the same in every process."""
+        batch, steps, features, _ = self.shape
+        return np.random.default_rng(0).normal(size=(batch, steps, features)).astype(np.float32)
+
+
+Run = Callable[[], None]
+
+
+def _jitted(layer: Layer, apply: Callable[[Any, Any], Any], params: Any) -> Run:
+    """Runs `ys = apply(params, xs)` compiled, with gradients if the layer trains."""
+    import jax
+
+    xs = jax.device_put(layer.inputs)
+
+    def loss(params, xs):
+        return (apply(params, xs) ** 2).mean()
+
+    function = jax.value_and_grad(loss) if layer.training else apply
+    run = jax.jit(function).lower(params, xs).compile()
+    return lambda: jax.block_until_ready(run(params, xs))
+
+
+def longlag(layer: Layer) -> Run:
+    import jax
+
+    import longlag as ll
+
+    kinds = {"lstm": ll.LSTM, "gru": ll.GRU, "elman": ll.Elman}
+    _, _, features, width = layer.shape
+    cell = kinds[layer.cell](width)
+    params = cell.init(jax.random.key(0), features)
+    return _jitted(layer, lambda params, xs: ll.unroll(cell, params, xs)[1], params)
+
+
+def linen(layer: Layer) -> Run:
+    import flax.linen as nn
+    import jax
+
+    cells: dict[str, Any] = {
+        "lstm": nn.OptimizedLSTMCell,
+        "gru": nn.GRUCell,
+        "elman": nn.SimpleCell,
+    }
+    rnn = nn.RNN(cells[layer.cell](layer.shape[-1]))
+    return _jitted(layer, rnn.apply, rnn.init(jax.random.key(0), layer.inputs))  # type: ignore[arg-type]
+
+
+def nnx(layer: Layer) -> Run:
+    from flax import nnx
+
+    cells: dict[str, Any] = {
+        "lstm": nnx.OptimizedLSTMCell,
+        "gru": nnx.GRUCell,
+        "elman": nnx.SimpleCell,
+    }
+    _, _, features, width = layer.shape
+    rngs = nnx.Rngs(0)
+    rnn = nnx.RNN(cells[layer.cell](features, width, rngs=rngs), rngs=rngs)
+    graph, params, rest = nnx.split(rnn, nnx.Param, ...)
+
+    def apply(params, xs):
+        return nnx.merge(graph, params, rest)(xs, rngs=nnx.Rngs(0))  # asked for zeros
+
+    return _jitted(layer, apply, params)
+
+
+def haiku(layer: Layer) -> Run:
+    import haiku as hk
+    import jax
+
+    cells = {"lstm": hk.LSTM, "gru": hk.GRU, "elman": hk.VanillaRNN}
+
+    def forward(xs):
+        core = cells[layer.cell](layer.shape[-1])
+        return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[0]), time_major=False)[0]
+
+    made = hk.without_apply_rng(hk.transform(forward))
+    return _jitted(layer, made.apply, made.init(jax.random.key(0), layer.inputs))
+
+
+def equinox(layer: Layer) -> Run:
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+
+    cells = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}
+    _, _, features, width = layer.shape
+    cell = cells[layer.cell](features, width, key=jax.random.key(0))
+
+    def one_sequence(cell, xs):
+        zero = jnp.zeros(width)
+
+        def step(state, x):
+            state = cell(x, state)
+            return state, state[0] if layer.cell == "lstm" else state
+
+        return jax.lax.scan(step, (zero, zero) if layer.cell == "lstm" else zero, xs)[1]
+
+    params, static = eqx.partition(cell, eqx.is_array)
+
+    def apply(params, xs):
+        return jax.vmap(functools.partial(one_sequence, eqx.combine(params, static)))(xs)
+
+    return _jitted(layer, apply, params)
+
+
+def keras(layer: Layer) -> Run:
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    cells = {
+        "lstm": keras.layers.LSTM,
+        "gru": keras.layers.GRU,
+        "elman": keras.layers.SimpleRNN,
+    }
+    rnn = cells[layer.cell](layer.shape[-1], return_sequences=True)
+    rnn.build(layer.inputs.shape)
+    others = [variable.value for variable in rnn.non_trainable_variables]
+
+    def apply(params, xs):
+        return rnn.stateless_call(params, others, xs)[0]
+
+    return _jitted(layer, apply, [variable.value for variable in rnn.trainable_variables])
+
+
+def torch(layer: Layer) -> Run:
+    import torch
+
+    cells = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
+    _, _, features, width = layer.shape
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rnn = cells[layer.cell](features, width, batch_first=True).to(device)
+    xs = torch.from_numpy(layer.inputs).to(device)
+
+    def train() -> None:
+        rnn.zero_grad(set_to_none=True)
+        (rnn(xs)[0] ** 2).mean().backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def forward() -> None:
+        with torch.no_grad():
+            rnn(xs)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return train if layer.training else forward
+
+
+def matmul(layer: Layer) -> Run:
+    """A square product, from whose rate the floor is taken; not a layer."""
+    import jax
+
+    del layer
+    square = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
+    run = jax.jit(lambda x: x @ x).lower(square).compile()
+    return lambda: jax.block_until_ready(run(square))
+
+
+# Size of the square product.
+MATMUL = 2048
+
+FRAMEWORKS: dict[str, Callable[[Layer], Run]] = {
+    "longlag": longlag,
+    "flax linen": linen,
+    "flax nnx": nnx,
+    "haiku": haiku,
+    "equinox": equinox,
+    "keras": keras,
+    "torch": torch,
+    "matmul": matmul,
+}
+JAX_PEERS = ("flax linen", "flax nnx", "haiku", "equinox")

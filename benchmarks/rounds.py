@@ -1,0 +1,102 @@
+"""Fair timing: each contestant in a process of its own, round after round, on a quiet machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import psutil
+
+__all__ = ["Contestants", "busy", "median_ratio"]
+
+# Time of one contestant in one round, and the runs that it makes then at least.
+SECONDS, RUNS = 0.3, 2
+
+
+class Contestants:
+    """Processes that prepare and time what they are told, one at a time.
+
+    Args:
+        makers: from a name to a function of module level that takes a description and returns a
+            function to be timed. Each runs in a spawned process, where it may import what it likes.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[Any], Callable[[], None]]]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes: dict[str, Any] = {}
+        self._processes = []
+        for name, maker in makers.items():
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, maker), daemon=True)
+            process.start()
+            self._processes.append(process)
+            self._pipes[name] = ours
+
+    def __enter__(self) -> Contestants:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+    def prepare(self, name: str, description: Any) -> float:
+        """Prepares one contestant and runs it once; returns the seconds that took.
+
+        Raises:
+            RuntimeError: with the contestant's traceback.
+        """
+        return self._ask(name, ("prepare", description))
+
+    def time(self, name: str) -> list[float]:
+        """Times the prepared function for one round; returns milliseconds of every run."""
+        return self._ask(name, ("time", None))
+
+    def _ask(self, name: str, message: Any) -> Any:
+        self._pipes[name].send(message)
+        found, error = self._pipes[name].recv()
+        if error is not None:
+            raise RuntimeError(f"{name}:\n{error}")
+        return found
+
+
+def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None:
+    run: Any = None
+    while True:
+        what, description = pipe.recv()
+        try:
+            began = time.perf_counter()
+            if what == "prepare":
+                run = None  # frees what the one before held
+                run = maker(description)
+                run()
+                found: Any = time.perf_counter() - began
+            else:
+                found = []
+                while len(found) < RUNS or time.perf_counter() - began < SECONDS:
+                    start = time.perf_counter()
+                    run()
+                    found.append((time.perf_counter() - start) * 1e3)
+            pipe.send((found, None))
+        except Exception:
+            pipe.send((None, traceback.format_exc()))
+
+
+def busy(seconds: float = 1.0) -> float:
+    """Cores that all processes together keep busy while this one waits; call it between rounds."""
+    before, began = psutil.cpu_times(), time.perf_counter()
+    time.sleep(seconds)
+    after, passed = psutil.cpu_times(), time.perf_counter() - began
+    idle = sum(getattr(after, k, 0.0) - getattr(before, k, 0.0) for k in ("idle", "iowait"))
+    return max(0.0, (psutil.cpu_count() or 1) - idle / passed)
+
+
+def median_ratio(ours: Iterable[float], theirs: Iterable[float]) -> tuple[float, float, float]:
+    """Median, least and greatest of the ratios of two contestants' minima, round by round."""
+    ratios = np.array([*ours]) / np.array([*theirs])
+    return float(np.median(ratios)), float(ratios.min()), float(ratios.max())

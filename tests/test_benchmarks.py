@@ -1,0 +1,72 @@
+"""The benchmarks: every framework runs the same layer, and the last line is the whole result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import rounds, unroll
+from benchmarks.frameworks import FRAMEWORKS, Layer
+from longlag.command_line import plain_errors
+
+KEYS = {
+    *("cell", "shape", "pass", "ours_ms", "peers", "medians", "ratios", "spread"),
+    *("compile_s", "floor_ms"),
+}
+
+
+def test_every_framework_runs(capsys: pytest.CaptureFixture[str]):
+    """In processes of their own, as the benchmark does."""
+    argv = ["--shape", "2,3,4,5", "--cells", "gru", "--rounds", "1", "--passes", "train"]
+    assert unroll.main(argv) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {"benchmark", "device", "versions", "commit", "rows"} <= set(found)
+    (row,) = found["rows"]
+    assert set(row) == KEYS and row["shape"] == [2, 3, 4, 5]
+    others = set(FRAMEWORKS) - {"longlag", "matmul"}
+    assert set(row["peers"]) == others and set(row["ratios"]) == {*others, "jax"}
+    assert all(value > 0 for value in (row["ours_ms"], row["floor_ms"], *row["peers"].values()))
+
+
+def test_a_ratio_is_the_median_of_the_rounds():
+    assert rounds.median_ratio([1, 4, 9], [2, 2, 3]) == (2.0, 0.5, 3.0)
+
+
+def test_inputs_are_the_same_everywhere():
+    layer = Layer("lstm", (2, 3, 4, 5), training=True)
+    np.testing.assert_array_equal(layer.inputs, layer.inputs)
+    assert layer.inputs.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--shape", "1,2,3"], "expected four positive numbers B,T,D,H; got '1,2,3'"),
+        (["--shape", "1,2,0,4"], "expected four positive numbers"),
+        (["--frameworks", "haiko"], "Did you mean 'haiku'"),
+        (["--rounds", "0"], "expected at least 1, got 0"),
+    ],
+)
+def test_bad_input(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left, plain_errors():
+        unroll.main(argv)
+    assert left.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_nothing_is_recorded_beside_other_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(unroll, "busy", lambda: 0.5)
+    with pytest.raises(ValueError, match=r"other processes keep 0.50 cores busy"):
+        unroll.main(["--record", "--quick"])
+
+
+@pytest.mark.parametrize("file", sorted(unroll.RESULTS.glob("unroll-*.json")), ids=lambda p: p.stem)
+def test_the_table_is_that_of_the_recorded_results(file: Path):
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["dirty"] is False and found["busy"] <= unroll.QUIET
+    assert unroll.markdown(found) in unroll.README.read_text(encoding="utf-8")
