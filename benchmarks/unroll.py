@@ -230,7 +230,8 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Table:
     made = Table(box=rich.box.SIMPLE_HEAD, title="longlag's time as a share of the others'")
     peers = [name for name in names if name != OURS]
     for name in ("layer", "ms", "floor", *peers):
-        made.add_column(name, justify="left" if name == "layer" else "right")
+        left = name == "layer"
+        made.add_column(name, justify="left" if left else "right", no_wrap=left)
     for row in rows:
         layer = f"{row['cell']} {','.join(map(str, row['shape']))} {row['pass']}"
         shares = [f"{row['ratios'][n]:.2f}" if n in row["ratios"] else "" for n in peers]
