@@ -32,6 +32,7 @@ from experiments.record import insert
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file
 from longlag.environment import environment, version
+from longlag.report.table import markdown
 from longlag.spec import choose
 
 RESULTS = Path(__file__).parent / "results"
@@ -134,7 +135,7 @@ def main(argv: Sequence[str]) -> int:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"unroll-{env['backend']}.json"
         replace_file(path, json.dumps(found, indent=1) + "\n")
-        README.write_text(insert(README.read_text("utf-8"), path.stem, markdown(found)), "utf-8")
+        README.write_text(insert(README.read_text("utf-8"), path.stem, section(found)), "utf-8")
         console.print(f"recorded in {path} and {README}", highlight=False, soft_wrap=True)
     print(json.dumps(found))
     return 0
@@ -199,30 +200,36 @@ def measure(
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
+def section(found: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
     rows = found["rows"]
     peers = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     columns = ["cell", "B,T,D,H", "pass", "ms", "floor", "fastest of JAX", *peers]
-    text = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
-    for row in rows:
-        shape = ",".join(map(str, row["shape"]))
-        shares = [f"{row['ratios'][n]:.2f}" if n in row["ratios"] else "" for n in ("jax", *peers)]
-        times = (f"{row['ours_ms']:.1f}", f"{row['floor_ms']:.1f}")
-        text.append("| " + " | ".join((row["cell"], shape, row["pass"], *times, *shares)) + " |")
+    lines = [(*_name(row).split(" "), *_times(row), *_shares(row, ("jax", *peers))) for row in rows]
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v)
     source = (
         f"{found['device']}; commit `{found['commit'][:10]}`; {found['rounds']} rounds, "
         f"{found['wall_seconds']:.0f} s in all; others kept {found['busy']:.2f} cores busy at "
         f"most; {versions}."
     )
-    return "\n".join([*text, "", source])
+    return "\n".join([markdown(columns, lines), "", source])
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['cell']} {','.join(map(str, row['shape']))} {row['pass']}"
+
+
+def _times(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['ours_ms']:.1f}", f"{row['floor_ms']:.1f}"
+
+
+def _shares(row: dict[str, Any], peers: Sequence[str]) -> list[str]:
+    return [f"{row['ratios'][n]:.2f}" if n in row["ratios"] else "" for n in peers]
 
 
 def summary(row: dict[str, Any]) -> dict[str, Any]:
     """What a row says, for the line that is printed when it is done."""
-    name = f"{row['cell']} {','.join(map(str, row['shape']))} {row['pass']}"
-    return {name: f"{row['ours_ms']:.1f} ms"} | row["ratios"]
+    return {_name(row): f"{row['ours_ms']:.1f} ms"} | row["ratios"]
 
 
 def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Table:
@@ -233,9 +240,7 @@ def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Table:
         left = name == "layer"
         made.add_column(name, justify="left" if left else "right", no_wrap=left)
     for row in rows:
-        layer = f"{row['cell']} {','.join(map(str, row['shape']))} {row['pass']}"
-        shares = [f"{row['ratios'][n]:.2f}" if n in row["ratios"] else "" for n in peers]
-        made.add_row(layer, f"{row['ours_ms']:.1f}", f"{row['floor_ms']:.1f}", *shares)
+        made.add_row(_name(row), *_times(row), *_shares(row, peers))
     return made
 
 

@@ -39,6 +39,7 @@ from longlag.environment import environment
 from longlag.experiment import Architecture, Experiment, cell_class
 from longlag.interrupt import Interruption, stop_requested
 from longlag.report.sentences import size
+from longlag.report.table import markdown
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Loaded, Progress, carry_out, load
 from longlag.tasks import Intents
@@ -195,7 +196,7 @@ def _save(figure: plt.Figure, path: Path) -> None:  # type: ignore[name-defined]
 
 def _report(results: dict[str, Any]) -> str:
     text = ["# What is being asked for?", "", verdict(results), ""]
-    text += ["| " + " | ".join(line) + " |" for line in (COLUMNS, ("---",) * 6, *lines(results))]
+    text += [markdown(COLUMNS, lines(results))]
     text += ["", *(f"- {probe}" for probes in results["probes"].values() for probe in probes), ""]
     text += [f"![{name}](plots/{name}.png)" for name in ("confusion", "attention")]
     return "\n".join(text) + "\n"

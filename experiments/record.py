@@ -22,7 +22,7 @@ from experiments import intents
 from longlag import report
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file
-from longlag.report.table import COLUMNS, lines
+from longlag.report.table import COLUMNS, lines, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -69,7 +69,7 @@ def table(question: str) -> str:
         return ""
     results = json.loads(file.read_text(encoding="utf-8"))
     if question == "intents":
-        return _markdown(intents.COLUMNS, intents.lines(results), results, intents.verdict(results))
+        return _section(intents.COLUMNS, intents.lines(results), results, intents.verdict(results))
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
     for heading, group in lines(cells).items():
@@ -79,15 +79,13 @@ def table(question: str) -> str:
             cost = (line.parameters, line.state, line.time)
             text.append((task, line.arm, near, far, line.outcome, *cost))
     found = "\n".join(report.findings(cells, results.get("roles", {})))
-    return _markdown(("task", *COLUMNS), text, results, found)
+    return _section(("task", *COLUMNS), text, results, found)
 
 
-def _markdown(
+def _section(
     columns: Sequence[str], rows: Sequence[Sequence[str]], results: dict[str, Any], found: str
 ) -> str:
-    text = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
-    text += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*text, "", found, "", _source(results["meta"])])
+    return "\n".join([markdown(columns, rows), "", found, "", _source(results["meta"])])
 
 
 def insert(text: str, question: str, made: str) -> str:

@@ -69,4 +69,4 @@ def test_nothing_is_recorded_beside_other_work(
 def test_the_table_is_that_of_the_recorded_results(file: Path):
     found = json.loads(file.read_text(encoding="utf-8"))
     assert found["dirty"] is False and found["busy"] <= unroll.QUIET
-    assert unroll.markdown(found) in unroll.README.read_text(encoding="utf-8")
+    assert unroll.section(found) in unroll.README.read_text(encoding="utf-8")

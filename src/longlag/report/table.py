@@ -13,7 +13,7 @@ from rich.text import Text
 from longlag.report.sentences import score, size
 from longlag.report.summary import FAR, Cell, Spread
 
-__all__ = ["COLUMNS", "Line", "lines", "table"]
+__all__ = ["COLUMNS", "Line", "lines", "markdown", "table"]
 
 COLUMNS = ("arm", "trained at", f"{FAR} × longer", "solved", "params", "state", "time")
 
@@ -90,6 +90,12 @@ def table(cells: Sequence[Cell]) -> Table:
                 line.time,
             )
     return made
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    text = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    return "\n".join([*text, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _heading(cell: Cell, far_length: int | None) -> str:
