@@ -13,11 +13,8 @@ the rounds. Below 1 longlag is faster. The last line printed is one JSON object 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,16 +24,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.frameworks import FRAMEWORKS, GATES, JAX_PEERS, MATMUL, Layer
-from benchmarks.rounds import Contestants, busy, median_ratio
-from experiments.record import insert
+from benchmarks.record import Record, source
+from benchmarks.rounds import Contestants, median_ratio
 from longlag.command_line import console, plain_errors
-from longlag.disk import replace_file
-from longlag.environment import environment, version
 from longlag.report.table import markdown
 from longlag.spec import choose
 
-RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent / "README.md"
 OURS = "longlag"
 # Those of shared/performance.md: a usual one, narrow and long, a single sequence, and two large.
 SHAPES = (
@@ -46,8 +39,6 @@ SHAPES = (
     "64,256,256,256",
     "32,128,512,512",
 )
-# Part of a core that other processes may take while results are recorded.
-QUIET = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +84,10 @@ def main(argv: Sequence[str]) -> int:
         choose(name, tuple(FRAMEWORKS), "--frameworks")
     if options.rounds < 1:
         raise ValueError(f"--rounds: expected at least 1, got {options.rounds}")
-    others = busy()
-    if options.record and others > QUIET:
-        raise ValueError(
-            f"--record: expected a quiet machine; other processes keep {others:.2f} cores busy"
-        )
-
+    record = Record("unroll", options.record, PACKAGES)
     names = (OURS, *(name for name in options.frameworks if name != OURS))
     makers = {name: FRAMEWORKS[name] for name in (*names, "matmul")}
-    began, rows, loudest = time.perf_counter(), [], others
+    rows = []
     with Contestants(makers) as contestants, Progress(console=console) as progress:
         bar = progress.add_task("", total=len(layers) * options.rounds)
         contestants.prepare("matmul", layers[0])
@@ -110,34 +96,10 @@ def main(argv: Sequence[str]) -> int:
             rows.append(
                 measure(contestants, layer, names, options.rounds, lambda: progress.advance(bar))
             )
-            loudest = max(loudest, busy())
+            record.listen()
             progress.console.print(", ".join(f"{k} {v}" for k, v in summary(rows[-1]).items()))
-    if options.record and loudest > QUIET:
-        raise ValueError(
-            f"--record: other processes kept {loudest:.2f} cores busy in between; nothing is kept"
-        )
     console.print(table(rows, names))
-    env = environment()
-    found = {
-        "benchmark": "unroll",
-        "device": f"{env['cpu']}, {env['cpu_count']} cores"
-        if env["backend"] == "cpu"
-        else env["device_kind"],
-        "versions": env["versions"] | {n: version(n) for n in PACKAGES},
-        "commit": env["commit"],
-        "dirty": env["dirty"],
-        "busy": round(loudest, 3),
-        "rounds": options.rounds,
-        "wall_seconds": round(time.perf_counter() - began, 1),
-        "rows": rows,
-    }
-    if options.record:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"unroll-{env['backend']}.json"
-        replace_file(path, json.dumps(found, indent=1) + "\n")
-        README.write_text(insert(README.read_text("utf-8"), path.stem, section(found)), "utf-8")
-        console.print(f"recorded in {path} and {README}", highlight=False, soft_wrap=True)
-    print(json.dumps(found))
+    record.finish(rows, section, rounds=options.rounds)
     return 0
 
 
@@ -206,13 +168,7 @@ def section(found: dict[str, Any]) -> str:
     peers = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     columns = ["cell", "B,T,D,H", "pass", "ms", "floor", "fastest of JAX", *peers]
     lines = [(*_name(row).split(" "), *_times(row), *_shares(row, ("jax", *peers))) for row in rows]
-    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v)
-    source = (
-        f"{found['device']}; commit `{found['commit'][:10]}`; {found['rounds']} rounds, "
-        f"{found['wall_seconds']:.0f} s in all; others kept {found['busy']:.2f} cores busy at "
-        f"most; {versions}."
-    )
-    return "\n".join([markdown(columns, lines), "", source])
+    return "\n".join([markdown(columns, lines), "", source(found)])
 
 
 def _name(row: dict[str, Any]) -> str:

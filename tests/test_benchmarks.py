@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import rounds, unroll
+from benchmarks import record, rounds, unroll
 from benchmarks.frameworks import FRAMEWORKS, Layer
 from longlag.command_line import plain_errors
 
@@ -60,13 +60,13 @@ def test_bad_input(argv: list[str], expected: str, capsys: pytest.CaptureFixture
 def test_nothing_is_recorded_beside_other_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(unroll, "busy", lambda: 0.5)
+    monkeypatch.setattr(record, "busy", lambda: 0.5)
     with pytest.raises(ValueError, match=r"other processes keep 0.50 cores busy"):
         unroll.main(["--record", "--quick"])
 
 
-@pytest.mark.parametrize("file", sorted(unroll.RESULTS.glob("unroll-*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("file", sorted(record.RESULTS.glob("unroll-*.json")), ids=lambda p: p.stem)
 def test_the_table_is_that_of_the_recorded_results(file: Path):
     found = json.loads(file.read_text(encoding="utf-8"))
-    assert found["dirty"] is False and found["busy"] <= unroll.QUIET
-    assert unroll.section(found) in unroll.README.read_text(encoding="utf-8")
+    assert found["dirty"] is False and found["busy"] <= record.QUIET
+    assert unroll.section(found) in record.README.read_text(encoding="utf-8")

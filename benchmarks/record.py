@@ -1,0 +1,104 @@
+"""What every benchmark ends with: one JSON object, and if asked for, a place among the results."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rounds import busy
+from experiments.record import insert
+from longlag.command_line import console
+from longlag.disk import replace_file
+from longlag.environment import environment, version
+
+__all__ = ["QUIET", "README", "RESULTS", "Record", "source"]
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+# Part of a core that other processes may take while results are recorded.
+QUIET = 0.05
+
+Found = dict[str, Any]
+
+
+class Record:
+    """One run of a benchmark, from its first look at the machine to its last line.
+
+    Args:
+        benchmark: its name, as in `python -m benchmarks.NAME`.
+        keep: keep the results in benchmarks/results and make their table in benchmarks/README.md.
+        packages: whose versions are noted, beside those of longlag and of what it stands on.
+
+    Raises:
+        ValueError: results are to be kept, and other processes are busy.
+    """
+
+    def __init__(self, benchmark: str, keep: bool, packages: Sequence[str] = ()) -> None:
+        self.benchmark, self.keep, self.packages = benchmark, keep, packages
+        self.began, self.loudest = time.perf_counter(), busy()
+        if keep and self.loudest > QUIET:
+            raise ValueError(
+                f"--record: expected a quiet machine; other processes keep {self.loudest:.2f} "
+                "cores busy"
+            )
+
+    def listen(self) -> None:
+        """Looks for a second whether others are busy; to be called while nothing of ours runs."""
+        self.loudest = max(self.loudest, busy())
+
+    def finish(self, rows: Sequence[Found], section: Callable[[Found], str], **more: Any) -> Found:
+        """Prints the JSON object as the last line, and keeps it if that was asked for.
+
+        Args:
+            rows: the results, one dict each.
+            section: makes the Markdown table from the object; it stands in benchmarks/README.md
+                between the markers `<!-- NAME-PLATFORM -->`.
+            **more: anything else that belongs into the object, such as `rounds`.
+
+        Returns:
+            `benchmark, device, versions, commit, dirty, busy, wall_seconds, rows`, and `more`.
+
+        Raises:
+            ValueError: results were to be kept, but others were busy in between.
+        """
+        if self.keep and self.loudest > QUIET:
+            raise ValueError(
+                f"--record: other processes kept {self.loudest:.2f} cores busy in between; "
+                "nothing is kept"
+            )
+        env = environment()
+        on_cpu = env["backend"] == "cpu"
+        found = {
+            "benchmark": self.benchmark,
+            "device": f"{env['cpu']}, {env['cpu_count']} cores" if on_cpu else env["device_kind"],
+            "versions": env["versions"] | {name: version(name) for name in self.packages},
+            "commit": env["commit"],
+            "dirty": env["dirty"],
+            "busy": round(self.loudest, 3),
+            "wall_seconds": round(time.perf_counter() - self.began, 1),
+            **more,
+            "rows": list(rows),
+        }
+        if self.keep:
+            RESULTS.mkdir(exist_ok=True)
+            path = RESULTS / f"{self.benchmark}-{env['backend']}.json"
+            replace_file(path, json.dumps(found, indent=1) + "\n")
+            text = insert(README.read_text("utf-8"), path.stem, section(found))
+            README.write_text(text, "utf-8")
+            console.print(f"recorded in {path} and {README}", highlight=False, soft_wrap=True)
+        print(json.dumps(found))
+        return found
+
+
+def source(found: Found) -> str:
+    """The line under a table: what it was measured on."""
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v)
+    rounds = f"{found['rounds']} rounds, " if "rounds" in found else ""
+    return (
+        f"{found['device']}; commit `{found['commit'][:10]}`; {rounds}"
+        f"{found['wall_seconds']:.0f} s in all; others kept {found['busy']:.2f} cores busy at "
+        f"most; {versions}."
+    )
