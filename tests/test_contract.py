@@ -16,8 +16,8 @@ from tests.contract import check_compiles_once, check_types
 class Plain(ll.DenseCell):
     gates = ("h",)
 
-    def update(self, params, carry, u, r):
-        h = jnp.tanh(u[0] + r[0])
+    def update(self, params, carry, z):
+        h = jnp.tanh(z[0])
         return ll.Carry(h), h
 
 
@@ -27,14 +27,14 @@ class LowPrecision(Plain):
 
 
 class AnotherStructure(Plain):
-    def update(self, params, carry, u, r):
-        h = jnp.tanh(u[0] + r[0])
+    def update(self, params, carry, z):
+        h = jnp.tanh(z[0])
         return ll.LSTMCarry(h, h), h
 
 
 class AnotherShape(Plain):
-    def update(self, params, carry, u, r):
-        h = jnp.tanh(u[0] + r[0])
+    def update(self, params, carry, z):
+        h = jnp.tanh(z[0])
         return ll.Carry(h[..., :1]), h
 
 
@@ -60,8 +60,8 @@ class SeesItsNeighbour(Plain):
 
 
 class NormOfNothing(Plain):
-    def update(self, params, carry, u, r):
-        h = u[0] + r[0]
+    def update(self, params, carry, z):
+        h = z[0]
         h = h / (1 + jnp.linalg.norm(h, axis=-1, keepdims=True))
         return ll.Carry(h), h
 

@@ -25,12 +25,11 @@ class MGU(ll.DenseCell):
     gates = ("f", "n")
 
     def mix(self, params, carry, u):
-        f = ll.dot(carry.h, self.recurrent_kernel(params, "f"))
-        kept = jax.nn.sigmoid(u[0] + f) * carry.h
-        return f, ll.dot(kept, self.recurrent_kernel(params, "n"))
+        f = jax.nn.sigmoid(u[0] + ll.dot(carry.h, self.recurrent_kernel(params, "f")))
+        return f, u[1] + ll.dot(f * carry.h, self.recurrent_kernel(params, "n"))
 
-    def update(self, params, carry, u, r):
-        f, n = jax.nn.sigmoid(u[0] + r[0]), jnp.tanh(u[1] + r[1])
+    def update(self, params, carry, z):
+        f, n = z[0], jnp.tanh(z[1])
         h = (1 - f) * carry.h + f * n
         return ll.Carry(h), h
 
@@ -68,11 +67,11 @@ class CoRNN(ll.DenseCell[Oscillator]):
         (force,) = super().mix(params, carry, u)
         return (force + ll.dot(carry.z, params["velocity"]["kernel"]),)
 
-    def update(self, params, carry, u, r):
-        force = jnp.tanh(u[0] + r[0]) - self.gamma * carry.y - self.epsilon * carry.z
-        z = carry.z + self.dt * force
-        y = carry.y + self.dt * z
-        return Oscillator(y, z), y
+    def update(self, params, carry, z):
+        force = jnp.tanh(z[0]) - self.gamma * carry.y - self.epsilon * carry.z
+        velocity = carry.z + self.dt * force
+        y = carry.y + self.dt * velocity
+        return Oscillator(y, velocity), y
 
 
 class ProjectedLSTM(ll.DenseCell[ll.LSTMCarry]):
@@ -100,8 +99,8 @@ class ProjectedLSTM(ll.DenseCell[ll.LSTMCarry]):
             c=jnp.zeros((*batch_shape, self.features), dtype),
         )
 
-    def update(self, params, carry, u, r):
-        i, f, g, o = map(jnp.add, u, r)
+    def update(self, params, carry, z):
+        i, f, g, o = z
         c = jax.nn.sigmoid(f) * carry.c + jax.nn.sigmoid(i) * jnp.tanh(g)
         h = ll.dot(jax.nn.sigmoid(o) * jnp.tanh(c), params["projection"]["kernel"])
         return ll.LSTMCarry(h, c), h

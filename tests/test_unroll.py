@@ -23,8 +23,8 @@ class Noisy(DenseCell):
             xs = xs + jax.random.normal(key, xs.shape, xs.dtype)
         return super().project(params, xs)
 
-    def update(self, params, carry, u, r):
-        h = jnp.tanh(u[0] + r[0])
+    def update(self, params, carry, z):
+        h = jnp.tanh(z[0])
         return Carry(h), {"y": h, "sum": h.sum(-1)}
 
 

@@ -39,7 +39,7 @@ __all__ = ["Carry", "Cell", "DenseCell", "LinearCell", "Params", "dot", "gate_pr
 
 Params = dict[str, Any]
 
-# Width from which it costs less to store the recurrent products than to take them again.
+# Width from which it costs less to store what `mix` returned than to take it again.
 STORE_FROM = 256
 
 
@@ -176,9 +176,9 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             _, start, z, _ = begin(consts, carry, inputs)
             return self._mix(consts[0], start, z)
 
-        def update(consts, carry, inputs, r):
+        def update(consts, carry, inputs, mixed):
             carry, start, z, live = begin(consts, carry, inputs)
-            new, y = self._update(consts[0], start, z, r)
+            new, y = self._update(consts[0], start, z, mixed)
             new = jax.tree.map(_keep_dtype, new, carry)
             if live is not None:
                 new = select(live, new, carry)
@@ -210,9 +210,9 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         del params, carry, z
         return ()
 
-    def _update(self, params, carry, z, r):
+    def _update(self, params, carry, z, mixed):
         """The rest of the step."""
-        del r
+        del mixed
         return self.step(params, carry, z)
 
     def _backward(self) -> Literal["recompute", "store"]:
@@ -314,20 +314,20 @@ class DenseCell(_Affine[DenseCarryT]):
     def mix(
         self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...]
     ) -> tuple[jax.Array, ...]:
-        """The state's part of every gate: `r`, a tuple of `[..., H]` in the order of `gates`."""
-        del u
+        """The pre-activations `z`: the input's part of every gate and the state's, added.
+
+        Returns:
+            A tuple of `[..., H]` in the order of `gates`. All that `update` needs of the input is
+            here: this is what a backward may store, so the sum is better than its parts.
+        """
         products = dot(jax.tree.leaves(carry)[0], params["recurrent"]["kernel"])
-        return tuple(jnp.split(products, len(self.gates), axis=-1))
+        return tuple(map(jnp.add, u, jnp.split(products, len(self.gates), axis=-1)))
 
     @abc.abstractmethod
     def update(
-        self,
-        params: Params,
-        carry: DenseCarryT,
-        u: tuple[jax.Array, ...],
-        r: tuple[jax.Array, ...],
+        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...]
     ) -> tuple[DenseCarryT, jax.Array]:
-        """The new carry and the output from the input's part `u` and the state's part `r`."""
+        """The new carry and the output from the pre-activations `z` that `mix` returned."""
 
     def recurrent_kernel(self, params: Params, gate: str) -> jax.Array:
         """The recurrent kernel of one gate, `[H, H]`, for a `mix` of one's own."""
@@ -335,10 +335,10 @@ class DenseCell(_Affine[DenseCarryT]):
         return params["recurrent"]["kernel"][:, start : start + self.features]
 
     def step(
-        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...]
+        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...]
     ) -> tuple[DenseCarryT, jax.Array]:
         """`update` after `mix`."""
-        return self.update(params, carry, z, self.mix(params, carry, z))
+        return self.update(params, carry, self.mix(params, carry, u))
 
     def _in_two_parts(self) -> bool:
         """Whether a step is `update` after `mix`, and not one of the author's own."""
@@ -347,9 +347,9 @@ class DenseCell(_Affine[DenseCarryT]):
     def _mix(self, params, carry, z):
         return self.mix(params, carry, z) if self._in_two_parts() else ()
 
-    def _update(self, params, carry, z, r):
+    def _update(self, params, carry, z, mixed):
         if self._in_two_parts():
-            return self.update(params, carry, z, r)
+            return self.update(params, carry, mixed)
         return self.step(params, carry, z)
 
     def _backward(self) -> Literal["recompute", "store"]:

@@ -68,7 +68,7 @@ def scan(
         reverse: from the last step to the first.
         every_carry: return the carries after every step, leaves `[T, ...]`, not the last.
         backward: what the forward keeps beside the carries: "recompute", nothing; "store", what
-            `project` and `mix` returned. Both can be differentiated in reverse mode, to any order,
+            `mix` returned. Both can be differentiated in reverse mode, to any order,
             and forward over reverse, but `jax.jvp` is defined for "autodiff" only, which is
             `jax.lax.scan` as it stands.
         rows: the batch size, from which the length of the chunks follows.
@@ -104,7 +104,7 @@ def _forward(functions, options, consts, carry, xs):
 
     Returns:
         The last carry, the carries after every step, the outputs, the carries before every chunk,
-        and with `store` all `z` and `r`.
+        and with `store` all `r`.
     """
     project, mix, update = functions
     reverse, every_carry, store, length = options
@@ -124,33 +124,33 @@ def _forward(functions, options, consts, carry, xs):
     def chunk(carry, xs, _):
         zs = project(consts, xs)
         last, steps = jax.lax.scan(body, carry, zs, reverse=reverse)
-        return last, (*steps, zs if store else None), carry if every_carry else None
+        return last, steps, carry if every_carry else None
 
-    last, (apart, every, rs, zs), entries = _over_chunks(chunk, carry, xs, None, length, reverse)
+    last, (apart, every, rs), entries = _over_chunks(chunk, carry, xs, None, length, reverse)
     structure, same = outputs
     apart, kept = iter(apart), jax.tree.leaves(every)
     ys = [next(apart) if i is None else kept[i] for i in same]
-    return last, every, jax.tree.unflatten(structure, ys), entries, (zs, rs) if store else None
+    return last, every, jax.tree.unflatten(structure, ys), entries, rs
 
 
 def _scan_forward(functions, options, consts, carry, xs):
     reverse, every_carry, store, length = options
     keep = (reverse, True, store, length)
-    last, every, ys, entries, stored = _forward(functions, keep, consts, carry, xs)
-    return (last, every if every_carry else None, ys), (consts, xs, every, entries, stored)
+    last, every, ys, entries, rs = _forward(functions, keep, consts, carry, xs)
+    return (last, every if every_carry else None, ys), (consts, xs, every, entries, rs)
 
 
 def _scan_backward(functions, options, residuals, cotangents):
     project, mix, update = functions
     reverse, every_carry, store, length = options
-    consts, xs, every, entries, stored = residuals
+    consts, xs, every, entries, rs = residuals
     # Floating leaves apart from the others: those have no gradient.
     lam, d_every, dys = (_split(tree)[0] for tree in cotangents)
     consts_f, consts_o, join_consts = _split(consts)
 
     def chunk(state, inputs, entry):
         lam, d_consts = state
-        xs, every, stored, d_every, dys = inputs
+        xs, every, rs, d_every, dys = inputs
         shift = functools.partial(_shift, reverse=reverse)
         before_f, before_o, join_carry = _split(jax.tree.map(shift, every, entry))
         xs_f, xs_o, join_xs = _split(xs)
@@ -160,7 +160,6 @@ def _scan_backward(functions, options, residuals, cotangents):
             return _split(zs)[0], zs
 
         _, pull_project, zs = jax.vjp(project_floats, consts_f, xs_f, has_aux=True)
-        zs, rs = stored if store else (zs, None)
         zs_f, zs_o, join_z = _split(zs)
         others = (before_o, zs_o)
 
@@ -214,7 +213,7 @@ def _scan_backward(functions, options, residuals, cotangents):
     # Sums over chunks in at least float32, whatever the parameters have.
     precise = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in consts_f]
     state = (lam, [jnp.zeros(leaf.shape, dtype) for leaf, dtype in zip(consts_f, precise)])
-    inputs = (xs, every, stored, d_every, dys)
+    inputs = (xs, every, rs, d_every, dys)
     (lam, d_consts), d_xs, _ = _over_chunks(chunk, state, inputs, entries, length, not reverse)
 
     def whole(floats, like):

@@ -52,8 +52,8 @@ def unroll(
         method: "scan" (one step after another), "associative" (linear cells only: parallel in
             time), or "auto": by kind of cell and platform.
         backward: how gradients are taken. "recompute" keeps the carries and takes everything else
-            again, a chunk of steps at once; "store" keeps what `project` and `mix` returned too,
-            which saves time where the products are large; "auto": by kind and width of the cell.
+            again, a chunk of steps at once; "store" keeps what the `mix` of a dense cell returned
+            too, which saves time where products are large; "auto": by kind and width of the cell.
             These are for reverse mode (`jax.grad`, `jax.vjp`, also of each other, and
             `jax.hessian`); "autodiff" keeps every intermediate and has `jax.jvp` too. A linear
             cell has the gradient of `linear_scan`.

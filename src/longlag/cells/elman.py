@@ -51,8 +51,8 @@ class Elman(DenseCell):
             params["recurrent"]["kernel"] = jnp.eye(self.features, dtype=kernel.dtype)
         return params
 
-    def update(self, params, carry, u, r):
-        """h' = φ(u + r)."""
+    def update(self, params, carry, z):
+        """h' = φ(z)."""
         activate = jnp.tanh if self.activation == "tanh" else jax.nn.relu
-        h = activate(u[0] + r[0])
+        h = activate(z[0])
         return Carry(h), h

@@ -64,11 +64,11 @@ class FeedForward(DenseCell):
         return gate_projection({"kernel": kernel, "bias": bias}, xs, self.window)
 
     def mix(self, params, carry, u):
-        """No products."""
-        return ()
+        """No products: what the input adds, as it is."""
+        return u
 
-    def update(self, params, carry, u, r):
+    def update(self, params, carry, z):
         """Add what is pending, and push the rest one step on."""
-        pending = jnp.concatenate([carry.h, jnp.zeros_like(u[0])[..., None, :]], axis=-2)
-        pending = pending + jnp.stack(u, axis=-2)
+        pending = jnp.concatenate([carry.h, jnp.zeros_like(z[0])[..., None, :]], axis=-2)
+        pending = pending + jnp.stack(z, axis=-2)
         return Carry(pending[..., 1:, :]), jnp.tanh(pending[..., 0, :])

@@ -57,26 +57,32 @@ class GRU(DenseCell):
         return params
 
     def mix(self, params, carry, u):
-        """One product for all gates, or two in a row where the reset comes before the second."""
-        if self.reset == "after":
-            r, z, n = super().mix(params, carry, u)
-            return r, z, n + params["recurrent"]["bias"]
+        """One product for all gates, or two in a row where the reset comes before the second.
+
+        Returns:
+            r, z, n before their activations; with reset="after" n in two parts, the input's and
+            the state's.
+        """
         kernel = params["recurrent"]["kernel"]
+        if self.reset == "after":
+            r, z, n = jnp.split(dot(carry.h, kernel), 3, axis=-1)
+            return u[0] + r, u[1] + z, u[2], n + params["recurrent"]["bias"]
         gates, candidate = kernel[:, : 2 * self.features], kernel[:, 2 * self.features :]
         r, z = jnp.split(dot(carry.h, gates), 2, axis=-1)
-        return r, z, dot(sigmoid(u[0] + r) * carry.h, candidate)
+        r, z = u[0] + r, u[1] + z
+        return r, z, u[2] + dot(sigmoid(r) * carry.h, candidate)
 
-    def update(self, params, carry, u, r):
-        """The equations above, from the two parts u and r of every gate."""
-        gates = self._gates(u, r)
+    def update(self, params, carry, z):
+        """The equations above, from the pre-activations."""
+        gates = self._gates(z)
         h = (1 - gates["z"]) * gates["n"] + gates["z"] * carry.h
         return Carry(h), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The gates r and z and the candidate n."""
-        return self._gates(z, self.mix(params, carry, z))
+        return self._gates(self.mix(params, carry, u))
 
-    def _gates(self, u, mixed):
-        r, z = sigmoid(u[0] + mixed[0]), sigmoid(u[1] + mixed[1])
-        candidate = r * mixed[2] if self.reset == "after" else mixed[2]
-        return {"r": r, "z": z, "n": jnp.tanh(u[2] + candidate)}
+    def _gates(self, mixed):
+        r, z = sigmoid(mixed[0]), sigmoid(mixed[1])
+        n = mixed[2] + r * mixed[3] if self.reset == "after" else mixed[2]
+        return {"r": r, "z": z, "n": jnp.tanh(n)}

@@ -88,14 +88,14 @@ class LSTM(DenseCell[LSTMCarry]):
         zeros = jnp.zeros((*batch_shape, self.features), dtype)
         return LSTMCarry(h=zeros, c=zeros)
 
-    def update(self, params, carry, u, r):
-        """The equations above, from the pre-activations u + r."""
-        i, f, g, o = map(jnp.add, u, r)
+    def update(self, params, carry, z):
+        """The equations above, from the pre-activations z."""
+        i, f, g, o = z
         c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
         h = sigmoid(o) * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The gates i, f, o and the candidate g."""
-        i, f, g, o = map(jnp.add, z, self.mix(params, carry, z))
+        i, f, g, o = self.mix(params, carry, u)
         return {"i": sigmoid(i), "f": sigmoid(f), "g": jnp.tanh(g), "o": sigmoid(o)}
