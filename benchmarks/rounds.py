@@ -57,6 +57,10 @@ class Contestants:
         """Times the prepared function for one round; returns milliseconds of every run."""
         return self._ask(name, ("time", None))
 
+    def note(self, name: str) -> dict[str, Any]:
+        """What the prepared function has as its attribute `note`, such as its memory."""
+        return self._ask(name, ("note", None))
+
     def _ask(self, name: str, message: Any) -> Any:
         self._pipes[name].send(message)
         found, error = self._pipes[name].recv()
@@ -76,6 +80,8 @@ def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None
                 run = maker(description)
                 run()
                 found: Any = time.perf_counter() - began
+            elif what == "note":
+                found = run.note
             else:
                 found = []
                 while len(found) < RUNS or time.perf_counter() - began < SECONDS:

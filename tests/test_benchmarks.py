@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import record, rounds, unroll
+from benchmarks import length, memory, record, rounds, unroll
 from benchmarks.frameworks import FRAMEWORKS, Layer
 from longlag.command_line import plain_errors
 
@@ -65,8 +66,34 @@ def test_nothing_is_recorded_beside_other_work(
         unroll.main(["--record", "--quick"])
 
 
-@pytest.mark.parametrize("file", sorted(record.RESULTS.glob("unroll-*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("file", sorted(record.RESULTS.glob("*-*.json")), ids=lambda p: p.stem)
 def test_the_table_is_that_of_the_recorded_results(file: Path):
     found = json.loads(file.read_text(encoding="utf-8"))
     assert found["dirty"] is False and found["busy"] <= record.QUIET
-    assert unroll.section(found) in record.README.read_text(encoding="utf-8")
+    section = importlib.import_module(f"benchmarks.{found['benchmark']}").section
+    assert section(found) in record.README.read_text(encoding="utf-8")
+
+
+def test_memory_of_every_way(capsys: pytest.CaptureFixture[str]):
+    assert memory.main(["--shape", "2,400,3,16", "--rounds", "1"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    units = {row["way"]: row["units"] for row in found["rows"]}
+    assert set(units) == {*memory.WAYS, memory.PEER}
+    assert units["remat sqrt"] < units["recompute"] < units["store"] < units["autodiff"]
+    assert all(row["ms"] > 0 and row["to_autodiff"] > 0 for row in found["rows"])
+
+
+def test_time_grows_as_the_length_does(capsys: pytest.CaptureFixture[str]):
+    """The self-test: it fails on a jaxlib whose loops rewrite whole buffers, and names it."""
+    assert length.main(["--lengths", "2000", "8000", "--width", "16"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["length"] for row in found["rows"]] == [2000, 8000]
+    assert all(row["peak_mb"] > 1 and row["seconds"] > 0 for row in found["rows"])
+    assert 1 < found["rows"][1]["ratio_4"] < length.AT_MOST
+
+
+def test_a_jaxlib_that_is_too_slow_is_named(capsys: pytest.CaptureFixture[str]):
+    rows = [{"length": 1000}, {"length": 4000, "ratio_4": 15.2}]
+    assert length.check({"rows": rows, "versions": {"jaxlib": "0.11.1"}}) == 1
+    said = capsys.readouterr().err
+    assert "four times the length takes 15.2 times as long; jaxlib 0.11.1 rewrites" in said

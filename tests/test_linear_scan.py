@@ -15,7 +15,7 @@ from longlag.linear_scan import METHODS
 T, STATE = 7, (3, 2)
 RESETS = np.zeros((T, 3), bool)
 RESETS[0, 0] = RESETS[2, 1] = RESETS[3, 1] = RESETS[6, 2] = True
-WAYS = list(itertools.product(["scan", "associative"], [False, True]))
+WAYS = list(itertools.product(METHODS[1:], [False, True]))
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,135 @@ def test_a_nan_before_a_reset_reaches_nothing(method, reverse, rng):
     assert not np.any(dh0[0])
 
 
-@pytest.mark.parametrize("method", ["scan", "associative"])
+# Shape of `a`, whether `a` and the other numbers are pairs, and whether there are resets.
+PROBLEMS = [
+    ((T, *STATE), True, True, RESETS),
+    ((T, *STATE), True, True, None),
+    ((1, *STATE), True, True, RESETS),
+    ((T, 1, 2), False, True, RESETS),
+    ((T, 3, 1), False, False, None),
+    ((2,), False, False, RESETS),
+    ((1, 1, 1), True, True, None),
+]
+
+
+def draw_problem(rng, shape, complex_a, complex_b):
+    """`a, b, h0, h_reset`, each an array or a pair, and weights for the states."""
+
+    def draw(shape, pair):
+        real, imag = rng.normal(size=(2, *shape))
+        return (real, imag) if pair else real
+
+    others = [draw(each, complex_b) for each in ((T, *STATE), STATE, STATE, (T, *STATE))]
+    return (draw(shape, complex_a), *others[:3]), others[3]
+
+
+def plain_scan(arrays, resets, reverse):
+    """`jax.lax.scan` of the equation in complex128, with JAX's own gradient."""
+    a, b, h0, h_reset = (jax.lax.complex(*x) if isinstance(x, tuple) else x for x in arrays)
+
+    def body(h, inputs):
+        a, b, reset = inputs
+        h = a * jnp.where(reset[:, None], h_reset, h) + b
+        return h, h
+
+    resets = jnp.zeros((T, 3), bool) if resets is None else resets
+    h = jax.lax.scan(body, h0, (jnp.broadcast_to(a, b.shape), b, resets), reverse=reverse)[1]
+    return (h.real, h.imag) if jnp.iscomplexobj(h) else h
+
+
+@pytest.mark.parametrize(("method", "reverse"), WAYS)
+def test_pairs_and_decays_of_any_shape(method, reverse, rng):
+    problems = [draw_problem(rng, *problem[:3]) for problem in PROBLEMS]
+
+    def ours(arrays, resets, reverse):
+        a, b, h0, h_reset = arrays
+        h_reset = None if resets is None else h_reset
+        options = {"resets": resets, "h_reset": h_reset, "method": method, "reverse": reverse}
+        return linear_scan(a, b, h0, **options)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def all_of(run, problems):
+        found = []
+        for (arrays, weights), (*_, resets) in zip(problems, PROBLEMS):
+            hs, pull = jax.vjp(lambda arrays, r=resets: run(arrays, r, reverse), arrays)
+            found.append((hs, *pull(weights)))
+        return found
+
+    got, expected = all_of(ours, problems), all_of(plain_scan, problems)
+    assert_close(got, expected)
+    a, b, h0, h_reset = (x[0] + 1j * x[1] for x in problems[0][0])
+    by_hand = loop(a, b, h0, RESETS, h_reset, reverse)
+    assert_close(got[0][0], (by_hand.real, by_hand.imag))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 31, 32, 33, 101])
+def test_chunks_of_any_length(steps, reverse, rng):
+    """Shorter than a chunk, just one, and more with a last one that is not full."""
+    a, b, weights = rng.normal(size=(3, steps, 2))
+    h0, resets = rng.normal(size=2), rng.random(size=steps) < 0.1
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(method, *arrays):
+        options = {"resets": resets, "method": method, "reverse": reverse}
+        hs, pull = jax.vjp(lambda *arrays: linear_scan(*arrays, **options), *arrays)
+        return hs, pull(weights)
+
+    for decay in (a, a[:1]):
+        assert_close(run("chunked", decay, b, h0), run("scan", decay, b, h0), 1e-9)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_nan_in_another_chunk_reaches_nothing_beyond_a_reset(reverse, rng):
+    a, b, weights = rng.normal(size=(3, 101, 2))
+    h0, resets = rng.normal(size=2), np.zeros(101, bool)
+    resets[50] = True
+    seen = np.s_[:51] if reverse else np.s_[50:]
+
+    @jax.jit
+    def run(a, b):
+        options = {"resets": resets, "method": "chunked", "reverse": reverse}
+        hs, pull = jax.vjp(lambda a, b: linear_scan(a, b, h0, **options), a, b)
+        return jax.tree.map(lambda x: x[seen], (hs, *pull(weights)))
+
+    clean = run(a, b)
+    forgotten = 90 if reverse else 10
+    a[forgotten] = b[forgotten] = np.nan
+    assert_close(run(a, b), clean, 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 64), (4096, 1, 64), (1, 1, 1)])
+def test_a_decay_that_broadcasts_is_not_spread_out(shape):
+    """Memory of the gradient, in arrays `[T, *state]`: the states are one, and no other is made."""
+    a, b = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, (4096, 8, 64)))
+    h0 = jax.ShapeDtypeStruct((8, 64), jnp.float32)
+
+    def loss(a, b, h0):
+        return (linear_scan(a, b, h0, method="scan") ** 2).sum()
+
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(a, b, h0).compile()
+    memory = compiled.memory_analysis()
+    units = memory.temp_size_in_bytes / (4096 * 8 * 64 * 4)
+    assert 0.9 < units < 2.2
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_maps_over_a_batch(method, rng):
+    (a, b, h0, h_reset), weights = draw_problem(rng, (1, *STATE), True, True)
+
+    def gradient(a, b, h0):
+        options = {"resets": RESETS, "h_reset": h_reset, "method": method}
+        hs, pull = jax.vjp(lambda *arrays: linear_scan(*arrays, **options), a, b, h0)
+        return hs, pull(weights)
+
+    twice = jax.tree.map(lambda x: np.stack([x, 2 * x]), (a, b, h0))
+    mapped = jax.jit(jax.vmap(gradient))(*twice)
+    double = jax.tree.map(lambda x: x[1], twice)
+    assert_close(jax.tree.map(lambda x: x[1], mapped), jax.jit(gradient)(*double))
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
 def test_an_overflow_before_a_reset_reaches_no_later_step(method):
     a, b = np.full((T, 1), 1e200), np.ones((T, 1))
     resets = np.zeros((T, 1), bool)
@@ -147,7 +275,7 @@ def test_resets_may_be_of_the_leading_axes_only_or_of_the_whole_state(rng):
     (a, b, h0, h_reset), _ = draw(rng)
     each_step = RESETS[:, 0]
     for resets in (each_step, np.broadcast_to(RESETS[..., None], (T, *STATE))):
-        for method in ("scan", "associative"):
+        for method in METHODS[1:]:
             hs = linear_scan(a, b, h0, resets=resets, h_reset=h_reset, method=method)
             assert_close(hs, loop(a, b, h0, resets, h_reset))
 
@@ -215,7 +343,7 @@ def test_accumulates_in_at_least_float32(given, result):
 def test_no_steps_at_all(resets):
     a, h0 = np.zeros((0, 2)), np.ones(2)
     flags = np.zeros((0, 2), bool) if resets else None
-    for method in ("scan", "associative"):
+    for method in METHODS[1:]:
         run = functools.partial(linear_scan, resets=flags, method=method)
         hs, pull = jax.vjp(run, a, a, h0)
         assert hs.shape == (0, 2)
@@ -232,6 +360,12 @@ A = np.zeros((T, *STATE))
         (lambda: linear_scan(A, 0.0, A[0]), "expected a and b with a leading time axis"),
         (lambda: linear_scan(A, A[:3], A[0]), "got a (7, 3, 2), b (3, 3, 2), h0 (3, 2)"),
         (lambda: linear_scan(A, A, np.zeros(5)), "got a (7, 3, 2), b (7, 3, 2), h0 (5,)"),
+        (lambda: linear_scan((A, A), A, A[0]), "expected b as a pair (re, im)"),
+        (
+            lambda: linear_scan(A, (A, A[:3]), A[0]),
+            "expected b as an array or a pair (re, im) of one shape, "
+            "got a tuple of shapes (7, 3, 2), (3, 3, 2)",
+        ),
         (lambda: linear_scan(A, A, A[0], h_reset=A[0]), "h_reset was given without resets"),
         (
             lambda: linear_scan(A, A, A[0], resets=np.zeros((T, 3))),

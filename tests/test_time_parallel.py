@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from longlag import GRU, LSTM, MinGRU, unroll
-from longlag.time_parallel import _chunk_length
 from tests.contract import assert_close, backward_in_chunks
 
 B, D, H = 2, 2, 3
@@ -58,6 +57,7 @@ def gradients(cell, flags, options, params, xs):
         (0, {}),
         (1, {"carries": "all"}),
         (3, {"reverse": True}),
+        (5, {}),  # one whole chunk and a shorter one
         (6, {"carries": "all"}),
         (8, {"reverse": True, "carries": "all"}),
     ],
@@ -136,22 +136,6 @@ def test_keeps_the_carries_alone(seen: slice):
     compiled = jax.jit(jax.grad(loss)).lower(shapes, xs).compile()
     units = compiled.memory_analysis().temp_size_in_bytes / (steps * 16 * width * 4)
     assert 2 < units < 3.2
-
-
-@pytest.mark.parametrize(
-    ("steps", "rows", "length"),
-    [
-        (512, 32, 16),
-        (1024, 1, 64),
-        (1000, 16, 25),
-        (40, 32, 20),
-        (7, 1, 7),
-        (0, 4, 1),
-        (10007, 16, 32),
-    ],
-)
-def test_length_of_chunks(steps: int, rows: int, length: int):
-    assert _chunk_length(steps, rows) == length
 
 
 def test_bad_options():

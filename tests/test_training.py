@@ -11,7 +11,9 @@ import numpy as np
 import optax
 import pytest
 
-from longlag.tasks import Batch, Parity
+from longlag import LSTM
+from longlag.models import build
+from longlag.tasks import Batch, CopyMemory, Parity
 from longlag.training import (
     Training,
     TrainState,
@@ -280,3 +282,41 @@ def test_optimiser_schedule_and_clip_by_hand(changes: dict[str, Any], expected: 
 def test_impossible_training_is_refused(field: str, value: Any, message: str):
     with pytest.raises(ValueError, match=message):
         Training(**{field: value})
+
+
+# --- chunks of time -----------------------------------------------------------------------------
+
+
+def test_training_in_chunks_of_time_is_training_on_the_whole():
+    """Two steps of gradient descent; truncated, the gradient is another."""
+    task = CopyMemory(lag=6, items=2)
+    model = build(
+        inputs="tokens",
+        in_features=task.in_features,
+        out_features=task.out_features,
+        cell=LSTM(6),
+        width=6,
+    )
+    whole = Training(steps=2, dispatch=2, batch_size=4, optimizer="sgd", learning_rate=1.0)
+
+    def trained(**options):
+        how = dataclasses.replace(whole, **options)
+        states, loss = dispatch(model, task, how, init_states(model, how, 1), jnp.ones(1, bool))
+        return loss, states.params
+
+    expected = trained()
+    for options in ({"time_chunk": 4}, {"time_chunk": "sqrt"}):
+        got = trained(**options)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, expected
+        )
+    truncated = trained(time_chunk=4, truncate=True)[1]
+    difference = jax.tree.map(lambda x, y: np.abs(x - y).max(), truncated, expected[1])
+    assert max(jax.tree.leaves(difference)) > 1e-4
+
+
+def test_bad_chunks_of_time():
+    with pytest.raises(ValueError, match="time_chunk: expected 'sqrt' or at least 1 step, got -1"):
+        Training(time_chunk=-1)
+    with pytest.raises(ValueError, match="truncate: expected a time_chunk to truncate at"):
+        Training(truncate=True)

@@ -11,6 +11,9 @@ from longlag.cells import LSTM as LSTM
 from longlag.cells import Elman as Elman
 from longlag.cells import LSTMCarry as LSTMCarry
 from longlag.cells import MinGRU as MinGRU
+from longlag.chunks import sum_over_time as sum_over_time
 from longlag.linear_scan import linear_scan as linear_scan
+from longlag.newton import NewtonInfo as NewtonInfo
+from longlag.newton import newton as newton
 from longlag.runs import load as load
 from longlag.unroll import unroll as unroll

@@ -335,10 +335,10 @@ class DenseCell(_Affine[DenseCarryT]):
         return params["recurrent"]["kernel"][:, start : start + self.features]
 
     def step(
-        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...]
+        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...]
     ) -> tuple[DenseCarryT, jax.Array]:
-        """`update` after `mix`."""
-        return self.update(params, carry, self.mix(params, carry, u))
+        """`update` after `mix`; as in every kind, `z` is here what `project` returned."""
+        return self.update(params, carry, self.mix(params, carry, z))
 
     def _in_two_parts(self) -> bool:
         """Whether a step is `update` after `mix`, and not one of the author's own."""

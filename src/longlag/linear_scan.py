@@ -1,9 +1,13 @@
-"""The linear recurrence `h[t] = a[t] * h[t-1] + b[t]`: one gradient, several methods."""
+"""The linear recurrence `h[t] = a[t] * h[t-1] + b[t]`: one gradient, several methods.
+
+Within this module a number is a tuple of arrays, `(re,)` or `(re, im)`, so that real and complex
+states are one code. `a` keeps axes of size 1 throughout: it is never spread over the state.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,61 +18,84 @@ from longlag.spec import choose
 
 __all__ = ["METHODS", "Method", "linear_scan"]
 
-Method = Literal["auto", "scan", "associative"]
-METHODS = ("auto", "scan", "associative")
+Method = Literal["auto", "scan", "associative", "chunked"]
+METHODS = ("auto", "scan", "associative", "chunked")
+
+# What "auto" takes on each platform. CPU: benchmarks/results/linear_scan-cpu.json, where "scan" is
+# the fastest at every shape and pass. Elsewhere nothing was measured by us; "associative" follows
+# the ranking of shared/performance.md, section 6.
+AUTO = {"cpu": "scan", "gpu": "associative", "tpu": "associative"}
+
+# Steps of a chunk of "chunked". Its tree costs about 30 transfers of 1 / CHUNK of the states, one
+# transfer of all of them, and its two sweeps CHUNK steps each, however long the sequence is.
+CHUNK = 32
+
+Pair = tuple[jax.Array, jax.Array]
+StateT = TypeVar("StateT", jax.Array, Pair)
+Parts = tuple[Any, ...]
 
 
 def linear_scan(
-    a: jax.Array,
-    b: jax.Array,
-    h0: jax.Array,
+    a: jax.Array | Pair,
+    b: StateT,
+    h0: jax.Array | Pair,
     *,
     resets: jax.Array | None = None,
-    h_reset: jax.Array | None = None,
+    h_reset: jax.Array | Pair | None = None,
     method: Method = "auto",
     reverse: bool = False,
-) -> jax.Array:
+) -> StateT:
     """Runs `h[t] = a[t] * h[t-1] + b[t]` over the leading axis, elementwise.
 
+    Complex numbers are pairs of real arrays `(re, im)` of one shape. If `b` is a pair, so is the
+    result, and each of the other arguments may be a pair or real.
+
     The gradient is our own: it keeps `a` and `h` only, and is again one linear recurrence, run the
-    other way: `lam[t] = dh[t] + a[t+1] * lam[t+1]`, `db = lam`, `da[t] = lam[t] * h[t-1]`. It can
-    be differentiated again in reverse mode; `jax.jvp` through it is not defined.
+    other way: `lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, `db = lam`,
+    `da[t] = lam[t] * conj(h[t-1])`. It can be differentiated again in reverse mode; `jax.jvp`
+    through it is not defined. The gradient of a pair is the pair of the gradients of its parts.
 
     Args:
-        a: decay, `[T, *state]` or anything that broadcasts to it.
+        a: decay, `[T, *state]` or anything that broadcasts to it. It is not spread over the axes
+            that it lacks or has with size 1, nor is its gradient; a leading axis of size 1 is a
+            decay that does not change with time ("associative" spreads that over time alone).
         b: input, `[T, *state]` or anything that broadcasts to it.
         h0: the state before the first step, `[*state]` or anything that broadcasts to it.
         resets: bool, `[T, *leading]` with `leading` a prefix of `state`. Where true, the state
             before the step becomes `h_reset`. It is selected, never multiplied, so a NaN in the
             forgotten state reaches neither values nor gradients.
         h_reset: the state after a reset, broadcastable to `[*state]`; zeros if None.
-        method: "scan" (one step after another), "associative" (parallel in time, `log2(T)` levels),
-            or "auto": "scan" on CPU, where the tree is 3.6 to 5 times slower forward
-            (shared/performance.md, section 4), and "associative" elsewhere.
+        method: "scan" (one step after another, the least memory traffic), "associative" (a tree of
+            `log2(T)` levels), "chunked" (all chunks of 32 steps side by side, twice, and a tree
+            over the chunks in between: far less traffic than the tree alone), or "auto": by
+            platform, "scan" on CPU and "associative" elsewhere. Only CPU was measured by us.
         reverse: runs from the last step to the first; `h0` is then the state after the last step.
 
     Returns:
-        All states, `[T, *state]`, in at least float32.
+        All states, `[T, *state]`, in at least float32; a pair of them if `b` is a pair.
 
     Raises:
-        ValueError: shapes that do not broadcast, resets that are not bool, an unknown method.
+        ValueError: shapes that do not broadcast, a pair that is none or beside a real `b`, resets
+            that are not bool, an unknown method.
     """
     choose(method, METHODS, "method")
-    dtype = jnp.promote_types(jnp.result_type(a, b, h0), jnp.float32)
-    if jnp.ndim(b) == 0 or jnp.ndim(a) == 0:
-        raise ValueError("linear_scan: expected a and b with a leading time axis, got a scalar")
     if resets is None and h_reset is not None:
         raise ValueError("linear_scan: h_reset was given without resets")
-    h_reset = jnp.zeros(()) if h_reset is None else h_reset
+    given = {"a": a, "b": b, "h0": h0, "h_reset": 0.0 if h_reset is None else h_reset}
+    parts = {name: _parts(name, x) for name, x in given.items()}
+    if len(parts["b"]) < max(map(len, parts.values())):
+        raise ValueError("linear_scan: expected b as a pair (re, im), since others are; got real b")
+    shapes = {name: jnp.shape(x[0]) for name, x in parts.items()}
+    if not (shapes["a"] and shapes["b"]):
+        raise ValueError("linear_scan: expected a and b with a leading time axis, got a scalar")
     try:
         shape = jnp.broadcast_shapes(
-            a.shape, b.shape, (1, *jnp.shape(h0)), (1, *jnp.shape(h_reset))
+            shapes["a"], shapes["b"], (1, *shapes["h0"]), (1, *shapes["h_reset"])
         )
     except ValueError as error:
         raise ValueError(
             "linear_scan: expected a, b [T, *state] and h0, h_reset [*state] that broadcast "
-            f"together, got a {a.shape}, b {b.shape}, h0 {jnp.shape(h0)}, "
-            f"h_reset {jnp.shape(h_reset)}"
+            "together, got " + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         ) from error
     if resets is not None and (resets.dtype != bool or resets.shape != shape[: resets.ndim]):
         raise ValueError(
@@ -76,58 +103,175 @@ def linear_scan(
             f"got {resets.dtype} {resets.shape}"
         )
     if method == "auto":
-        method = "scan" if jax.default_backend() == "cpu" else "associative"
-    return _scan(
+        method = AUTO.get(jax.default_backend(), "associative")  # type: ignore[assignment]
+    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves((a, b, h0))), jnp.float32)
+
+    def full(name: str, shape: tuple[int, ...]) -> Parts:
+        real, *imag = (jnp.broadcast_to(x, shape).astype(dtype) for x in parts[name])
+        return (real, *(imag or [jnp.zeros_like(real)])) if len(parts["b"]) == 2 else (real,)
+
+    axes = (1,) * (len(shape) - len(shapes["a"])) + shapes["a"]
+    h = _scan(
         method,
         reverse,
-        jnp.broadcast_to(a, shape).astype(dtype),
-        jnp.broadcast_to(b, shape).astype(dtype),
-        jnp.broadcast_to(h0, shape[1:]).astype(dtype),
-        None if resets is None else jnp.broadcast_to(h_reset, shape[1:]).astype(dtype),
+        tuple(jnp.reshape(x, axes).astype(dtype) for x in parts["a"]),
+        full("b", shape),
+        full("h0", shape[1:]),
+        None if resets is None else full("h_reset", shape[1:]),
         resets,
     )
+    return h if isinstance(b, tuple) else h[0]  # type: ignore[return-value]
+
+
+def _parts(name: str, x: Any) -> Parts:
+    """A real array or a pair as a tuple of its parts."""
+    if not isinstance(x, tuple):
+        return (x,)
+    if len(x) != 2 or jnp.shape(x[0]) != jnp.shape(x[1]):
+        shapes = ", ".join(str(jnp.shape(part)) for part in x)
+        raise ValueError(
+            f"linear_scan: expected {name} as an array or a pair (re, im) of one shape, "
+            f"got a tuple of shapes {shapes}"
+        )
+    return x
+
+
+def _times(x: Parts, y: Parts) -> Parts:
+    if len(x) == 1:
+        return tuple(x[0] * part for part in y)
+    if len(y) == 1:
+        return _times(y, x)
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+
+def _plus(x: Parts, y: Parts) -> Parts:
+    return tuple(p + q for p, q in zip(x, y, strict=True))
+
+
+def _conj(x: Parts) -> Parts:
+    return (x[0], *(-part for part in x[1:]))
+
+
+def _zeros(x: Parts) -> Parts:
+    return tuple(map(jnp.zeros_like, x))
+
+
+def _varies(a: Parts, steps: int) -> bool:
+    return a[0].shape[0] == steps
+
+
+def _step(h: Parts, a: Parts, b: Parts, h_reset: Any, reset: Any) -> Parts:
+    if reset is not None:
+        h = select(reset, h_reset, h)
+    return _plus(_times(a, h), b)
 
 
 def _sequential(a, b, h0, h_reset, resets, reverse):
+    """One step after another. A decay that does not change with time stays out of the inputs."""
+    varies = _varies(a, b[0].shape[0])
+    always = jax.tree.map(lambda x: x[0], a)
+
     def body(h, inputs):
         a, b, reset = inputs
-        if reset is not None:
-            h = select(reset, h_reset, h)
-        h = a * h + b
+        h = _step(h, a if varies else always, b, h_reset, reset)
         return h, h
 
-    return jax.lax.scan(body, h0, (a, b, resets), reverse=reverse)[1]
+    return jax.lax.scan(body, h0, (a if varies else None, b, resets), reverse=reverse)[1]
 
 
 def _associative(a, b, h0, h_reset, resets, reverse):
-    if resets is None:
+    if not _varies(a, b[0].shape[0]):
+        a = jax.tree.map(lambda x: jnp.broadcast_to(x, (b[0].shape[0], *x.shape[1:])), a)
+    if resets is not None:
+        b = select(resets, _plus(_times(a, h_reset), b), b)
+    return _tree(a, b, h0, resets, reverse)
 
-        def combine(left, right):
-            return right[0] * left[0], right[0] * left[1] + right[1]
 
-        a, b = jax.lax.associative_scan(combine, (a, b), reverse=reverse)
-        return a * h0 + b
+def _tree(a, b, h0, anew, reverse):
+    """The states of the recurrence, where an element that is `anew` forgets all before it.
 
-    # An element that begins anew absorbs the reset state into b; what lies before it is then
-    # dropped by a selection, so that neither zero times NaN nor an overflow can come through.
-    b = select(resets, a * h_reset + b, b)
+    What it forgets is dropped by a selection, so that neither zero times NaN nor an overflow can
+    come through. Products of `a` across such an element are wrong, and never used.
+    """
 
-    def combine_with_resets(left, right):
-        anew = right[2]
-        return (
-            select(anew, right[0], right[0] * left[0]),
-            select(anew, right[1], right[0] * left[1] + right[1]),
-            anew | left[2],
-        )
+    def combine(left, right):
+        forgets = right[2]
+        b = _plus(_times(right[0], left[1]), right[1])
+        if forgets is None:
+            return _times(right[0], left[0]), b, None
+        b = select(forgets, right[1], b)
+        return _times(right[0], left[0]), b, forgets | left[2]
 
-    a, b, anew = jax.lax.associative_scan(combine_with_resets, (a, b, resets), reverse=reverse)
-    return select(anew, b, a * h0 + b)
+    a, b, anew = jax.lax.associative_scan(combine, (a, b, anew), reverse=reverse)
+    h = _plus(_times(a, h0), b)
+    return h if anew is None else select(anew, b, h)
+
+
+def _chunked(a, b, h0, h_reset, resets, reverse):
+    """All chunks side by side, one step of each at a time.
+
+    A first sweep finds what each chunk makes of the state that enters it: the product of its
+    decays and its last state after zeros. A tree over the chunks gives the states that enter, and
+    a second sweep begins with these. The first sweep writes nothing for each step, so all is five
+    transfers and the tree over one of `CHUNK` states. Correcting the states of a single sweep
+    would read and write the products of the decays at each step as well: seven. Many chunks and
+    few steps keep an accelerator full, whose cost of one more step is that of starting a kernel.
+    """
+    steps = b[0].shape[0]
+    length = min(CHUNK, steps)
+    varies = _varies(a, steps)
+    missing = -steps % length
+
+    def cut(x):
+        # The steps that fill up the last chunk come after all others, and nobody sees them.
+        if missing:
+            x = jnp.pad(x, [(missing, 0) if reverse else (0, missing)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(-1, length, *x.shape[1:])
+
+    inputs = jax.tree.map(cut, (a if varies else None, b, resets))
+    always = jax.tree.map(lambda x: x[0], a)
+
+    def at(i):
+        """Which step of each chunk is the i-th, and its inputs, `[chunks, ...]`."""
+        step = length - 1 - i if reverse else i
+        take = functools.partial(jax.lax.dynamic_index_in_dim, index=step, axis=1, keepdims=False)
+        a, b, reset = jax.tree.map(take, inputs)
+        return step, a if varies else always, b, reset
+
+    def first(i, state):
+        product, h, anew = state
+        _, a, b, reset = at(i)
+        anew = None if reset is None else anew | reset
+        return _times(a, product), _step(h, a, b, h_reset, reset), anew
+
+    def second(i, state):
+        h, hs = state
+        step, a, b, reset = at(i)
+        h = _step(h, a, b, h_reset, reset)
+        write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=1)
+        return h, jax.tree.map(write, hs, h)
+
+    _, decay, blank, reset = jax.tree.map(jnp.zeros_like, at(0))
+    chunks = blank[0].shape[0]
+    one = tuple(
+        jnp.full((chunks, *x.shape[1 if varies else 0 :]), 1.0 if i == 0 else 0.0, x.dtype)
+        for i, x in enumerate(decay)
+    )
+    product, last, anew = jax.lax.fori_loop(0, length, first, (one, blank, reset))
+    last = _tree(product, last, h0, anew, reverse)
+    enters = _before(last, h0, reverse)
+    hs = _zeros(inputs[1])
+    _, hs = jax.lax.fori_loop(0, length, second, (enters, hs))
+    keep = slice(missing, None) if reverse else slice(steps)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[keep], hs)
+
+
+RUN = {"scan": _sequential, "associative": _associative, "chunked": _chunked}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(method, reverse, a, b, h0, h_reset, resets):
-    run = _sequential if method == "scan" else _associative
-    return run(a, b, h0, h_reset, resets, reverse)
+    return RUN[method](a, b, h0, h_reset, resets, reverse) if b[0].shape[0] else b
 
 
 def _scan_forward(method, reverse, a, b, h0, h_reset, resets):
@@ -137,41 +281,101 @@ def _scan_forward(method, reverse, a, b, h0, h_reset, resets):
 
 def _scan_backward(method, reverse, residuals, dh):
     a, h, h0, h_reset, resets = residuals
-    if a.shape[0] == 0:
-        nothing = jax.tree.map(jnp.zeros_like, (a, a, h0, h_reset))
-        return (*nothing, _no_gradient(resets))
-
-    def later(x: jax.Array, last: Any) -> jax.Array:
-        """The array at the step that follows in the direction of the recurrence."""
-        last = jnp.broadcast_to(jnp.asarray(last, x.dtype), x[:1].shape)
-        parts = (last, x[:-1]) if reverse else (x[1:], last)
-        return jnp.concatenate(parts)
-
-    next_resets = None if resets is None else later(resets, False)
-    zero = jnp.zeros_like(h0)
-    lam: jax.Array = _scan(  # type: ignore[assignment]
-        method,
-        not reverse,
-        later(a, 0.0),
-        dh,
-        zero,
-        None if resets is None else zero,
-        next_resets,
-    )
-    before = (h[1:], h0[None]) if reverse else (h0[None], h[:-1])
-    h_prev = jnp.concatenate(before)
-    first = -1 if reverse else 0
-    dh0 = a[first] * lam[first]
-    dh_reset = None
-    if resets is not None:
-        h_prev = select(resets, h_reset, h_prev)
-        dh0 = select(resets[first], zero, dh0)
-        dh_reset = select(resets, a * lam, jnp.zeros_like(a)).sum(0)
-    return lam * h_prev, lam, dh0, dh_reset, _no_gradient(resets)
-
-
-def _no_gradient(resets):
-    return None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
+    no_gradient = None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
+    if h[0].shape[0] == 0:
+        return *jax.tree.map(jnp.zeros_like, (a, h, h0, h_reset)), no_gradient
+    lam, dh0, dh_reset = _adjoint(method, reverse, a, dh, _zeros(h0), resets)
+    if method == "scan" and a[0].shape != h[0].shape:
+        da = _decay_gradient_by_steps(a, lam, h, h0, h_reset, resets, reverse)
+    else:
+        h_prev = _before(h, h0, reverse)
+        if resets is not None:
+            h_prev = select(resets, h_reset, h_prev)
+        da = _reduce(_times(lam, _conj(h_prev)), a)
+    return da, lam, dh0, None if resets is None else dh_reset, no_gradient
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
+
+
+def _adjoint(method, reverse, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
+    """`lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, without the last term if t+1 is a reset.
+
+    Returns:
+        `lam`, and the gradients of the first state and of the state after a reset.
+    """
+    run = _adjoint_sequential if method == "scan" else functools.partial(_adjoint_parallel, method)
+    return run(_conj(a), dh, zero, resets, not reverse)
+
+
+def _adjoint_sequential(a, dh, zero, resets, reverse):
+    varies = _varies(a, dh[0].shape[0])
+    always = _at(a, 0)
+
+    # To carry the product, and not lam, takes no copy of `a` and of the resets a step later.
+    def body(state, inputs):
+        product, to_reset = state
+        a, dh, reset = inputs
+        lam = _plus(dh, product)
+        product = _times(a if varies else always, lam)
+        if reset is not None:
+            to_reset = _plus(to_reset, select(reset, product, zero))
+            product = select(reset, zero, product)
+        return (product, to_reset), lam
+
+    inputs = (a if varies else None, dh, resets)
+    (dh0, dh_reset), lam = jax.lax.scan(body, (zero, zero), inputs, reverse=reverse)
+    return lam, dh0, dh_reset
+
+
+def _adjoint_parallel(method, a, dh, zero, resets, reverse):
+    later, later_resets = a, None
+    if _varies(a, dh[0].shape[0]):
+        later = _before(a, _zeros(_at(a, 0)), reverse)
+    if resets is not None:
+        (later_resets,) = _before((resets,), (jnp.zeros_like(resets[0]),), reverse)
+    h_reset = None if resets is None else zero
+    lam: Any = _scan(method, reverse, later, dh, zero, h_reset, later_resets)
+    last = 0 if reverse else -1
+    dh0, dh_reset = _times(_at(a, last), _at(lam, last)), None
+    if resets is not None:
+        dh0 = select(resets[last], zero, dh0)
+        at_resets = select(resets, _times(a, lam), _zeros(lam))
+        dh_reset = tuple(part.sum(0) for part in at_resets)
+    return lam, dh0, dh_reset
+
+
+def _decay_gradient_by_steps(a, lam, h, h0, h_reset, resets, reverse):
+    """`lam[t] * conj(h[t-1])` reduced to the shape of `a`, with no array of all steps in between.
+
+    XLA:CPU would write out what it sums over a leading axis, and read it in strides.
+    """
+    varies = _varies(a, h[0].shape[0])
+    like = _at(a, 0)
+
+    def body(state, inputs):
+        h_prev, total = state
+        lam, h, reset = inputs
+        if reset is not None:
+            h_prev = select(reset, h_reset, h_prev)
+        da = _reduce(_times(lam, _conj(h_prev)), like)
+        return (h, total if varies else _plus(total, da)), da if varies else None
+
+    (_, total), each = jax.lax.scan(body, (h0, _zeros(like)), (lam, h, resets), reverse=reverse)
+    return each if varies else jax.tree.map(lambda x: x[None], total)
+
+
+def _at(x: Parts, t: int) -> Parts:
+    return tuple(part[t] for part in x)
+
+
+def _before(h: Parts, h0: Parts, reverse: bool) -> Parts:
+    """What stood before each step, in the direction of the recurrence; `h0` before the first."""
+    order = (lambda x, x0: (x[1:], x0[None])) if reverse else (lambda x, x0: (x0[None], x[:-1]))
+    return tuple(jnp.concatenate(order(x, x0)) for x, x0 in zip(h, h0, strict=True))
+
+
+def _reduce(x: Parts, like: Parts) -> Parts:
+    """Sums the axes along which `like` was broadcast; a real `like` takes the real part."""
+    axes = tuple(i for i, n in enumerate(like[0].shape) if n != x[0].shape[i])
+    return tuple(part.sum(axes, keepdims=True) for part, _ in zip(x, like))

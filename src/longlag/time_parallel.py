@@ -23,6 +23,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from longlag.chunks import chunk_length, over_chunks
+
 __all__ = ["BACKWARDS", "Backward", "scan"]
 
 Backward = Literal["auto", "recompute", "store", "autodiff"]
@@ -86,7 +88,8 @@ def scan(
         last, (every, ys) = jax.lax.scan(body, carry, project(consts, xs), reverse=reverse)
     else:
         store = backward == "store"
-        length = _chunk_length(jax.tree.leaves(xs)[0].shape[0], rows)
+        aim = min(max(ROWS // max(rows, 1), CHUNK_AT_LEAST), CHUNK_AT_MOST)
+        length = chunk_length(jax.tree.leaves(xs)[0].shape[0], aim)
         options = (reverse, every_carry, store, length)
         found: Any = _scan(functions, options, consts, carry, xs)
         last, every, ys = found
@@ -126,7 +129,7 @@ def _forward(functions, options, consts, carry, xs):
         last, steps = jax.lax.scan(body, carry, zs, reverse=reverse)
         return last, steps, carry if every_carry else None
 
-    last, (apart, every, rs), entries = _over_chunks(chunk, carry, xs, None, length, reverse)
+    last, (apart, every, rs), entries = over_chunks(chunk, carry, xs, None, length, reverse)
     structure, same = outputs
     apart, kept = iter(apart), jax.tree.leaves(every)
     ys = [next(apart) if i is None else kept[i] for i in same]
@@ -193,18 +196,20 @@ def _scan_backward(functions, options, residuals, cotangents):
             lam = jax.tree.map(jnp.add, lam, d_new) if every_carry else lam
             pull_mix, pull_update = rebuild(varying, fixed)
             d_carry, d_r = pull_update((lam, dy))
-            return jax.tree.map(jnp.add, d_carry, pull_mix(d_r)[0]), lam
+            return jax.tree.map(jnp.add, d_carry, pull_mix(d_r)[0]), (lam, d_r)
 
-        lam, lams = jax.lax.scan(back, lam, (varying, d_every, dys), reverse=not reverse)
+        lam, (lams, d_rs) = jax.lax.scan(back, lam, (varying, d_every, dys), reverse=not reverse)
 
-        def all_updates(consts_f, zs_f, rs_f):
+        def all_updates(consts_f, zs_f):
             along = jax.vmap(update_floats, (None, 0, 0, 0, 0, 0))
             return along(consts_f, before_f, zs_f, others, rs_f, rs_o)
 
         def all_mixes(consts_f, zs_f):
             return jax.vmap(mix_floats, (None, 0, 0, 0))(consts_f, before_f, zs_f, others)
 
-        d_update, d_zs, d_rs = jax.vjp(all_updates, consts_f, zs_f, rs_f)[1]((lams, dys))
+        # Where `update` has neither constants nor inputs of its own this is zero, and lams are
+        # not kept.
+        d_update, d_zs = jax.vjp(all_updates, consts_f, zs_f)[1]((lams, dys))
         d_mix, d_zs_mix = jax.vjp(all_mixes, consts_f, zs_f)[1](d_rs)
         d_project, d_xs = pull_project(jax.tree.map(jnp.add, d_zs, d_zs_mix))
         d_consts = jax.tree.map(lambda *d: sum(d), d_consts, d_update, d_mix, d_project)
@@ -214,7 +219,7 @@ def _scan_backward(functions, options, residuals, cotangents):
     precise = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in consts_f]
     state = (lam, [jnp.zeros(leaf.shape, dtype) for leaf, dtype in zip(consts_f, precise)])
     inputs = (xs, every, rs, d_every, dys)
-    (lam, d_consts), d_xs, _ = _over_chunks(chunk, state, inputs, entries, length, not reverse)
+    (lam, d_consts), d_xs, _ = over_chunks(chunk, state, inputs, entries, length, not reverse)
 
     def whole(floats, like):
         """The cotangent of a tree; None stands for zero where a leaf is not floating."""
@@ -232,57 +237,6 @@ def _shift(after, entry, *, reverse):
     """The carries before every step of a chunk from those after every step."""
     parts = (after[1:], entry[None]) if reverse else (entry[None], after[:-1])
     return jnp.concatenate(parts)[: len(after)]  # a chunk of no steps has no carry to shift
-
-
-def _chunk_length(steps: int, rows: int) -> int:
-    """Steps in a chunk: near ROWS / rows; a divisor of all steps if there is one near it."""
-    aim = min(max(ROWS // max(rows, 1), CHUNK_AT_LEAST), CHUNK_AT_MOST)
-    if steps <= 3 * aim // 2:
-        return max(steps, 1)
-    near = range(3 * aim // 4, 3 * aim // 2 + 1)
-    return min((c for c in near if steps % c == 0), key=lambda c: abs(c - aim), default=aim)
-
-
-def _over_chunks(chunk, state, steps, chunks, length, reverse):
-    """Scans over chunks of time; what is left over is a shorter chunk at the end.
-
-    Args:
-        chunk: `(state, steps, chunks) -> (state, steps, chunks)` for one chunk.
-        state: passed from chunk to chunk.
-        steps: leaves `[T, ...]`.
-        chunks: leaves `[number of chunks, ...]`.
-        length: of a chunk.
-        reverse: from the last chunk to the first.
-    """
-    total = jax.tree.leaves(steps)[0].shape[0]
-    whole, rest = divmod(total, length)
-
-    def many(state, start, stop):
-        n = (stop - start) // length
-        cut = jax.tree.map(lambda x: x[start:stop].reshape(n, length, *x.shape[1:]), steps)
-        first = jax.tree.map(lambda x: x[:n], chunks)
-
-        def body(state, inputs):
-            state, *out = chunk(state, *inputs)
-            return state, out
-
-        state, (out, each) = jax.lax.scan(body, state, (cut, first), reverse=reverse)
-        return state, jax.tree.map(lambda x: x.reshape(n * length, *x.shape[2:]), out), each
-
-    def one(state, start, stop):
-        cut = jax.tree.map(lambda x: x[start:stop], steps)
-        state, out, each = chunk(state, cut, jax.tree.map(lambda x: x[-1], chunks))
-        return state, out, jax.tree.map(lambda x: x[None], each)
-
-    parts = [(one if whole == 1 else many, 0, whole * length)] if whole else []
-    parts += [(one, whole * length, total)] if rest or not whole else []
-    outs = []
-    for run, start, stop in reversed(parts) if reverse else parts:
-        state, *out = run(state, start, stop)
-        outs.insert(0 if reverse else len(outs), out)
-    if len(outs) == 1:
-        return state, *outs[0]
-    return state, *jax.tree.map(lambda *x: jnp.concatenate(x), *outs)
 
 
 def _along_time(linearise, *xs):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from longlag.cell import Params
+from longlag.chunks import check_chunk, sum_over_time
 from longlag.models import SequenceModel
 from longlag.spec import Spec, choose
 from longlag.tasks import Batch, Task, pad
@@ -52,6 +53,11 @@ class Training(Spec):
         solved: validation accuracy from which a task counts as solved; three evaluations in a row
             must reach it, and the first of them is the time of solving.
         stop_when_solved: end a seed there.
+        time_chunk: steps of time per chunk of a training sequence, "sqrt" for near √T, or 0: the
+            whole sequence at once. In chunks, only the states at their borders are kept for the
+            gradient and the rest is computed again, so that memory grows with √T.
+        truncate: no gradient flows from one chunk of time into the one before (truncated
+            backpropagation through time).
         seeds_as: "map" (one after another), "vmap" (side by side in one program), or "auto": "map"
             on CPU, where vmap gains nothing (shared/performance.md, section 4), "vmap" elsewhere.
     """
@@ -68,12 +74,18 @@ class Training(Spec):
     eval_size: int = 512
     solved: float = 0.99
     stop_when_solved: bool = True
+    time_chunk: int | Literal["sqrt"] = 0
+    truncate: bool = False
     seeds_as: Literal["auto", "map", "vmap"] = "auto"
 
     def __post_init__(self) -> None:
         choose(self.optimizer, ("adam", "adamw", "rmsprop", "sgd"), "optimizer")
         choose(self.schedule, ("constant", "cosine"), "schedule")
         choose(self.seeds_as, ("auto", "map", "vmap"), "seeds_as")
+        if self.time_chunk != 0:
+            check_chunk("time_chunk", self.time_chunk)
+        elif self.truncate:
+            raise ValueError("truncate: expected a time_chunk to truncate at, got time_chunk 0")
         for name in ("steps", "batch_size", "dispatch", "eval_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -176,6 +188,36 @@ def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
     return (each * weights).sum() / weights.sum()
 
 
+def _loss(model, task, training, params, batch, key):
+    """The mean loss of a batch, over the whole sequence at once or over chunks of time."""
+    if training.time_chunk == 0:
+        _, answers = model.apply(
+            params, batch.inputs, mask=batch.mask, resets=batch.resets, key=key
+        )
+        return mean_loss(losses(task, answers, batch)[0], batch.weights)
+
+    def chunk_loss(state, chunk, index):
+        state, answers = model.apply(
+            params,
+            chunk.inputs,
+            state,
+            mask=chunk.mask,
+            resets=chunk.resets,
+            key=jax.random.fold_in(key, index),
+        )
+        return state, (losses(task, answers, chunk)[0] * chunk.weights).sum()
+
+    rows, steps = batch.weights.shape
+    _, total = sum_over_time(
+        chunk_loss,
+        model.init_state(params, rows, capacity=steps),
+        batch,
+        chunk=training.time_chunk,
+        truncate=training.truncate,
+    )
+    return total / batch.weights.sum()
+
+
 def init_states(model: SequenceModel, training: Training, seeds: int) -> TrainState:
     """The states before the first step.
 
@@ -234,10 +276,7 @@ def dispatch(
         batch = task.sample(data_key, training.batch_size)
 
         def loss_of(params):
-            _, answers = model.apply(
-                params, batch.inputs, mask=batch.mask, resets=batch.resets, key=dropout_key
-            )
-            return mean_loss(losses(task, answers, batch)[0], batch.weights)
+            return _loss(model, task, training, params, batch, dropout_key)
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         norm = optax.tree.norm(grads)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import functools
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 
+from longlag.backends import BACKENDS, find
 from longlag.cell import CarryT, Cell, Params
-from longlag.linear_scan import METHODS, Method
+from longlag.chunks import Chunk, check_chunk, over_chunks, steps_of
+from longlag.linear_scan import METHODS
+from longlag.linear_scan import Method as OwnMethod
 from longlag.spec import choose
 from longlag.time_parallel import BACKWARDS, Backward
 
-__all__ = ["unroll"]
+__all__ = ["Method", "unroll"]
+
+Method = OwnMethod | Literal["cudnn"]
 
 
 def unroll(
@@ -27,6 +33,7 @@ def unroll(
     reverse: bool = False,
     method: Method = "auto",
     backward: Backward = "auto",
+    remat: Chunk | None = None,
     carries: Literal["last", "all"] = "last",
     time_major: bool = False,
 ) -> tuple[CarryT, jax.Array]:
@@ -49,14 +56,20 @@ def unroll(
         resets: `[B, T]` bool, true where a new sequence begins; None means none.
         key: source of noise for a cell that has any.
         reverse: from the last step to the first.
-        method: "scan" (one step after another), "associative" (linear cells only: parallel in
-            time), or "auto": by kind of cell and platform.
+        method: "scan" (one step after another), "associative" or "chunked" (linear cells only:
+            parallel in time, as in `linear_scan`), "cudnn" (an LSTM on CUDA; what it refuses is in
+            `longlag.backends.cudnn`), another name in `longlag.backends`, or "auto": by kind of
+            cell and platform, never a backend.
         backward: how gradients are taken. "recompute" keeps the carries and takes everything else
             again, a chunk of steps at once; "store" keeps what the `mix` of a dense cell returned
             too, which saves time where products are large; "auto": by kind and width of the cell.
             These are for reverse mode (`jax.grad`, `jax.vjp`, also of each other, and
             `jax.hessian`); "autodiff" keeps every intermediate and has `jax.jvp` too. A linear
             cell has the gradient of `linear_scan`.
+        remat: "sqrt" or a number of steps: the gradient keeps the carry before every so many steps
+            alone, and runs each such part of the sequence once more. With "sqrt", near √T steps,
+            memory grows with √T. With a `key`, noise is drawn for each part apart, so that other
+            parts give other noise. None: the sequence is one part.
         carries: "last" returns the carry after the last step, "all" the carries after every step
             (leaves `[B, T, ...]`).
         time_major: `xs`, `mask`, `resets`, outputs and all carries are `[T, B, ...]`.
@@ -68,10 +81,16 @@ def unroll(
         ValueError: before anything is compiled, with what was expected and what came, for a wrong
             rank, feature size, mask, structure of the carry, or option.
     """
-    choose(method, METHODS, "method")
+    choose(method, (*METHODS, *BACKENDS), "method")
     choose(backward, BACKWARDS, "backward")
     choose(carries, ("last", "all"), "carries")
+    if remat is not None:
+        check_chunk("remat", remat)
     check_sequence("xs", xs, mask, resets, time_major)
+    if method in BACKENDS:
+        scan = functools.partial(find(method, cell), cell)
+    else:
+        scan = functools.partial(cell.scan, method=cast(OwnMethod, method))
     features = cell.in_features(params)
     if features is not None and (xs.ndim != 3 or xs.shape[-1] != features):
         axes = "[T, B, D]" if time_major else "[B, T, D]"
@@ -88,24 +107,49 @@ def unroll(
         carry = first
     else:
         check_like("carry", carry, first, f"{cell}, batch {batch}")
-    out, ys = cell.scan(
-        params,
-        carry,
-        xs,
-        first=first,
-        mask=mask,
-        resets=resets,
-        key=key,
-        reverse=reverse,
-        method=method,
-        backward=backward,
-        every_carry=carries == "all",
-    )
+
+    def run(carry, steps, key):
+        xs, mask, resets = steps
+        return scan(
+            params,
+            carry,
+            xs,
+            first=first,
+            mask=mask,
+            resets=resets,
+            key=key,
+            reverse=reverse,
+            backward=backward,
+            every_carry=carries == "all",
+        )
+
+    steps = (xs, mask, resets)
+    if remat is None or xs.shape[0] == 0:
+        out, ys = run(carry, steps, key)
+    else:
+        out, ys = _in_parts(run, carry, steps, key, steps_of(remat, xs.shape[0]), reverse, carries)
     if not time_major:
         ys = jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)
         if carries == "all":
             out = jax.tree.map(lambda c: jnp.swapaxes(c, 0, 1), out)
     return out, ys
+
+
+def _in_parts(run, carry, steps, key, length, reverse, carries):
+    """Runs a sequence part by part, each under `jax.checkpoint`."""
+
+    def part(carry, steps, index):
+        out, ys = run(carry, steps, None if key is None else jax.random.fold_in(key, index))
+        if carries == "last":
+            return out, (ys, None), None
+        at = 0 if reverse else -1
+        return jax.tree.map(lambda leaf: leaf[at], out), (ys, out), None
+
+    # A scan cannot merge the second run with the first, so nothing has to prevent it.
+    part = jax.checkpoint(part, prevent_cse=False)
+    index = jnp.arange(-(-steps[0].shape[0] // length))
+    last, (ys, every), _ = over_chunks(part, carry, steps, index, length, reverse)
+    return (last if carries == "last" else every), ys
 
 
 def check_sequence(

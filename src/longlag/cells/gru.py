@@ -78,9 +78,9 @@ class GRU(DenseCell):
         h = (1 - gates["z"]) * gates["n"] + gates["z"] * carry.h
         return Carry(h), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params, carry, z):
         """The gates r and z and the candidate n."""
-        return self._gates(self.mix(params, carry, u))
+        return self._gates(self.mix(params, carry, z))
 
     def _gates(self, mixed):
         r, z = sigmoid(mixed[0]), sigmoid(mixed[1])

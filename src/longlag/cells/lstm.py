@@ -95,7 +95,7 @@ class LSTM(DenseCell[LSTMCarry]):
         h = sigmoid(o) * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params, carry, z):
         """The gates i, f, o and the candidate g."""
-        i, f, g, o = self.mix(params, carry, u)
+        i, f, g, o = self.mix(params, carry, z)
         return {"i": sigmoid(i), "f": sigmoid(f), "g": jnp.tanh(g), "o": sigmoid(o)}

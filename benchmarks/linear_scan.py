@@ -1,0 +1,291 @@
+"""Times `longlag.linear_scan` beside one pass over memory and beside what JAX has itself.
+
+    python -m benchmarks.linear_scan --quick              (within a minute)
+    python -m benchmarks.linear_scan                      (three shapes, forward and train)
+    python -m benchmarks.linear_scan --shape 4096,4096 --rounds 5
+    python -m benchmarks.linear_scan --record             (keeps the results in benchmarks/results)
+
+The recurrence is real, float32 and without resets. "forward" is all states; "train" is the sum of
+all states with fixed weights, and its gradient in `(a, b, h0)`, all written out. The yardstick is
+one elementwise pass `a + b`, which reads two arrays `[T, N]` and writes one; a forward must do as
+much, and a train step reads and writes eight at least. `lax.scan` and `associative_scan` are
+written as anybody would, under autodiff.
+
+Each contestant has a process of its own. In every round each of them runs for a third of a second,
+one after the other; a ratio is that of the minima of one round, and what counts is the median over
+the rounds. Beside it stands the self-test of the compiler: how much longer one takes whose sequence
+is four times as long. The last line printed is one JSON object with everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import rich.box
+import tyro
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.record import Record, source
+from benchmarks.rounds import Contestants, median_ratio
+from longlag import linear_scan
+from longlag.command_line import console, plain_errors
+from longlag.linear_scan import AUTO, METHODS
+from longlag.report.table import markdown
+
+PASS = "a + b"
+OURS = METHODS[1:]
+PEERS = ("lax.scan", "associative_scan")
+SHAPES = ("4096,1024", "4096,4096", "65536,256")
+# Lengths of the self-test, and the width of its states: small slices are where a compiler went
+# quadratic (jax-ml/jax#40101), and wider states of a million steps leave the cache, which shows too.
+LENGTHS = (1_000, 4_000, 16_000, 64_000, 256_000, 1_024_000)
+WIDTH = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Times the linear recurrence.
+
+    Attributes:
+        shape: T,N: steps and width of the state. Several may be given.
+        passes: "forward" is the states alone, "train" value and gradient.
+        lengths: steps of the self-test, each about four times the one before; none leaves it out.
+        rounds: rounds of timing; an odd number has a median of its own.
+        quick: the smallest shape, three rounds and four lengths, unless they are given.
+        record: keep the results in benchmarks/results; refused while other processes are busy.
+    """
+
+    shape: tuple[str, ...] = SHAPES
+    passes: tuple[Literal["forward", "train"], ...] = ("forward", "train")
+    lengths: tuple[int, ...] = LENGTHS
+    rounds: int = 7
+    quick: bool = False
+    record: bool = False
+
+
+QUICK = Options(shape=SHAPES[:1], lengths=LENGTHS[:4], rounds=3, quick=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What every contestant is given.
+
+    Attributes:
+        shape: T, N.
+        training: value and gradient, not the states alone.
+    """
+
+    shape: tuple[int, int]
+    training: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    default = QUICK if "--quick" in argv else Options()
+    prog = "python -m benchmarks.linear_scan"
+    options = tyro.cli(Options, prog=prog, description=__doc__, args=list(argv), default=default)
+    problems = [
+        Problem(read_shape(shape), what == "train")
+        for shape in options.shape
+        for what in options.passes
+    ]
+    if options.rounds < 1:
+        raise ValueError(f"--rounds: expected at least 1, got {options.rounds}")
+    if any(length < 1 for length in options.lengths):
+        raise ValueError(f"--lengths: expected positive numbers, got {options.lengths}")
+    record = Record("linear_scan", options.record)
+    makers = {name: functools.partial(contestant, name) for name in (PASS, *OURS, *PEERS)}
+    rows = []
+    with Contestants(makers) as contestants, Progress(console=console) as progress:
+        bar = progress.add_task("", total=(len(problems) + 1) * options.rounds)
+        for problem in problems:
+            progress.update(bar, description=f"{problem.shape} {_pass(problem)}")
+            rows.append(
+                measure(contestants, problem, options.rounds, lambda: progress.advance(bar))
+            )
+            record.listen()
+        progress.update(bar, description="lengths")
+        advance = functools.partial(progress.advance, bar)
+        lengths = measure_lengths(contestants, options.lengths, options.rounds, advance)
+        record.listen()
+    console.print(table(rows))
+    console.print(_lengths_line(lengths), highlight=False)
+    record.finish(rows, section, rounds=options.rounds, lengths=lengths)
+    return 0
+
+
+def read_shape(text: str) -> tuple[int, int]:
+    """T, N from "T,N"."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(f"--shape: expected two positive numbers T,N; got {text!r}")
+    steps, width = map(int, parts)
+    return steps, width
+
+
+def contestant(name: str, problem: Problem) -> Callable[[], None]:
+    """What one process times."""
+    a, b, weights, h0 = arrays(problem)
+    if name == PASS:
+        compiled, inputs = jax.jit(jnp.add), (a, b)
+    elif problem.training:
+
+        def loss(a: jax.Array, b: jax.Array, h0: jax.Array, weights: jax.Array) -> jax.Array:
+            return (weights * recurrence(name)(a, b, h0)).sum()
+
+        compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+        inputs = (a, b, h0, weights)
+    else:
+        compiled, inputs = jax.jit(recurrence(name)), (a, b, h0)
+
+    def run() -> None:
+        jax.block_until_ready(compiled(*inputs))
+
+    return run
+
+
+def arrays(problem: Problem) -> tuple[jax.Array, ...]:
+    """`a, b, weights` `[T, N]` and `h0` `[N]`, the same in every process."""
+    key = jax.random.key(0)
+    of_a, *others = jax.random.split(key, 4)
+    a = jax.random.uniform(of_a, problem.shape, minval=0.5, maxval=1.0)
+    b, weights = (jax.random.normal(key, problem.shape) for key in others[:2])
+    return a, b, weights, jax.random.normal(others[2], problem.shape[1:])
+
+
+def recurrence(name: str) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """`h[t] = a[t] * h[t-1] + b[t]` from `(a, b, h0)` by a contestant's name."""
+    if name in OURS:
+        return functools.partial(linear_scan, method=name)  # type: ignore[return-value]
+    return {"lax.scan": _lax_scan, "associative_scan": _associative_scan}[name]
+
+
+def _lax_scan(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
+    def body(h, inputs):
+        a, b = inputs
+        h = a * h + b
+        return h, h
+
+    return jax.lax.scan(body, h0, (a, b))[1]
+
+
+def _associative_scan(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
+    def combine(left, right):
+        return right[0] * left[0], right[0] * left[1] + right[1]
+
+    a, b = jax.lax.associative_scan(combine, (a, b))
+    return a * h0 + b
+
+
+def measure(
+    contestants: Contestants, problem: Problem, rounds: int, advance: Callable[[], Any]
+) -> dict[str, Any]:
+    """Times one shape and pass.
+
+    Returns:
+        A row: `shape, pass, auto` (the method that "auto" takes), `ms` (name -> the least of all
+        rounds), `ratios` (name -> the median of the rounds' ratios to one pass `a + b`), `spread`
+        (name -> least and greatest of these), `to_peers` (that of "auto" to the better of
+        `lax.scan` and `associative_scan`, round by round) and `compile_s` (name -> seconds until
+        the first run is over).
+    """
+    names = (PASS, *OURS, *PEERS)
+    compile_s = {name: round(contestants.prepare(name, problem), 3) for name in names}
+    minima: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, each in minima.items():
+            each.append(min(contestants.time(name)))
+        advance()
+    ratios = {name: median_ratio(minima[name], minima[PASS]) for name in (*OURS, *PEERS)}
+    better_peer = [min(pair) for pair in zip(*(minima[name] for name in PEERS))]
+    auto = AUTO[jax.default_backend()]
+    return {
+        "shape": list(problem.shape),
+        "pass": _pass(problem),
+        "auto": auto,
+        "ms": {name: round(min(each), 3) for name, each in minima.items()},
+        "ratios": {name: round(ratio[0], 3) for name, ratio in ratios.items()},
+        "spread": {name: [round(r, 3) for r in ratio[1:]] for name, ratio in ratios.items()},
+        "to_peers": round(median_ratio(minima[auto], better_peer)[0], 3),
+        "compile_s": compile_s,
+    }
+
+
+def measure_lengths(
+    contestants: Contestants, lengths: Sequence[int], rounds: int, advance: Callable[[], Any]
+) -> list[dict[str, Any]]:
+    """Times the train pass of "auto" at states `WIDTH` wide, at one length after another.
+
+    Returns:
+        For each length `steps, ms`, the least of all rounds, and `ratio`, by how much longer that
+        is than the length before; None for the first.
+    """
+    auto = AUTO[jax.default_backend()]
+    found: list[dict[str, Any]] = []
+    for steps in lengths:
+        contestants.prepare(auto, Problem((steps, WIDTH), training=True))
+        ms = min(min(contestants.time(auto)) for _ in range(rounds))
+        ratio = round(ms / found[-1]["ms"], 3) if found else None
+        found.append({"steps": steps, "ms": round(ms, 4), "ratio": ratio})
+    for _ in range(rounds):
+        advance()
+    return found
+
+
+def section(found: dict[str, Any]) -> str:
+    """The table for benchmarks/README.md from a recorded JSON object."""
+    lines = [_cells(row) for row in found["rows"]]
+    return "\n".join(
+        [markdown(COLUMNS, lines), "", _lengths_line(found["lengths"]), "", source(found)]
+    )
+
+
+COLUMNS = ("T,N", "pass", f"{PASS}, ms", "auto, ms", *OURS, *PEERS, "auto / better peer")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    shape, ms, ratios = ",".join(map(str, row["shape"])), row["ms"], row["ratios"]
+    shares = [f"{ratios[name]:.2f}" for name in (*OURS, *PEERS)]
+    times = (f"{ms[PASS]:.1f}", f"{ms[row['auto']]:.1f}")
+    return (shape, row["pass"], *times, *shares, f"{row['to_peers']:.2f}")
+
+
+def _lengths_line(lengths: Sequence[dict[str, Any]]) -> str:
+    """One sentence about the self-test."""
+    if not lengths:
+        return "No lengths were timed."
+    parts = [f"{lengths[0]['steps']:,} steps take {lengths[0]['ms']:.2f} ms"]
+    parts += [f"{one['steps']:,} take {one['ratio']:.1f} times as long" for one in lengths[1:]]
+    return f"Train, {WIDTH} wide, each length against the one before: " + "; ".join(parts) + "."
+
+
+def _pass(problem: Problem) -> str:
+    return "train" if problem.training else "forward"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Milliseconds of one pass and of longlag, and everybody's ratio to that pass."""
+    made = Table(
+        box=rich.box.SIMPLE_HEAD,
+        title=f"time as a multiple of one pass {PASS}",
+        padding=(0, 1, 0, 0),
+    )
+    for name in COLUMNS:
+        left = name in COLUMNS[:2]
+        justify = "left" if left else "right"
+        made.add_column(name, justify=justify, overflow="fold", no_wrap=left)
+    for row in rows:
+        made.add_row(*_cells(row))
+    return made
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(main(sys.argv[1:]))

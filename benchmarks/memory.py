@@ -1,0 +1,183 @@
+"""Measures the memory that a gradient takes, and its time, in every way of taking it.
+
+    python -m benchmarks.memory --quick                  (within a minute)
+    python -m benchmarks.memory                          (through 100,000 steps: five minutes)
+    python -m benchmarks.memory --shape 16,10000,16,64 --cell gru
+
+One layer, float32, the loss is on the last output, the inputs are not differentiated. Memory is
+what XLA reserves beside inputs and outputs, in bytes and in arrays `[T, B, H]`. Each way runs in a
+process of its own; times are minima, ratios medians of the rounds. The last line printed is one
+JSON object with everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import rich.box
+import tyro
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.frameworks import Layer
+from benchmarks.record import Record, source
+from benchmarks.rounds import Contestants, median_ratio
+from benchmarks.unroll import read_shape
+from longlag.command_line import console, plain_errors
+from longlag.report.table import markdown
+
+AUTODIFF, PEER = "autodiff", "flax linen"
+# What is given to `unroll` under each name.
+WAYS: dict[str, dict[str, Any]] = {
+    AUTODIFF: {"backward": "autodiff"},
+    "auto": {},
+    "recompute": {"backward": "recompute"},
+    "store": {"backward": "store"},
+    "remat sqrt": {"remat": "sqrt"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Measures the gradient of one layer.
+
+    Attributes:
+        shape: B,T,D,H: batch, steps, input features, hidden features.
+        cell: which recurrence.
+        rounds: rounds of timing.
+        quick: through 2,000 steps, two rounds, unless they are given.
+        record: keep the results in benchmarks/results; refused while other processes are busy.
+    """
+
+    shape: str = "16,100000,16,64"
+    cell: Literal["lstm", "gru", "elman"] = "lstm"
+    rounds: int = 3
+    quick: bool = False
+    record: bool = False
+
+
+QUICK = Options(shape="16,2000,16,64", rounds=2, quick=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    default = QUICK if "--quick" in argv else Options()
+    prog = "python -m benchmarks.memory"
+    options = tyro.cli(Options, prog=prog, description=__doc__, args=list(argv), default=default)
+    layer = Layer(options.cell, read_shape(options.shape), training=True)
+    if options.rounds < 1:
+        raise ValueError(f"--rounds: expected at least 1, got {options.rounds}")
+    record = Record("memory", options.record)
+    batch, steps, _, width = layer.shape
+    rows = []
+    with Contestants(dict.fromkeys(WAYS, gradient) | {PEER: linen_gradient}) as contestants:
+        minima: dict[str, list[float]] = {name: [] for name in (*WAYS, PEER)}
+        for name in minima:
+            contestants.prepare(name, (layer, name))
+        with Progress(console=console) as progress:
+            for _ in progress.track(range(options.rounds), description=f"{options.cell}"):
+                for name, each in minima.items():
+                    each.append(min(contestants.time(name)))
+        record.listen()
+        for name, each in minima.items():
+            size = contestants.note(name)["temp_bytes"]
+            ratio, least, greatest = median_ratio(each, minima[AUTODIFF])
+            rows.append(
+                {
+                    "cell": options.cell,
+                    "shape": list(layer.shape),
+                    "way": name,
+                    "temp_bytes": size,
+                    "units": round(size / (batch * steps * width * 4), 3),
+                    "ms": round(min(each), 3),
+                    "to_autodiff": round(ratio, 3),
+                    "spread": [round(least, 3), round(greatest, 3)],
+                }
+            )
+    made = Table(box=rich.box.SIMPLE_HEAD, title="memory and time of a gradient")
+    for column in COLUMNS:
+        made.add_column(column, justify="left" if column == "way" else "right")
+    for row in rows:
+        made.add_row(*_line(row))
+    console.print(made)
+    record.finish(rows, section, rounds=options.rounds)
+    return 0
+
+
+COLUMNS = ("way", "MB", "arrays [T, B, H]", "ms", "time / autodiff")
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    name = row["way"] if row["way"] == PEER else f"longlag, {row['way']}"
+    megabytes, units = f"{row['temp_bytes'] / 1e6:,.1f}", f"{row['units']:.2f}"
+    return name, megabytes, units, f"{row['ms']:,.0f}", f"{row['to_autodiff']:.2f}"
+
+
+def section(found: dict[str, Any]) -> str:
+    """The table for benchmarks/README.md from a recorded JSON object."""
+    row = found["rows"][0]
+    what = f"{row['cell']}, B,T,D,H = {','.join(map(str, row['shape']))}; "
+    lines = [_line(row) for row in found["rows"]]
+    return "\n".join([markdown(COLUMNS, lines), "", what + source(found)])
+
+
+def gradient(description: tuple[Layer, str]) -> Callable[[], None]:
+    """longlag's, in one of the ways."""
+    import jax
+
+    import longlag as ll
+
+    layer, way = description
+    kinds = {"lstm": ll.LSTM, "gru": ll.GRU, "elman": ll.Elman}
+    cell = kinds[layer.cell](layer.shape[-1])
+
+    def last(params, xs):
+        return ll.unroll(cell, params, xs, time_major=True, **WAYS[way])[0].h
+
+    return _compiled(layer, last, cell.init(jax.random.key(0), layer.shape[2]))
+
+
+def linen_gradient(description: tuple[Layer, str]) -> Callable[[], None]:
+    """That of flax linen, time-major too."""
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    layer = description[0]
+    cells: dict[str, Any] = {
+        "lstm": nn.OptimizedLSTMCell,
+        "gru": nn.GRUCell,
+        "elman": nn.SimpleCell,
+    }
+    rnn = nn.RNN(cells[layer.cell](layer.shape[-1]), time_major=True)
+    batch, _, features, _ = layer.shape
+    params = rnn.init(jax.random.key(0), jnp.zeros((1, batch, features)))
+
+    def last(params, xs):
+        return rnn.apply(params, xs)[-1]  # type: ignore[index]
+
+    return _compiled(layer, last, params)
+
+
+def _compiled(layer: Layer, last: Any, params: Any) -> Callable[[], None]:
+    import jax
+
+    batch, steps, features, _ = layer.shape
+    xs = jax.random.normal(jax.random.key(1), (steps, batch, features))
+    function = jax.jit(jax.value_and_grad(lambda params, xs: (last(params, xs) ** 2).mean()))
+    run = function.lower(params, xs).compile()
+
+    def once() -> None:
+        jax.block_until_ready(run(params, xs))
+
+    analysis: Any = run.memory_analysis()
+    once.note = {"temp_bytes": analysis.temp_size_in_bytes}  # type: ignore[attr-defined]
+    return once
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""Benchmarks of compilation, generation and seeds: the smallest run of each, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import pytest
+
+from benchmarks import compile_time, decode, record, seeds
+from benchmarks.frameworks import Layer
+from longlag.command_line import plain_errors
+
+SCRIPTS = [compile_time, decode, seeds]
+
+
+def name(script: ModuleType) -> str:
+    return script.__name__.removeprefix("benchmarks.")
+
+
+def found_by(script: Any, argv: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    """The last line printed, of which the table for README.md is made too."""
+    assert script.main(argv) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["benchmark"] == name(script) and found["rounds"] == 1
+    text = script.section(found)
+    assert text.startswith(f"| {script.COLUMNS[0]} |") and found["device"] in text
+    return found["rows"]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch):
+    """Nobody waits to hear whether the machine is quiet."""
+    monkeypatch.setattr(record, "busy", lambda: 0.0)
+
+
+def test_compile_time(capsys: pytest.CaptureFixture[str]):
+    """Each framework in a process of its own, as it is run."""
+    argv = ["--shape", "2,3,4,5", "--cells", "gru", "--rounds", "1"]
+    (row,) = found_by(compile_time, argv, capsys)
+    assert set(row) == {*("cell", "shape", "trace_s", "compile_s", "total_s", "ratios", "spread")}
+    assert set(row["total_s"]) == {"longlag", "flax linen"}
+    assert set(row["ratios"]) == set(row["spread"]) == {"flax linen"}
+    assert row["shape"] == [2, 3, 4, 5] and min(row["trace_s"].values()) > 0
+    low, high = row["spread"]["flax linen"]
+    assert low == high == pytest.approx(row["ratios"]["flax linen"], abs=2e-3)
+
+
+def test_every_contestant_compiles():
+    """The fused peer is for LSTM alone."""
+    layer = Layer("lstm", (2, 3, 4, 5), training=True)
+    assert "flax linen, fused" in compile_time.contestants(layer)
+    cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    try:
+        for contestant in compile_time.contestants(layer):
+            assert min(compile_time.seconds(contestant, layer)) > 0
+    finally:  # the tests after this one have their cache
+        jax.config.update("jax_enable_compilation_cache", cached)
+
+
+def test_decode(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """One of each kind: a cell with its peers, and a model, in processes of their own."""
+    monkeypatch.setattr(decode, "CELLS", ("lstm",))
+    monkeypatch.setattr(decode, "MODELS", (("min_gru", "full"),))
+    argv = ["--batch", "2", "--width", "8", "--tokens", "3", "--rounds", "1"]
+    cell, model = found_by(decode, argv, capsys)
+    keys = {*("cell", "attention", "batch", "width", "us", "tokens_per_s", "ratios", "spread")}
+    assert set(cell) == set(model) == keys
+    assert set(cell["us"]) == set(decode.FRAMEWORKS) and set(cell["ratios"]) == set(decode.PEERS)
+    assert set(model["us"]) == {"longlag"} and model["ratios"] == {}
+    assert cell["tokens_per_s"] == pytest.approx(2e6 / cell["us"]["longlag"], rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "attention"), [*decode.MODELS, ("gru", None)], ids=str)
+def test_every_stepping_runs(kind: str, attention: str | None):
+    for framework in decode.FRAMEWORKS if attention is None else ("longlag",):
+        run = decode.FRAMEWORKS[framework](decode.Stepping(kind, attention, 2, 8, 3))
+        run()
+        run()  # a donated state is not asked for again
+
+
+def test_seeds(capsys: pytest.CaptureFixture[str]):
+    argv = ["--seeds", "2", "--width", "4", "--lag", "2", "--batch", "2", "--steps", "1"]
+    (row,) = found_by(seeds, [*argv, "--rounds", "1", "--cell", "gru"], capsys)
+    assert set(row) == {
+        *("cell", "width", "lag", "batch", "steps", "seeds", "ms_per_seed", "compile_s", "ratio"),
+        *("spread", "faster", "auto", "auto_is_right"),
+    }
+    assert row["auto"] in seeds.WAYS and row["faster"] in (*seeds.WAYS, "neither")
+    assert set(row["ms_per_seed"]) == set(seeds.WAYS)
+    assert row["auto_is_right"] == (row["faster"] in (row["auto"], "neither"))
+
+
+@pytest.mark.parametrize(("platform", "way"), [("cpu", "map"), ("gpu", "vmap")])
+def test_what_auto_takes(platform: str, way: str, monkeypatch: pytest.MonkeyPatch):
+    """Read off the program, so another rule in `training` shows here."""
+    monkeypatch.setattr("jax.default_backend", lambda: platform)
+    # A size for each platform: a program is made once for equal arguments.
+    case = seeds.Case("gru", 4, lag=len(way), batch=2, steps=1, seeds=2)
+    assert seeds.what_auto_takes(case) == way
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "expected"),
+    [
+        (compile_time, ["--shape", "1,2,3"], "expected four positive numbers B,T,D,H; got '1,2,3'"),
+        (compile_time, ["--rounds", "0"], "--rounds: expected at least 1, got 0"),
+        (decode, ["--tokens", "0"], "--tokens: expected at least 1, got 0"),
+        (decode, ["--batch", "0"], "--batch: expected at least 1, got (0,)"),
+        (seeds, ["--seeds", "0"], "--seeds: expected at least 1, got (0,)"),
+        (seeds, ["--rounds", "0"], "--rounds: expected at least 1, got 0"),
+    ],
+)
+def test_bad_input(script: Any, argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as left, plain_errors():
+        script.main(argv)
+    assert left.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+RECORDED = [
+    (script, file) for script in SCRIPTS for file in record.RESULTS.glob(f"{name(script)}-*.json")
+]
+
+
+@pytest.mark.parametrize(("script", "file"), RECORDED, ids=str)
+def test_the_table_is_that_of_the_recorded_results(script: Any, file: Path):
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["dirty"] is False and found["busy"] <= record.QUIET
+    assert script.section(found) in record.README.read_text(encoding="utf-8")
