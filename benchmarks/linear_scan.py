@@ -44,7 +44,7 @@ OURS = METHODS[1:]
 PEERS = ("lax.scan", "associative_scan")
 SHAPES = ("4096,1024", "4096,4096", "65536,256")
 # Lengths of the self-test, and the width of its states: small slices are where a compiler went
-# quadratic (jax-ml/jax#40101), and wider states of a million steps leave the cache, which shows too.
+# quadratic (jax-ml/jax#40101); wider states of a million steps leave the cache, which shows too.
 LENGTHS = (1_000, 4_000, 16_000, 64_000, 256_000, 1_024_000)
 WIDTH = 1
 
