@@ -86,8 +86,9 @@ def main(argv: Sequence[str]) -> int:
         bar = progress.add_task("", total=total)
         for layer in layers:
             progress.update(bar, description=" ".join(_name(layer.cell, layer.shape)))
-            rows.append(measure(layer, options.rounds, lambda: progress.advance(bar)))
-            record.listen()
+            rows.append(
+                record.quietly(measure, layer, options.rounds, lambda: progress.advance(bar))
+            )
     console.print(table(rows))
     record.finish(rows, section, rounds=options.rounds)
     return 0

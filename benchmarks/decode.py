@@ -23,6 +23,7 @@ The last line printed is one JSON object with everything.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,10 +118,8 @@ def main(argv: Sequence[str]) -> int:
         bar = progress.add_task("", total=len(todo) * options.rounds)
         for stepping in todo:
             progress.update(bar, description=f"{stepping.cell} {stepping.attention or 'cell'}")
-            rows.append(
-                measure(contestants, stepping, options.rounds, lambda: progress.advance(bar))
-            )
-            record.listen()
+            advance = functools.partial(progress.advance, bar)
+            rows.append(record.quietly(measure, contestants, stepping, options.rounds, advance))
     console.print(table(rows))
     record.finish(rows, section, rounds=options.rounds, tokens=options.tokens)
     return 0

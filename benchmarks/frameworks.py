@@ -56,17 +56,40 @@ def _jitted(layer: Layer, apply: Callable[[Any, Any], Any], params: Any) -> Run:
 
     function = jax.value_and_grad(loss) if layer.training else apply
     run = jax.jit(function).lower(params, xs).compile()
-    return lambda: jax.block_until_ready(run(params, xs))
+
+    def once() -> None:
+        jax.block_until_ready(run(params, xs))
+
+    once.note = {"program": run.as_text()}  # type: ignore[attr-defined]
+    return once
 
 
 def longlag(layer: Layer) -> Run:
+    return _longlag(layer, lambda cell: cell)
+
+
+def longlag_plain(layer: Layer) -> Run:
+    """The same cell with a `step` of its own, so that `unroll` knows nothing of its parts."""
+
+    def plain(cell):
+        kind = type(cell)
+
+        def step(self, params, carry, z):
+            return kind.step(self, params, carry, z)
+
+        return type(f"Plain{kind.__name__}", (kind,), {"step": step})(cell.features)
+
+    return _longlag(layer, plain)
+
+
+def _longlag(layer: Layer, change: Callable[[Any], Any]) -> Run:
     import jax
 
     import longlag as ll
 
     kinds = {"lstm": ll.LSTM, "gru": ll.GRU, "elman": ll.Elman}
     _, _, features, width = layer.shape
-    cell = kinds[layer.cell](width)
+    cell = change(kinds[layer.cell](width))
     params = cell.init(jax.random.key(0), features)
     return _jitted(layer, lambda params, xs: ll.unroll(cell, params, xs)[1], params)
 

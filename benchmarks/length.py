@@ -72,8 +72,7 @@ def main(argv: Sequence[str]) -> int:
     record, rows = Record("length", options.record), []
     with Progress(console=console) as progress:
         for length in progress.track(options.lengths, description="lengths"):
-            rows.append(_in_a_process(length, options.batch, options.width))
-            record.listen()
+            rows.append(record.quietly(_in_a_process, length, options.batch, options.width))
     for before, row in itertools.pairwise(rows):
         growth = row["length"] / before["length"]
         # As if the length had grown by 4: time / length grows by a fourth of this.

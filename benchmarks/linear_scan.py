@@ -105,16 +105,14 @@ def main(argv: Sequence[str]) -> int:
     rows = []
     with Contestants(makers) as contestants, Progress(console=console) as progress:
         bar = progress.add_task("", total=(len(problems) + 1) * options.rounds)
+        advance = functools.partial(progress.advance, bar)
         for problem in problems:
             progress.update(bar, description=f"{problem.shape} {_pass(problem)}")
-            rows.append(
-                measure(contestants, problem, options.rounds, lambda: progress.advance(bar))
-            )
-            record.listen()
+            rows.append(record.quietly(measure, contestants, problem, options.rounds, advance))
         progress.update(bar, description="lengths")
-        advance = functools.partial(progress.advance, bar)
-        lengths = measure_lengths(contestants, options.lengths, options.rounds, advance)
-        record.listen()
+        lengths = record.quietly(
+            measure_lengths, contestants, options.lengths, options.rounds, advance
+        )
     console.print(table(rows))
     console.print(_lengths_line(lengths), highlight=False)
     record.finish(rows, section, rounds=options.rounds, lengths=lengths)

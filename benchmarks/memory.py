@@ -71,32 +71,8 @@ def main(argv: Sequence[str]) -> int:
     if options.rounds < 1:
         raise ValueError(f"--rounds: expected at least 1, got {options.rounds}")
     record = Record("memory", options.record)
-    batch, steps, _, width = layer.shape
-    rows = []
     with Contestants(dict.fromkeys(WAYS, gradient) | {PEER: linen_gradient}) as contestants:
-        minima: dict[str, list[float]] = {name: [] for name in (*WAYS, PEER)}
-        for name in minima:
-            contestants.prepare(name, (layer, name))
-        with Progress(console=console) as progress:
-            for _ in progress.track(range(options.rounds), description=f"{options.cell}"):
-                for name, each in minima.items():
-                    each.append(min(contestants.time(name)))
-        record.listen()
-        for name, each in minima.items():
-            size = contestants.note(name)["temp_bytes"]
-            ratio, least, greatest = median_ratio(each, minima[AUTODIFF])
-            rows.append(
-                {
-                    "cell": options.cell,
-                    "shape": list(layer.shape),
-                    "way": name,
-                    "temp_bytes": size,
-                    "units": round(size / (batch * steps * width * 4), 3),
-                    "ms": round(min(each), 3),
-                    "to_autodiff": round(ratio, 3),
-                    "spread": [round(least, 3), round(greatest, 3)],
-                }
-            )
+        rows = record.quietly(measure, contestants, layer, options.rounds)
     made = Table(box=rich.box.SIMPLE_HEAD, title="memory and time of a gradient")
     for column in COLUMNS:
         made.add_column(column, justify="left" if column == "way" else "right")
@@ -105,6 +81,40 @@ def main(argv: Sequence[str]) -> int:
     console.print(made)
     record.finish(rows, section, rounds=options.rounds)
     return 0
+
+
+def measure(contestants: Contestants, layer: Layer, rounds: int) -> list[dict[str, Any]]:
+    """Memory and time of every way and of the peer.
+
+    Returns:
+        Rows of `cell, shape, way, temp_bytes`, `units` (arrays `[T, B, H]`), `ms` (the least),
+        `to_autodiff` (median of the rounds' ratios of time) and its `spread`.
+    """
+    batch, steps, _, width = layer.shape
+    minima: dict[str, list[float]] = {name: [] for name in (*WAYS, PEER)}
+    for name in minima:
+        contestants.prepare(name, (layer, name))
+    with Progress(console=console) as progress:
+        for _ in progress.track(range(rounds), description=layer.cell):
+            for name, each in minima.items():
+                each.append(min(contestants.time(name)))
+    rows = []
+    for name, each in minima.items():
+        size = contestants.note(name)["temp_bytes"]
+        ratio, least, greatest = median_ratio(each, minima[AUTODIFF])
+        rows.append(
+            {
+                "cell": layer.cell,
+                "shape": list(layer.shape),
+                "way": name,
+                "temp_bytes": size,
+                "units": round(size / (batch * steps * width * 4), 3),
+                "ms": round(min(each), 3),
+                "to_autodiff": round(ratio, 3),
+                "spread": [round(least, 3), round(greatest, 3)],
+            }
+        )
+    return rows
 
 
 COLUMNS = ("way", "MB", "arrays [T, B, H]", "ms", "time / autodiff")

@@ -94,9 +94,10 @@ def main(argv: Sequence[str]) -> int:
     for name in options.cells:
         for length in options.lengths:
             for mode in MODES:
-                rows.append(measure(name, length, mode, options.passes, options.rounds))
+                rows.append(
+                    record.quietly(measure, name, length, mode, options.passes, options.rounds)
+                )
                 console.print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), highlight=False)
-            record.listen()
     console.print(table(rows))
     accuracy = {name: round(float(weights(name)["accuracy"]), 4) for name in options.cells}
     record.finish(rows, section, rounds=options.rounds, accuracy=accuracy)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.rounds import busy
 from experiments.record import insert
@@ -20,7 +20,10 @@ RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 # Part of a core that other processes may take while results are recorded.
 QUIET = 0.05
+# How often a measurement is taken that others have disturbed.
+ATTEMPTS = 3
 
+T = TypeVar("T")
 Found = dict[str, Any]
 
 
@@ -45,9 +48,23 @@ class Record:
                 "cores busy"
             )
 
-    def listen(self) -> None:
-        """Looks for a second whether others are busy; to be called while nothing of ours runs."""
-        self.loudest = max(self.loudest, busy())
+    def quietly(self, measure: Callable[..., T], *arguments: Any) -> T:
+        """Measures; if results are kept, again where others were busy right afterwards.
+
+        Raises:
+            ValueError: others were busy after the last attempt too.
+        """
+        others = 0.0
+        for _ in range(ATTEMPTS):
+            found = measure(*arguments)
+            others = busy()
+            if others <= QUIET or not self.keep:
+                self.loudest = max(self.loudest, others)
+                return found
+        raise ValueError(
+            f"--record: other processes kept {others:.2f} cores busy after {ATTEMPTS} attempts; "
+            "nothing is kept"
+        )
 
     def finish(self, rows: Sequence[Found], section: Callable[[Found], str], **more: Any) -> Found:
         """Prints the JSON object as the last line, and keeps it if that was asked for.
@@ -61,14 +78,7 @@ class Record:
         Returns:
             `benchmark, device, versions, commit, dirty, busy, wall_seconds, rows`, and `more`.
 
-        Raises:
-            ValueError: results were to be kept, but others were busy in between.
         """
-        if self.keep and self.loudest > QUIET:
-            raise ValueError(
-                f"--record: other processes kept {self.loudest:.2f} cores busy in between; "
-                "nothing is kept"
-            )
         env = environment()
         on_cpu = env["backend"] == "cpu"
         found = {

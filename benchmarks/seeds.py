@@ -115,8 +115,8 @@ def main(argv: Sequence[str]) -> int:
         bar = progress.add_task("", total=len(cases) * options.rounds)
         for case in cases:
             progress.update(bar, description=f"{case.cell}, {case.seeds} seeds")
-            rows.append(measure(contestants, case, options.rounds, lambda: progress.advance(bar)))
-            record.listen()
+            advance = functools.partial(progress.advance, bar)
+            rows.append(record.quietly(measure, contestants, case, options.rounds, advance))
     console.print(table(rows))
     record.finish(rows, section, rounds=options.rounds)
     return 0

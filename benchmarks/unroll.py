@@ -13,6 +13,7 @@ the rounds. Below 1 longlag is faster. The last line printed is one JSON object 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -93,10 +94,8 @@ def main(argv: Sequence[str]) -> int:
         contestants.prepare("matmul", layers[0])
         for layer in layers:
             progress.update(bar, description=describe(layer))
-            rows.append(
-                measure(contestants, layer, names, options.rounds, lambda: progress.advance(bar))
-            )
-            record.listen()
+            advance = functools.partial(progress.advance, bar)
+            rows.append(record.quietly(measure, contestants, layer, names, options.rounds, advance))
             progress.console.print(", ".join(f"{k} {v}" for k, v in summary(rows[-1]).items()))
     console.print(table(rows, names))
     record.finish(rows, section, rounds=options.rounds)

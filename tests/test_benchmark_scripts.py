@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
 import pytest
 
-from benchmarks import compile_time, decode, record, seeds
+from benchmarks import compile_time, decode, kinds, profile, record, seeds
 from benchmarks.frameworks import Layer
 from longlag.command_line import plain_errors
 
@@ -121,13 +120,23 @@ def test_bad_input(script: Any, argv: list[str], expected: str, capsys: pytest.C
     assert expected in capsys.readouterr().err
 
 
-RECORDED = [
-    (script, file) for script in SCRIPTS for file in record.RESULTS.glob(f"{name(script)}-*.json")
-]
+def test_kinds(capsys: pytest.CaptureFixture[str]):
+    argv = ["--shape", "2,3,4,5", "--cells", "gru", "--rounds", "1"]
+    (row,) = found_by(kinds, argv, capsys)
+    assert row["cell"] == "gru" and row["shape"] == [2, 3, 4, 5]
+    assert row["ratio"] > 0 and all(ms > 0 for ms in row["ms"].values())
 
 
-@pytest.mark.parametrize(("script", "file"), RECORDED, ids=str)
-def test_the_table_is_that_of_the_recorded_results(script: Any, file: Path):
-    found = json.loads(file.read_text(encoding="utf-8"))
-    assert found["dirty"] is False and found["busy"] <= record.QUIET
-    assert script.section(found) in record.README.read_text(encoding="utf-8")
+def test_profile(capsys: pytest.CaptureFixture[str]):
+    """Long enough to be cut into chunks, so that every loop is seen."""
+    argv = ["--shape", "4,200,8,16", "--cells", "lstm", "--passes", "train"]
+    assert profile.main([*argv, "--frameworks", "longlag"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (row,) = found["rows"]
+    assert row["framework"] == "longlag" and set(row["parts"]) == set(profile.PARTS)
+    for part in ("products, each step", "products, each chunk", "other, each step"):
+        assert row["parts"][part] > 0, part
+    assert 0 < sum(row["parts"].values()) and 0 < row["ms"]
+    assert any(operation["product"] for operation in row["longest"])
+    with pytest.raises(ValueError, match="--frameworks: expected one of"):
+        profile.main(["--frameworks", "torch"])

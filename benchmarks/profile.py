@@ -1,0 +1,239 @@
+"""Shows where the time of a recurrent layer goes, operation by operation.
+
+    python -m benchmarks.profile --quick
+    python -m benchmarks.profile --shape 32,512,64,128 --cells lstm --passes train
+    python -m benchmarks.profile --frameworks longlag "flax linen" --record
+
+XLA:CPU runs a compiled program as a list of operations, each of which jax's profiler times. How
+often an operation ran says where it stands: in the loop over steps, in the loop over chunks of
+steps, or outside. A product is an operation in whose program a `dot` stands. The times are means of
+three traced runs, which tracing makes a little longer; what is between operations is "gaps". The
+last line printed is one JSON object with everything, the ten longest operations of each layer too.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import gzip
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import rich.box
+import tyro
+from rich.table import Table
+
+from benchmarks.frameworks import FRAMEWORKS, Layer
+from benchmarks.record import Record, source
+from benchmarks.rounds import Contestants
+from benchmarks.unroll import SHAPES, describe, read_shape
+from longlag.command_line import console, plain_errors
+from longlag.report.table import markdown
+from longlag.spec import choose
+
+RUNS = 3
+LONGEST = 10
+JAX_FRAMEWORKS = tuple(name for name in FRAMEWORKS if name not in ("torch", "matmul"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Profiles one layer in some frameworks, each in a process of its own.
+
+    Attributes:
+        shape: B,T,D,H: batch, steps, input features, hidden features. Several may be given.
+        cells: which recurrences.
+        passes: "forward" is the value alone, "train" value and gradient in the parameters.
+        frameworks: any that runs on jax.
+        quick: one shape, one cell, one pass, unless they are given.
+        record: keep the results in benchmarks/results; refused while other processes are busy.
+    """
+
+    shape: tuple[str, ...] = SHAPES
+    cells: tuple[Literal["lstm", "gru", "elman"], ...] = ("lstm", "gru")
+    passes: tuple[Literal["forward", "train"], ...] = ("forward", "train")
+    frameworks: tuple[str, ...] = ("longlag", "equinox")
+    quick: bool = False
+    record: bool = False
+
+
+QUICK = Options(shape=SHAPES[1:2], cells=("lstm",), passes=("train",), quick=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    default = QUICK if "--quick" in argv else Options()
+    prog = "python -m benchmarks.profile"
+    options = tyro.cli(Options, prog=prog, description=__doc__, args=list(argv), default=default)
+    for name in options.frameworks:
+        choose(name, JAX_FRAMEWORKS, "--frameworks")
+    layers = [
+        Layer(cell, read_shape(shape), training=what == "train")
+        for cell in options.cells
+        for shape in options.shape
+        for what in options.passes
+    ]
+    record, rows = Record("profile", options.record, ("equinox", "dm-haiku")), []
+    with Contestants(dict.fromkeys(options.frameworks, traced)) as contestants:
+        for layer in layers:
+            for name in options.frameworks:
+                rows.append(record.quietly(measure, contestants, name, layer))
+                console.print(f"{describe(layer)}: {name} {rows[-1]['ms']:.1f} ms")
+    made = Table(box=rich.box.SIMPLE_HEAD, title="milliseconds")
+    for column in COLUMNS:
+        left = column in COLUMNS[:2]
+        made.add_column(column, justify="left" if left else "right", no_wrap=left)
+    for row in rows:
+        made.add_row(*_line(row))
+    console.print(made)
+    record.finish(rows, section)
+    return 0
+
+
+def measure(contestants: Contestants, name: str, layer: Layer) -> dict[str, Any]:
+    """The row of one layer in one framework, from its process."""
+    contestants.prepare(name, (name, layer))
+    return contestants.note(name)
+
+
+def traced(description: tuple[str, Layer]) -> Any:
+    """Profiles one layer in this process; a function that does nothing, with the row as `note`.
+
+    The row: `framework, cell, shape, pass`, `ms` (the least of some runs that are not traced),
+    `traced_ms`, the parts of `PARTS` in ms of the traced runs, and `longest`: name, runs, ms, and
+    the shape of the result, for each of the longest operations.
+    """
+    name, layer = description
+    run: Any = FRAMEWORKS[name](layer)
+    plain = []
+    for _ in range(10):
+        start = time.perf_counter()
+        run()
+        plain.append((time.perf_counter() - start) * 1e3)
+    wall, events = _trace(run)
+    shapes, products = _read_program(run.note["program"])
+    steps = layer.shape[1]
+    total, count = collections.Counter(), collections.Counter()
+    for event in events:
+        if event["name"] in shapes:
+            total[event["name"]] += event["dur"] / 1e3 / RUNS
+            count[event["name"]] += 1
+    parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+    for operation, ms in total.items():
+        times = count[operation] / RUNS
+        kind = "products" if operation in products else "rest"
+        where = "once" if times < 2 else f"steps: {kind}"
+        where = f"chunks: {kind}" if 2 <= times < steps / 2 else where
+        parts[where] += ms
+    parts["gaps"] = max(wall - _covered(events, shapes), 0.0)
+    longest = [
+        {
+            "operation": operation,
+            "runs": round(count[operation] / RUNS, 1),
+            "ms": round(ms, 3),
+            "result": shapes[operation],
+            "product": operation in products,
+        }
+        for operation, ms in total.most_common(LONGEST)
+    ]
+
+    def nothing() -> None:
+        pass
+
+    nothing.note = {  # type: ignore[attr-defined]
+        "framework": name,
+        "cell": layer.cell,
+        "shape": list(layer.shape),
+        "pass": "train" if layer.training else "forward",
+        "ms": round(min(plain), 3),
+        "traced_ms": round(wall, 3),
+        "parts": {part: round(ms, 3) for part, ms in parts.items()},
+        "longest": longest,
+    }
+    return nothing
+
+
+# Where an operation stands and what it is: in the loop over steps, in that over chunks, outside.
+PARTS = ("steps: products", "steps: rest", "chunks: products", "chunks: rest", "once", "gaps")
+
+
+def _trace(run: Any) -> tuple[float, list[dict[str, Any]]]:
+    """Milliseconds of one traced run, and the events of all of them."""
+    import jax
+
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        jax.profiler.start_trace(folder, create_perfetto_trace=True, profiler_options=options)
+        start = time.perf_counter()
+        for _ in range(RUNS):
+            run()
+        wall = (time.perf_counter() - start) * 1e3 / RUNS
+        jax.profiler.stop_trace()
+        (file,) = Path(folder).rglob("perfetto_trace.json.gz")
+        with gzip.open(file) as opened:
+            found = json.load(opened)
+    events = found if isinstance(found, list) else found["traceEvents"]
+    return wall, [event for event in events if event.get("ph") == "X"]
+
+
+def _covered(events: Sequence[dict[str, Any]], shapes: dict[str, str]) -> float:
+    """Milliseconds of one run in which at least one operation runs."""
+    spans = sorted(
+        (event["ts"], event["ts"] + event["dur"]) for event in events if event["name"] in shapes
+    )
+    covered, end = 0.0, float("-inf")
+    for start, stop in spans:
+        covered += max(stop - max(start, end), 0.0)
+        end = max(end, stop)
+    return covered / 1e3 / RUNS
+
+
+def _read_program(text: str) -> tuple[dict[str, str], set[str]]:
+    """Result shapes of the operations that take time, and those in which a product stands."""
+    shapes: dict[str, str] = {}
+    calls: dict[str, str] = {}
+    with_dot, here = set(), ""
+    for line in text.splitlines():
+        opened = re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line)
+        if opened:
+            here = opened[1]
+        found = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(", line)
+        if not found:
+            continue
+        name, result, opcode = found.groups()
+        if opcode == "dot":
+            with_dot.add(here)
+        if opcode in ("while", "call", "conditional", "parameter", "tuple", "get-tuple-element"):
+            continue
+        shapes[name] = re.sub(r"\{[^}]*\}", "", result)
+        called = re.search(r"calls=%?([\w.\-]+)", line)
+        calls[name] = called[1] if called else ("dot" if opcode == "dot" else "")
+    products = {name for name, callee in calls.items() if callee == "dot" or callee in with_dot}
+    return shapes, products
+
+
+COLUMNS = ("layer", "framework", "ms", *PARTS)
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    layer = Layer(row["cell"], tuple(row["shape"]), row["pass"] == "train")
+    parts = [f"{row['parts'][part]:.1f}" for part in PARTS]
+    return describe(layer), row["framework"], f"{row['ms']:.1f}", *parts
+
+
+def section(found: dict[str, Any]) -> str:
+    """The table for benchmarks/README.md from a recorded JSON object."""
+    lines = [_line(row) for row in found["rows"]]
+    return "\n".join([markdown(COLUMNS, lines), "", source(found)])
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(main(sys.argv[1:]))
