@@ -134,7 +134,7 @@ def test_profile(capsys: pytest.CaptureFixture[str]):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     (row,) = found["rows"]
     assert row["framework"] == "longlag" and set(row["parts"]) == set(profile.PARTS)
-    for part in ("products, each step", "products, each chunk", "other, each step"):
+    for part in ("steps: products", "chunks: products", "steps: rest"):
         assert row["parts"][part] > 0, part
     assert 0 < sum(row["parts"].values()) and 0 < row["ms"]
     assert any(operation["product"] for operation in row["longest"])

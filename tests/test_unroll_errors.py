@@ -111,7 +111,7 @@ CASES = {
     ),
     "unknown method": (
         {"method": "asociative"},
-        "unknown method: expected one of auto, scan, associative; got 'asociative'. "
+        "unknown method: expected one of auto, scan, associative, chunked, cudnn; got 'asociative'. "
         "Did you mean 'associative'?",
     ),
     "unknown carries": (
