@@ -7,8 +7,9 @@
 XLA:CPU runs a compiled program as a list of operations, each of which jax's profiler times. How
 often an operation ran says where it stands: in the loop over steps, in the loop over chunks of
 steps, or outside. A product is an operation in whose program a `dot` stands. The times are means of
-three traced runs, which tracing makes a little longer; what is between operations is "gaps". The
-last line printed is one JSON object with everything, the ten longest operations of each layer too.
+three traced runs, which tracing makes a little longer. "gaps" is when no timed operation runs, the
+work of large products in other threads among it. The last line printed is one JSON object with
+everything, the ten longest operations of each layer too.
 """
 
 from __future__ import annotations

@@ -316,7 +316,6 @@ def check_zero_input(case: Case) -> None:
 def check_modes(case: Case) -> None:
     """Other ways to run give what the plain one gives; all in one program, alone where it fails."""
     modes = ["reverse", "time_major", "seeds", "checkpoint around", "checkpoint inside"]
-    modes.append("remat")
     modes.append("associative" if isinstance(case.cell, LinearCell) else "store")
     expected = differently(case, [])
     try:
@@ -334,8 +333,7 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
         case: what to run.
         modes: any of "reverse", "time_major", "seeds" (side by side by `jax.vmap`, not one after
             another), "checkpoint around" (`unroll`), "checkpoint inside" (the cell's own step),
-            "associative", "store" (the backward), "remat" (in parts). None of them: as every other
-            clause runs.
+            "associative", "store" (the backward). None of them: as every other clause runs.
     """
     flags = FLAGS["both"]
     leaves, structure = jax.tree.flatten(case.params)
@@ -357,7 +355,6 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
             reverse="reverse" in modes,
             method="associative" if "associative" in modes else "auto",
             backward="store" if "store" in modes else "auto",
-            remat=2 if "remat" in modes else None,
             time_major="time_major" in modes,
         )
         return last, jax.tree.map(lambda y: flip(swap(y)), ys)

@@ -16,6 +16,7 @@ KEYS = {
 }
 
 
+@pytest.mark.deep
 def test_a_row_for_each_run(capsys: pytest.CaptureFixture[str]):
     argv = ["--cells", "elman", "--lengths", "30", "--rounds", "1", "--passes", "forward"]
     assert newton.main(argv) == 0
@@ -41,6 +42,7 @@ def test_the_weights_are_those_of_trained_cells():
         assert found["cell"]["recurrent"]["kernel"].shape[0] == newton.FEATURES
 
 
+@pytest.mark.deep
 def test_training_writes_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(newton, "WEIGHTS", tmp_path / "weights.npz")
     with pytest.raises(ValueError, match=r"expected weights of elman .*; run with --train first"):

@@ -36,6 +36,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(record, "busy", lambda: 0.0)
 
 
+@pytest.mark.deep
 def test_compile_time(capsys: pytest.CaptureFixture[str]):
     """Each framework in a process of its own, as it is run."""
     argv = ["--shape", "2,3,4,5", "--cells", "gru", "--rounds", "1"]
@@ -81,6 +82,7 @@ def test_every_stepping_runs(kind: str, attention: str | None):
         run()  # a donated state is not asked for again
 
 
+@pytest.mark.deep
 def test_seeds(capsys: pytest.CaptureFixture[str]):
     argv = ["--seeds", "2", "--width", "4", "--lag", "2", "--batch", "2", "--steps", "1"]
     (row,) = found_by(seeds, [*argv, "--rounds", "1", "--cell", "gru"], capsys)

@@ -85,12 +85,17 @@ def test_the_table_is_that_of_the_recorded_results(file: Path):
     assert section(found) in record.README.read_text(encoding="utf-8")
 
 
-def test_memory_of_every_way(capsys: pytest.CaptureFixture[str]):
+def test_memory_of_every_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of three of them, for each has a process."""
+    fewer = {way: memory.WAYS[way] for way in ("autodiff", "recompute", "remat sqrt")}
+    monkeypatch.setattr(memory, "WAYS", fewer)
     assert memory.main(["--shape", "2,400,3,16", "--rounds", "1"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     units = {row["way"]: row["units"] for row in found["rows"]}
-    assert set(units) == {*memory.WAYS, memory.PEER}
-    assert units["remat sqrt"] < units["recompute"] < units["store"] < units["autodiff"]
+    assert set(units) == {*fewer, memory.PEER}
+    assert units["remat sqrt"] < units["recompute"] < units["autodiff"]
     assert all(row["ms"] > 0 and row["to_autodiff"] > 0 for row in found["rows"])
 
 

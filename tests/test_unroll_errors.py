@@ -111,8 +111,8 @@ CASES = {
     ),
     "unknown method": (
         {"method": "asociative"},
-        "unknown method: expected one of auto, scan, associative, chunked, cudnn; got 'asociative'. "
-        "Did you mean 'associative'?",
+        "unknown method: expected one of auto, scan, associative, chunked, cudnn; "
+        "got 'asociative'. Did you mean 'associative'?",
     ),
     "unknown carries": (
         {"carries": "lst"},
