@@ -86,9 +86,7 @@ def test_the_table_is_that_of_the_recorded_results(file: Path):
     assert section(found) in record.README.read_text(encoding="utf-8")
 
 
-def test_memory_of_every_way(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_memory_of_every_way(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Of three of them, for each has a process."""
     fewer = {way: memory.WAYS[way] for way in ("autodiff", "recompute", "remat sqrt")}
     monkeypatch.setattr(memory, "WAYS", fewer)

@@ -21,7 +21,13 @@ from tests.test_unroll import Noisy
 
 B, T, V = 3, 11, 5
 MODEL = build(
-    inputs="tokens", in_features=V, out_features=V, cell=MinGRU(8), attention="full", width=8, heads=2
+    inputs="tokens",
+    in_features=V,
+    out_features=V,
+    cell=MinGRU(8),
+    attention="full",
+    width=8,
+    heads=2,
 )
 
 
