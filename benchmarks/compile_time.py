@@ -28,13 +28,11 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.frameworks import Layer
-from benchmarks.record import Record, source
+from benchmarks.frameworks import Layer, longlag_cell
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import median_ratio
 from benchmarks.unroll import read_shape
 from longlag.command_line import console, plain_errors
@@ -89,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
             rows.append(
                 record.quietly(measure, layer, options.rounds, lambda: progress.advance(bar))
             )
-    console.print(table(rows))
+    title = "seconds to a compiled train step; share: longlag's by theirs"
+    console.print(table(title, COLUMNS, _lines(rows), left=3))
     record.finish(rows, section, rounds=options.rounds)
     return 0
 
@@ -162,7 +161,7 @@ def _longlag(layer: Layer) -> tuple[Any, Any]:
 
     import longlag as ll
 
-    cell = {"lstm": ll.LSTM, "gru": ll.GRU}[layer.cell](layer.shape[-1])
+    cell = longlag_cell(layer.cell, layer.shape[-1])
     params = cell.init(jax.random.key(0), layer.shape[2])
     return lambda params, xs: ll.unroll(cell, params, xs)[1], params
 
@@ -187,19 +186,6 @@ COLUMNS = ("cell", "B,T,D,H", "framework", "trace", "compile", "both", "share")
 def section(found: Found) -> str:
     """The table of benchmarks/README.md, with its source."""
     return "\n".join([markdown(COLUMNS, _lines(found["rows"])), "", source(found)])
-
-
-def table(rows: Sequence[Found]) -> Table:
-    """The table for the terminal."""
-    made = Table(
-        box=rich.box.SIMPLE_HEAD,
-        title="seconds to a compiled train step; share: longlag's by theirs",
-    )
-    for number, column in enumerate(COLUMNS):
-        made.add_column(column, justify="right" if number > 2 else "left", no_wrap=number < 3)
-    for line in _lines(rows):
-        made.add_row(*line)
-    return made
 
 
 def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:

@@ -28,13 +28,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.frameworks import Run
-from benchmarks.record import Record, source
+from benchmarks.frameworks import Run, longlag_cell
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from longlag.command_line import console, plain_errors
 from longlag.report.table import markdown
@@ -120,7 +118,8 @@ def main(argv: Sequence[str]) -> int:
             progress.update(bar, description=f"{stepping.cell} {stepping.attention or 'cell'}")
             advance = functools.partial(progress.advance, bar)
             rows.append(record.quietly(measure, contestants, stepping, options.rounds, advance))
-    console.print(table(rows))
+    title = "one token at a time; longlag's time as a share of the others'"
+    console.print(table(title, COLUMNS, _lines(rows)))
     record.finish(rows, section, rounds=options.rounds, tokens=options.tokens)
     return 0
 
@@ -139,11 +138,7 @@ def measure(
     names = tuple(FRAMEWORKS) if stepping.attention is None else (OURS,)
     for name in names:
         contestants.prepare(name, stepping)
-    minima: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name, each in minima.items():
-            each.append(min(contestants.time(name)))
-        advance()
+    minima = contestants.minima(names, rounds, advance)
     us = {name: min(each) * 1e3 / stepping.tokens for name, each in minima.items()}
     ratios = {name: median_ratio(minima[OURS], minima[name]) for name in names if name != OURS}
     return {
@@ -162,19 +157,13 @@ def _longlag(stepping: Stepping) -> Run:
     return _cell(stepping) if stepping.attention is None else _model(stepping)
 
 
-def _kind(name: str) -> Any:
-    import longlag as ll
-
-    return {"lstm": ll.LSTM, "gru": ll.GRU, "min_gru": ll.MinGRU}[name]
-
-
 def _cell(stepping: Stepping) -> Run:
     import jax
     import jax.numpy as jnp
 
     import longlag as ll
 
-    cell = _kind(stepping.cell)(stepping.width)
+    cell = longlag_cell(stepping.cell, stepping.width)
     params = cell.init(jax.random.key(0), stepping.width)
 
     def begin(params):
@@ -196,7 +185,7 @@ def _model(stepping: Stepping) -> Run:
         inputs="tokens",
         in_features=TOKENS,
         out_features=TOKENS,
-        cell=_kind(stepping.cell)(stepping.width),
+        cell=longlag_cell(stepping.cell, stepping.width),
         attention=stepping.attention or "none",
         width=stepping.width,
     )
@@ -280,17 +269,6 @@ COLUMNS = ("what", "batch", "µs a step", "tokens a second", *PEERS)
 def section(found: Found) -> str:
     """The table of benchmarks/README.md, with its source."""
     return "\n".join([markdown(COLUMNS, _lines(found["rows"])), "", source(found)])
-
-
-def table(rows: Sequence[Found]) -> Table:
-    """The table for the terminal."""
-    title = "one token at a time; longlag's time as a share of the others'"
-    made = Table(box=rich.box.SIMPLE_HEAD, title=title)
-    for number, column in enumerate(COLUMNS):
-        made.add_column(column, justify="right" if number else "left", no_wrap=not number)
-    for line in _lines(rows):
-        made.add_row(*line)
-    return made
 
 
 def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:

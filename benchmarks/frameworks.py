@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FRAMEWORKS", "GATES", "JAX_PEERS", "Layer"]
+__all__ = [
+    "FRAMEWORKS",
+    "GATES",
+    "JAX_PEERS",
+    "Layer",
+    "jitted",
+    "linen_rnn",
+    "longlag_cell",
+]
 
 GATES = {"lstm": 4, "gru": 3, "elman": 1}
 
@@ -45,11 +53,17 @@ class Layer:
 Run = Callable[[], None]
 
 
-def _jitted(layer: Layer, apply: Callable[[Any, Any], Any], params: Any) -> Run:
-    """Runs `ys = apply(params, xs)` compiled, with gradients if the layer trains."""
+def jitted(
+    layer: Layer, apply: Callable[[Any, Any], Any], params: Any, *, time_major: bool = False
+) -> Run:
+    """Runs `ys = apply(params, xs)` compiled, with gradients if the layer trains.
+
+    Its `note()` has the compiled `program` as text, and `temp_bytes`, the memory that it takes
+    beside inputs and outputs.
+    """
     import jax
 
-    xs = jax.device_put(layer.inputs)
+    xs = jax.device_put(layer.inputs.swapaxes(0, 1) if time_major else layer.inputs)
 
     def loss(params, xs):
         return (apply(params, xs) ** 2).mean()
@@ -60,8 +74,20 @@ def _jitted(layer: Layer, apply: Callable[[Any, Any], Any], params: Any) -> Run:
     def once() -> None:
         jax.block_until_ready(run(params, xs))
 
-    once.note = {"program": run.as_text()}  # type: ignore[attr-defined]
+    def note() -> dict[str, Any]:
+        memory: Any = run.memory_analysis()
+        return {"program": run.as_text(), "temp_bytes": memory.temp_size_in_bytes}
+
+    once.note = note  # type: ignore[attr-defined]
     return once
+
+
+def longlag_cell(name: str, width: int) -> Any:
+    """The cell of this name: one of `GATES`, or "min_gru"."""
+    import longlag as ll
+
+    kinds = {"lstm": ll.LSTM, "gru": ll.GRU, "elman": ll.Elman, "min_gru": ll.MinGRU}
+    return kinds[name](width)
 
 
 def longlag(layer: Layer) -> Run:
@@ -87,24 +113,29 @@ def _longlag(layer: Layer, change: Callable[[Any], Any]) -> Run:
 
     import longlag as ll
 
-    kinds = {"lstm": ll.LSTM, "gru": ll.GRU, "elman": ll.Elman}
     _, _, features, width = layer.shape
-    cell = change(kinds[layer.cell](width))
+    cell = change(longlag_cell(layer.cell, width))
     params = cell.init(jax.random.key(0), features)
-    return _jitted(layer, lambda params, xs: ll.unroll(cell, params, xs)[1], params)
+    return jitted(layer, lambda params, xs: ll.unroll(cell, params, xs)[1], params)
 
 
 def linen(layer: Layer) -> Run:
-    import flax.linen as nn
     import jax
+
+    rnn = linen_rnn(layer)
+    return jitted(layer, rnn.apply, rnn.init(jax.random.key(0), layer.inputs))
+
+
+def linen_rnn(layer: Layer, *, time_major: bool = False) -> Any:
+    """The layer in flax linen, by its fastest cell."""
+    import flax.linen as nn
 
     cells: dict[str, Any] = {
         "lstm": nn.OptimizedLSTMCell,
         "gru": nn.GRUCell,
         "elman": nn.SimpleCell,
     }
-    rnn = nn.RNN(cells[layer.cell](layer.shape[-1]))
-    return _jitted(layer, rnn.apply, rnn.init(jax.random.key(0), layer.inputs))  # type: ignore[arg-type]
+    return nn.RNN(cells[layer.cell](layer.shape[-1]), time_major=time_major)
 
 
 def nnx(layer: Layer) -> Run:
@@ -123,7 +154,7 @@ def nnx(layer: Layer) -> Run:
     def apply(params, xs):
         return nnx.merge(graph, params, rest)(xs, rngs=nnx.Rngs(0))  # asked for zeros
 
-    return _jitted(layer, apply, params)
+    return jitted(layer, apply, params)
 
 
 def haiku(layer: Layer) -> Run:
@@ -137,7 +168,7 @@ def haiku(layer: Layer) -> Run:
         return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[0]), time_major=False)[0]
 
     made = hk.without_apply_rng(hk.transform(forward))
-    return _jitted(layer, made.apply, made.init(jax.random.key(0), layer.inputs))
+    return jitted(layer, made.apply, made.init(jax.random.key(0), layer.inputs))
 
 
 def equinox(layer: Layer) -> Run:
@@ -163,7 +194,7 @@ def equinox(layer: Layer) -> Run:
     def apply(params, xs):
         return jax.vmap(functools.partial(one_sequence, eqx.combine(params, static)))(xs)
 
-    return _jitted(layer, apply, params)
+    return jitted(layer, apply, params)
 
 
 def keras(layer: Layer) -> Run:
@@ -182,7 +213,7 @@ def keras(layer: Layer) -> Run:
     def apply(params, xs):
         return rnn.stateless_call(params, others, xs)[0]
 
-    return _jitted(layer, apply, [variable.value for variable in rnn.trainable_variables])
+    return jitted(layer, apply, [variable.value for variable in rnn.trainable_variables])
 
 
 def torch(layer: Layer) -> Run:

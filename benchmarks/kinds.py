@@ -16,13 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
 from benchmarks.frameworks import Layer, longlag, longlag_plain
-from benchmarks.record import Record, source
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import SHAPES, describe, read_shape
 from longlag.command_line import console, plain_errors
@@ -69,24 +67,18 @@ def main(argv: Sequence[str]) -> int:
     with Contestants(KINDS) as contestants, Progress(console=console) as progress:
         for layer in progress.track(layers, description="kinds"):
             rows.append(record.quietly(measure, contestants, layer, options.rounds))
-    made = Table(box=rich.box.SIMPLE_HEAD, title="a train step of a dense cell and of a plain one")
-    for column in COLUMNS:
-        made.add_column(column, justify="left" if column == "layer" else "right")
-    for row in rows:
-        made.add_row(*_line(row))
-    console.print(made)
+    console.print(
+        table("a train step of a dense cell and of a plain one", COLUMNS, map(_line, rows))
+    )
     record.finish(rows, section, rounds=options.rounds)
     return 0
 
 
 def measure(contestants: Contestants, layer: Layer, rounds: int) -> dict[str, Any]:
     """Times both kinds: `cell, shape`, `ms` by kind, `ratio` and `spread` of dense to plain."""
-    minima: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for kind in KINDS:
         contestants.prepare(kind, layer)
-    for _ in range(rounds):
-        for kind, each in minima.items():
-            each.append(min(contestants.time(kind)))
+    minima = contestants.minima(KINDS, rounds)
     ratio, least, greatest = median_ratio(minima["dense"], minima["plain"])
     return {
         "cell": layer.cell,

@@ -23,12 +23,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.record import Record, source
+from benchmarks.record import Record, source, table
 from longlag.command_line import console, plain_errors
 from longlag.report.table import markdown
 
@@ -77,12 +75,7 @@ def main(argv: Sequence[str]) -> int:
         growth = row["length"] / before["length"]
         # As if the length had grown by 4: time / length grows by a fourth of this.
         row["ratio_4"] = round(4 * row["seconds"] / before["seconds"] / growth, 3)
-    made = Table(box=rich.box.SIMPLE_HEAD, title="one training step")
-    for column in COLUMNS:
-        made.add_column(column, justify="right")
-    for row in rows:
-        made.add_row(*_line(row))
-    console.print(made)
+    console.print(table("one training step", COLUMNS, map(_line, rows), left=0))
     found = record.finish(rows, section)
     return check(found)
 

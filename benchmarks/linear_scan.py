@@ -27,16 +27,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.record import Record, source
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from longlag import linear_scan
 from longlag.command_line import console, plain_errors
-from longlag.linear_scan import AUTO, METHODS
+from longlag.linear_scan import METHODS, default_method
 from longlag.report.table import markdown
 
 PASS = "a + b"
@@ -113,7 +111,8 @@ def main(argv: Sequence[str]) -> int:
         lengths = record.quietly(
             measure_lengths, contestants, options.lengths, options.rounds, advance
         )
-    console.print(table(rows))
+    title = f"time as a multiple of one pass {PASS}"
+    console.print(table(title, COLUMNS, map(_cells, rows), left=2))
     console.print(_lengths_line(lengths), highlight=False)
     record.finish(rows, section, rounds=options.rounds, lengths=lengths)
     return 0
@@ -196,14 +195,10 @@ def measure(
     """
     names = (PASS, *OURS, *PEERS)
     compile_s = {name: round(contestants.prepare(name, problem), 3) for name in names}
-    minima: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name, each in minima.items():
-            each.append(min(contestants.time(name)))
-        advance()
+    minima = contestants.minima(names, rounds, advance)
     ratios = {name: median_ratio(minima[name], minima[PASS]) for name in (*OURS, *PEERS)}
     better_peer = [min(pair) for pair in zip(*(minima[name] for name in PEERS))]
-    auto = AUTO[jax.default_backend()]
+    auto = default_method()
     return {
         "shape": list(problem.shape),
         "pass": _pass(problem),
@@ -225,11 +220,11 @@ def measure_lengths(
         For each length `steps, ms`, the least of all rounds, and `ratio`, by how much longer that
         is than the length before; None for the first.
     """
-    auto = AUTO[jax.default_backend()]
+    auto = default_method()
     found: list[dict[str, Any]] = []
     for steps in lengths:
         contestants.prepare(auto, Problem((steps, WIDTH), training=True))
-        ms = min(min(contestants.time(auto)) for _ in range(rounds))
+        ms = min(contestants.minima([auto], rounds)[auto])
         ratio = round(ms / found[-1]["ms"], 3) if found else None
         found.append({"steps": steps, "ms": round(ms, 4), "ratio": ratio})
     for _ in range(rounds):
@@ -266,22 +261,6 @@ def _lengths_line(lengths: Sequence[dict[str, Any]]) -> str:
 
 def _pass(problem: Problem) -> str:
     return "train" if problem.training else "forward"
-
-
-def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Milliseconds of one pass and of longlag, and everybody's ratio to that pass."""
-    made = Table(
-        box=rich.box.SIMPLE_HEAD,
-        title=f"time as a multiple of one pass {PASS}",
-        padding=(0, 1, 0, 0),
-    )
-    for name in COLUMNS:
-        left = name in COLUMNS[:2]
-        justify = "left" if left else "right"
-        made.add_column(name, justify=justify, overflow="fold", no_wrap=left)
-    for row in rows:
-        made.add_row(*_cells(row))
-    return made
 
 
 if __name__ == "__main__":

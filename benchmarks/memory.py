@@ -17,13 +17,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks.frameworks import Layer
-from benchmarks.record import Record, source
+from benchmarks.frameworks import Layer, jitted, linen_rnn, longlag_cell
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import read_shape
 from longlag.command_line import console, plain_errors
@@ -73,12 +71,7 @@ def main(argv: Sequence[str]) -> int:
     record = Record("memory", options.record)
     with Contestants(dict.fromkeys(WAYS, gradient) | {PEER: linen_gradient}) as contestants:
         rows = record.quietly(measure, contestants, layer, options.rounds)
-    made = Table(box=rich.box.SIMPLE_HEAD, title="memory and time of a gradient")
-    for column in COLUMNS:
-        made.add_column(column, justify="left" if column == "way" else "right")
-    for row in rows:
-        made.add_row(*_line(row))
-    console.print(made)
+    console.print(table("memory and time of a gradient", COLUMNS, map(_line, rows)))
     record.finish(rows, section, rounds=options.rounds)
     return 0
 
@@ -91,13 +84,12 @@ def measure(contestants: Contestants, layer: Layer, rounds: int) -> list[dict[st
         `to_autodiff` (median of the rounds' ratios of time) and its `spread`.
     """
     batch, steps, _, width = layer.shape
-    minima: dict[str, list[float]] = {name: [] for name in (*WAYS, PEER)}
-    for name in minima:
+    names = (*WAYS, PEER)
+    for name in names:
         contestants.prepare(name, (layer, name))
     with Progress(console=console) as progress:
-        for _ in progress.track(range(rounds), description=layer.cell):
-            for name, each in minima.items():
-                each.append(min(contestants.time(name)))
+        bar = progress.add_task(layer.cell, total=rounds)
+        minima = contestants.minima(names, rounds, lambda: progress.advance(bar))
     rows = []
     for name, each in minima.items():
         size = contestants.note(name)["temp_bytes"]
@@ -141,51 +133,22 @@ def gradient(description: tuple[Layer, str]) -> Callable[[], None]:
     import longlag as ll
 
     layer, way = description
-    kinds = {"lstm": ll.LSTM, "gru": ll.GRU, "elman": ll.Elman}
-    cell = kinds[layer.cell](layer.shape[-1])
+    cell = longlag_cell(layer.cell, layer.shape[-1])
 
     def last(params, xs):
         return ll.unroll(cell, params, xs, time_major=True, **WAYS[way])[0].h
 
-    return _compiled(layer, last, cell.init(jax.random.key(0), layer.shape[2]))
+    return jitted(layer, last, cell.init(jax.random.key(0), layer.shape[2]), time_major=True)
 
 
 def linen_gradient(description: tuple[Layer, str]) -> Callable[[], None]:
     """That of flax linen, time-major too."""
-    import flax.linen as nn
-    import jax
-    import jax.numpy as jnp
-
-    layer = description[0]
-    cells: dict[str, Any] = {
-        "lstm": nn.OptimizedLSTMCell,
-        "gru": nn.GRUCell,
-        "elman": nn.SimpleCell,
-    }
-    rnn = nn.RNN(cells[layer.cell](layer.shape[-1]), time_major=True)
-    batch, _, features, _ = layer.shape
-    params = rnn.init(jax.random.key(0), jnp.zeros((1, batch, features)))
-
-    def last(params, xs):
-        return rnn.apply(params, xs)[-1]  # type: ignore[index]
-
-    return _compiled(layer, last, params)
-
-
-def _compiled(layer: Layer, last: Any, params: Any) -> Callable[[], None]:
     import jax
 
-    batch, steps, features, _ = layer.shape
-    xs = jax.random.normal(jax.random.key(1), (steps, batch, features))
-    function = jax.jit(jax.value_and_grad(lambda params, xs: (last(params, xs) ** 2).mean()))
-    run = function.lower(params, xs).compile()
-
-    def once() -> None:
-        jax.block_until_ready(run(params, xs))
-
-    analysis: Any = run.memory_analysis()
-    once.note = {"temp_bytes": analysis.temp_size_in_bytes}  # type: ignore[attr-defined]
-    return once
+    layer, _ = description
+    rnn = linen_rnn(layer, time_major=True)
+    params = rnn.init(jax.random.key(0), layer.inputs[:, :1].swapaxes(0, 1))
+    return jitted(layer, lambda params, xs: rnn.apply(params, xs)[-1], params, time_major=True)
 
 
 if __name__ == "__main__":

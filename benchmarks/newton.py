@@ -23,11 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import rich.box
 import tyro
-from rich.table import Table
 
-from benchmarks.record import RESULTS, Record, source
+from benchmarks.record import RESULTS, Record, source, table
 from longlag.cell import Cell
 from longlag.cells import GRU, LSTM, Elman
 from longlag.command_line import console, plain_errors
@@ -98,7 +96,8 @@ def main(argv: Sequence[str]) -> int:
                     record.quietly(measure, name, length, mode, options.passes, options.rounds)
                 )
                 console.print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), highlight=False)
-    console.print(table(rows))
+    title = "newton beside unroll; a ratio above 1: slower"
+    console.print(table(title, _columns(rows), map(_line, rows)))
     accuracy = {name: round(float(weights(name)["accuracy"]), 4) for name in options.cells}
     record.finish(rows, section, rounds=options.rounds, accuracy=accuracy)
     return 0
@@ -291,16 +290,6 @@ def section(found: Found) -> str:
     learned = ", ".join(f"{name} {share:.1%}" for name, share in found["accuracy"].items())
     lines = [markdown(_columns(rows), [_line(row) for row in rows]), ""]
     return "\n".join([*lines, f"Recalled symbols right in training: {learned}.", "", source(found)])
-
-
-def table(rows: Sequence[Found]) -> Table:
-    """The same for people at a terminal."""
-    made = Table(box=rich.box.SIMPLE_HEAD, title="newton beside unroll; a ratio above 1: slower")
-    for name in _columns(rows):
-        made.add_column(name, justify="left" if name in ("cell", "Jacobian") else "right")
-    for row in rows:
-        made.add_row(*_line(row))
-    return made
 
 
 if __name__ == "__main__":

@@ -26,12 +26,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import rich.box
 import tyro
-from rich.table import Table
 
 from benchmarks.frameworks import FRAMEWORKS, Layer
-from benchmarks.record import Record, source
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants
 from benchmarks.unroll import SHAPES, describe, read_shape
 from longlag.command_line import console, plain_errors
@@ -86,13 +84,7 @@ def main(argv: Sequence[str]) -> int:
             for name in options.frameworks:
                 rows.append(record.quietly(measure, contestants, name, layer))
                 console.print(f"{describe(layer)}: {name} {rows[-1]['ms']:.1f} ms")
-    made = Table(box=rich.box.SIMPLE_HEAD, title="milliseconds")
-    for column in COLUMNS:
-        left = column in COLUMNS[:2]
-        made.add_column(column, justify="left" if left else "right", no_wrap=left)
-    for row in rows:
-        made.add_row(*_line(row))
-    console.print(made)
+    console.print(table("milliseconds", COLUMNS, map(_line, rows), left=2))
     record.finish(rows, section)
     return 0
 
@@ -118,7 +110,7 @@ def traced(description: tuple[str, Layer]) -> Any:
         run()
         plain.append((time.perf_counter() - start) * 1e3)
     wall, events = _trace(run)
-    shapes, products = _read_program(run.note["program"])
+    shapes, products = _read_program(run.note()["program"])
     steps = layer.shape[1]
     total, count = collections.Counter(), collections.Counter()
     for event in events:
@@ -144,10 +136,7 @@ def traced(description: tuple[str, Layer]) -> Any:
         for operation, ms in total.most_common(LONGEST)
     ]
 
-    def nothing() -> None:
-        pass
-
-    nothing.note = {  # type: ignore[attr-defined]
+    row = {
         "framework": name,
         "cell": layer.cell,
         "shape": list(layer.shape),
@@ -157,6 +146,11 @@ def traced(description: tuple[str, Layer]) -> Any:
         "parts": {part: round(ms, 3) for part, ms in parts.items()},
         "longest": longest,
     }
+
+    def nothing() -> None:
+        pass
+
+    nothing.note = lambda: row  # type: ignore[attr-defined]
     return nothing
 
 

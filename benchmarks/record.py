@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import rich.box
+from rich.table import Table
+
 from benchmarks.rounds import busy
-from experiments.record import insert
 from longlag.command_line import console
 from longlag.disk import replace_file
 from longlag.environment import environment, version
+from longlag.report.table import insert
 
-__all__ = ["QUIET", "README", "RESULTS", "Record", "source"]
+__all__ = ["QUIET", "README", "RESULTS", "Record", "source", "table"]
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
@@ -104,6 +107,19 @@ class Record:
             console.print(f"recorded in {path} and {README}", highlight=False, soft_wrap=True)
         print(json.dumps(found))
         return found
+
+
+def table(
+    title: str, columns: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1
+) -> Table:
+    """The rows for people at a terminal; the first `left` columns are names, the others numbers."""
+    made = Table(box=rich.box.SIMPLE_HEAD, title=title, padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        name = number < left
+        made.add_column(column, justify="left" if name else "right", no_wrap=name, overflow="fold")
+    for line in lines:
+        made.add_row(*line)
+    return made
 
 
 def source(found: Found) -> str:

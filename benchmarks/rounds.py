@@ -57,8 +57,35 @@ class Contestants:
         """Times the prepared function for one round; returns milliseconds of every run."""
         return self._ask(name, ("time", None))
 
+    def rounds(
+        self, names: Iterable[str], rounds: int, advance: Callable[[], Any] = lambda: None
+    ) -> dict[str, list[list[float]]]:
+        """Times prepared functions one after the other, round by round.
+
+        Args:
+            names: whom.
+            rounds: how often.
+            advance: called after every round.
+
+        Returns:
+            For each name and round the milliseconds of every run.
+        """
+        times: dict[str, list[list[float]]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for name, each in times.items():
+                each.append(self.time(name))
+            advance()
+        return times
+
+    def minima(
+        self, names: Iterable[str], rounds: int, advance: Callable[[], Any] = lambda: None
+    ) -> dict[str, list[float]]:
+        """As `rounds`, with the least of every round alone."""
+        times = self.rounds(names, rounds, advance)
+        return {name: [min(runs) for runs in each] for name, each in times.items()}
+
     def note(self, name: str) -> dict[str, Any]:
-        """What the prepared function has as its attribute `note`, such as its memory."""
+        """What the prepared function's attribute `note` says when called, such as its memory."""
         return self._ask(name, ("note", None))
 
     def _ask(self, name: str, message: Any) -> Any:
@@ -81,7 +108,7 @@ def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None
                 run()
                 found: Any = time.perf_counter() - began
             elif what == "note":
-                found = run.note
+                found = run.note()
             else:
                 found = []
                 while len(found) < RUNS or time.perf_counter() - began < SECONDS:

@@ -24,14 +24,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
-import longlag as ll
-from benchmarks.frameworks import Run
-from benchmarks.record import Record, source
+from benchmarks.frameworks import Run, longlag_cell
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from longlag.command_line import console, plain_errors
 from longlag.models import build
@@ -117,7 +114,8 @@ def main(argv: Sequence[str]) -> int:
             progress.update(bar, description=f"{case.cell}, {case.seeds} seeds")
             advance = functools.partial(progress.advance, bar)
             rows.append(record.quietly(measure, contestants, case, options.rounds, advance))
-    console.print(table(rows))
+    title = "one dispatch of training, by seed"
+    console.print(table(title, COLUMNS, _lines(rows)))
     record.finish(rows, section, rounds=options.rounds)
     return 0
 
@@ -133,11 +131,7 @@ def measure(contestants: Contestants, case: Case, rounds: int, advance: Callable
         "auto" takes) and `auto_is_right` (the other one is not faster).
     """
     compile_s = {way: round(contestants.prepare(way, case), 3) for way in WAYS}
-    minima: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(rounds):
-        for way, each in minima.items():
-            each.append(min(contestants.time(way)))
-        advance()
+    minima = contestants.minima(WAYS, rounds, advance)
     ratio, *spread = median_ratio(minima["vmap"], minima["map"])
     low, high = spread
     faster = "vmap" if high < 1 else "map" if low > 1 else "neither"
@@ -157,12 +151,11 @@ def measure(contestants: Contestants, case: Case, rounds: int, advance: Callable
 def prepared(way: Way, case: Case) -> tuple[Any, ...]:
     """The arguments of `dispatch`."""
     task = CopyMemory(lag=case.lag)
-    cell = {"lstm": ll.LSTM, "gru": ll.GRU}[case.cell](case.width)
     model = build(
         inputs="tokens",
         in_features=task.in_features,
         out_features=task.out_features,
-        cell=cell,
+        cell=longlag_cell(case.cell, case.width),
         width=case.width,
         depth=1,
     )
@@ -208,16 +201,6 @@ COLUMNS = (
 def section(found: Found) -> str:
     """The table of benchmarks/README.md, with its source."""
     return "\n".join([markdown(COLUMNS, _lines(found["rows"])), "", source(found)])
-
-
-def table(rows: Sequence[Found]) -> Table:
-    """The table for the terminal."""
-    made = Table(box=rich.box.SIMPLE_HEAD, title="one dispatch of training, by seed")
-    for number, column in enumerate(COLUMNS):
-        made.add_column(column, justify="right" if 0 < number < 5 else "left")
-    for line in _lines(rows):
-        made.add_row(*line)
-    return made
 
 
 def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:

@@ -19,13 +19,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import rich.box
 import tyro
 from rich.progress import Progress
-from rich.table import Table
 
 from benchmarks.frameworks import FRAMEWORKS, GATES, JAX_PEERS, MATMUL, Layer
-from benchmarks.record import Record, source
+from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from longlag.command_line import console, plain_errors
 from longlag.report.table import markdown
@@ -97,7 +95,10 @@ def main(argv: Sequence[str]) -> int:
             advance = functools.partial(progress.advance, bar)
             rows.append(record.quietly(measure, contestants, layer, names, options.rounds, advance))
             progress.console.print(", ".join(f"{k} {v}" for k, v in summary(rows[-1]).items()))
-    console.print(table(rows, names))
+    peers = names[1:]
+    lines = [(_name(row), *_times(row), *_shares(row, peers)) for row in rows]
+    title = "longlag's time as a share of the others'"
+    console.print(table(title, ("layer", "ms", "floor", *peers), lines))
     record.finish(rows, section, rounds=options.rounds)
     return 0
 
@@ -133,11 +134,7 @@ def measure(
     """
     taking_part = [n for n in names if not (n == "equinox" and layer.cell == "elman")]
     compile_s = {name: round(contestants.prepare(name, layer), 3) for name in taking_part}
-    times: dict[str, list[list[float]]] = {name: [] for name in (*taking_part, "matmul")}
-    for _ in range(rounds):
-        for name, each in times.items():
-            each.append(contestants.time(name))
-        advance()
+    times = contestants.rounds((*taking_part, "matmul"), rounds, advance)
     minima = {name: [min(one) for one in each] for name, each in times.items()}
     theirs = {name: minima[name] for name in taking_part if name != OURS}
     jax_peers = [theirs[name] for name in JAX_PEERS if name in theirs]
@@ -185,18 +182,6 @@ def _shares(row: dict[str, Any], peers: Sequence[str]) -> list[str]:
 def summary(row: dict[str, Any]) -> dict[str, Any]:
     """What a row says, for the line that is printed when it is done."""
     return {_name(row): f"{row['ours_ms']:.1f} ms"} | row["ratios"]
-
-
-def table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Table:
-    """Milliseconds of longlag, and its ratio to every other framework."""
-    made = Table(box=rich.box.SIMPLE_HEAD, title="longlag's time as a share of the others'")
-    peers = [name for name in names if name != OURS]
-    for name in ("layer", "ms", "floor", *peers):
-        left = name == "layer"
-        made.add_column(name, justify="left" if left else "right", no_wrap=left)
-    for row in rows:
-        made.add_row(_name(row), *_times(row), *_shares(row, peers))
-    return made
 
 
 if __name__ == "__main__":

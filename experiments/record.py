@@ -9,7 +9,6 @@ No number in README.md or experiments/README.md is typed by hand; a test makes t
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from experiments import intents
 from longlag import report
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file
-from longlag.report.table import COLUMNS, lines, markdown
+from longlag.report.table import COLUMNS, insert, lines, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -86,15 +85,6 @@ def _section(
     columns: Sequence[str], rows: Sequence[Sequence[str]], results: dict[str, Any], found: str
 ) -> str:
     return "\n".join([markdown(columns, rows), "", found, "", _source(results["meta"])])
-
-
-def insert(text: str, question: str, made: str) -> str:
-    """The text with the table between its markers `<!-- question -->` and `<!-- /question -->`."""
-    begin, end = f"<!-- {question} -->", f"<!-- /{question} -->"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"expected the markers {begin} and {end} in the text; got none")
-    return pattern.sub(lambda _: f"{begin}\n{made}\n{end}", text)
 
 
 def _spread(median: str, spread: str) -> str:

@@ -405,9 +405,9 @@ class LinearCell(_Affine[Carry]):
             )
         a, b, aux = self._project(params, xs, mask, key)
         if mask is not None:
-            shape = jnp.broadcast_shapes(a.shape, b.shape, (*mask.shape, *carry.h.shape[1:]))
-            a, b = jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape)
-            a, b = select(mask, (a, b), (jnp.ones_like(a), jnp.zeros_like(b)))
+            # As wide as they come: what broadcasts over the state is not spread over it.
+            live = mask.reshape(mask.shape + (1,) * (carry.h.ndim - 1))
+            a, b = jnp.where(live, a, 1), jnp.where(live, b, 0)
         hs = linear_scan(
             a,
             b,

@@ -16,7 +16,15 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Chunk", "check_chunk", "chunk_length", "over_chunks", "steps_of", "sum_over_time"]
+__all__ = [
+    "Chunk",
+    "check_chunk",
+    "chunk_length",
+    "over_chunks",
+    "rematerialised",
+    "steps_of",
+    "sum_over_time",
+]
 
 Chunk = int | Literal["sqrt"]
 S = TypeVar("S")
@@ -64,7 +72,6 @@ def sum_over_time(
         raise ValueError(f"inputs: expected leaves [B, T, ...] of one length T, got T = {lengths}")
     check_chunk("chunk", chunk)
     length = steps_of(chunk, lengths[0])
-    parts = max(-(-lengths[0] // length), 1)
     by_time = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), inputs)
 
     def one(carry, steps, index):
@@ -73,7 +80,7 @@ def sum_over_time(
         state, sums = step(state, now, index)
         if truncate:
             state = jax.lax.stop_gradient(state)
-        return (state, jax.tree.map(jnp.add, totals, sums)), None, None
+        return (state, jax.tree.map(jnp.add, totals, sums)), None
 
     def shapes(state, steps):
         first = jax.tree.map(lambda leaf: leaf[:, :length], steps)
@@ -82,9 +89,7 @@ def sum_over_time(
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(shapes, state, inputs)
     )
-    body = jax.checkpoint(one, prevent_cse=False)
-    carry, _, _ = over_chunks(body, (state, zeros), by_time, jnp.arange(parts), length, False)
-    return carry
+    return rematerialised(one, (state, zeros), by_time, length)[0]
 
 
 def check_chunk(name: str, chunk: Any) -> None:
@@ -110,6 +115,38 @@ def chunk_length(steps: int, aim: int) -> int:
         return max(steps, 1)
     near = range(max(3 * aim // 4, 1), 3 * aim // 2 + 1)
     return min((c for c in near if steps % c == 0), key=lambda c: abs(c - aim), default=aim)
+
+
+def rematerialised(
+    part: Callable[[S, Any, jax.Array], tuple[S, Any]],
+    state: S,
+    steps: Any,
+    length: int,
+    reverse: bool = False,
+) -> tuple[S, Any]:
+    """Scans over chunks of time; the gradient keeps the state before each, and runs it once more.
+
+    Args:
+        part: `(state, steps, index) -> (state, out)` for one chunk, leaves `[C, ...]`, and its
+            number, int32.
+        state: passed from chunk to chunk.
+        steps: leaves `[T, ...]`.
+        length: C; the last chunk may be shorter.
+        reverse: from the last chunk to the first.
+
+    Returns:
+        The last state, and what every step returned, in the order of time.
+    """
+
+    def chunk(state, steps, index):
+        return *part(state, steps, index), None
+
+    total = jax.tree.leaves(steps)[0].shape[0]
+    index = jnp.arange(max(-(-total // length), 1))
+    # A scan cannot merge the second run with the first, so nothing has to prevent it.
+    again = jax.checkpoint(chunk, prevent_cse=False)
+    state, out, _ = over_chunks(again, state, steps, index, length, reverse)
+    return state, out
 
 
 def over_chunks(

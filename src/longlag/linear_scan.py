@@ -16,7 +16,7 @@ import numpy as np
 from longlag.select import select
 from longlag.spec import choose
 
-__all__ = ["METHODS", "Method", "linear_scan"]
+__all__ = ["METHODS", "Method", "default_method", "linear_scan"]
 
 Method = Literal["auto", "scan", "associative", "chunked"]
 METHODS = ("auto", "scan", "associative", "chunked")
@@ -24,7 +24,11 @@ METHODS = ("auto", "scan", "associative", "chunked")
 # What "auto" takes on each platform. CPU: benchmarks/results/linear_scan-cpu.json, where "scan" is
 # the fastest at every shape and pass. Elsewhere nothing was measured by us; "associative" follows
 # the ranking of shared/performance.md, section 6.
-AUTO = {"cpu": "scan", "gpu": "associative", "tpu": "associative"}
+AUTO: dict[str, Literal["scan", "associative"]] = {
+    "cpu": "scan",
+    "gpu": "associative",
+    "tpu": "associative",
+}
 
 # Steps of a chunk of "chunked". Its tree costs about 30 transfers of 1 / CHUNK of the states, one
 # transfer of all of them, and its two sweeps CHUNK steps each, however long the sequence is.
@@ -103,7 +107,7 @@ def linear_scan(
             f"got {resets.dtype} {resets.shape}"
         )
     if method == "auto":
-        method = AUTO.get(jax.default_backend(), "associative")  # type: ignore[assignment]
+        method = default_method()
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves((a, b, h0))), jnp.float32)
 
     def full(name: str, shape: tuple[int, ...]) -> Parts:
@@ -121,6 +125,11 @@ def linear_scan(
         resets,
     )
     return h if isinstance(b, tuple) else h[0]  # type: ignore[return-value]
+
+
+def default_method() -> Literal["scan", "associative"]:
+    """What "auto" stands for on this platform."""
+    return AUTO.get(jax.default_backend(), "associative")
 
 
 def _parts(name: str, x: Any) -> Parts:

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.cell import CarryT, Cell, LinearCell, Params
-from longlag.linear_scan import linear_scan
+from longlag.linear_scan import default_method, linear_scan
 from longlag.select import select
 from longlag.spec import choose
 from longlag.unroll import unroll
@@ -417,7 +417,7 @@ def _block_scan(
     after another, which is cheaper only where steps cannot be had one after another.
     """
     if method == "auto":
-        method = "scan" if jax.default_backend() == "cpu" else "associative"
+        method = default_method()
     if method == "scan":
 
         def body(h, inputs):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from longlag.backends import BACKENDS, find
 from longlag.cell import CarryT, Cell, Params
-from longlag.chunks import Chunk, check_chunk, over_chunks, steps_of
+from longlag.chunks import Chunk, check_chunk, rematerialised, steps_of
 from longlag.linear_scan import METHODS
 from longlag.linear_scan import Method as OwnMethod
 from longlag.spec import choose
@@ -141,14 +141,11 @@ def _in_parts(run, carry, steps, key, length, reverse, carries):
     def part(carry, steps, index):
         out, ys = run(carry, steps, None if key is None else jax.random.fold_in(key, index))
         if carries == "last":
-            return out, (ys, None), None
+            return out, (ys, None)
         at = 0 if reverse else -1
-        return jax.tree.map(lambda leaf: leaf[at], out), (ys, out), None
+        return jax.tree.map(lambda leaf: leaf[at], out), (ys, out)
 
-    # A scan cannot merge the second run with the first, so nothing has to prevent it.
-    part = jax.checkpoint(part, prevent_cse=False)
-    index = jnp.arange(-(-steps[0].shape[0] // length))
-    last, (ys, every), _ = over_chunks(part, carry, steps, index, length, reverse)
+    last, (ys, every) = rematerialised(part, carry, steps, length, reverse)
     return (last if carries == "last" else every), ys
 
 

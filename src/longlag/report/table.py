@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ from rich.text import Text
 from longlag.report.sentences import score, size
 from longlag.report.summary import FAR, Cell, Spread
 
-__all__ = ["COLUMNS", "Line", "lines", "markdown", "table"]
+__all__ = ["COLUMNS", "Line", "insert", "lines", "markdown", "table"]
 
 COLUMNS = ("arm", "trained at", f"{FAR} × longer", "solved", "params", "state", "time")
 
@@ -96,6 +97,19 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     text = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     return "\n".join([*text, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def insert(text: str, marker: str, made: str) -> str:
+    """The text with the table between its markers `<!-- marker -->` and `<!-- /marker -->`.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"expected the markers {begin} and {end} in the text; got none")
+    return pattern.sub(lambda _: f"{begin}\n{made}\n{end}", text)
 
 
 def _heading(cell: Cell, far_length: int | None) -> str:
