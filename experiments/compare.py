@@ -11,19 +11,21 @@ A run ends with a table and a page, `report.html`, in its folder; Ctrl-C saves i
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from longlag import LSTM, report
+from longlag.catalogue import COLUMNS, WIDTH, catalogue
 from longlag.command_line import cache_compilations, console, parse, plain_errors
-from longlag.experiment import Experiment, cell_names, task_names
+from longlag.experiment import Experiment, task_names
 from longlag.interrupt import stop_requested
-from longlag.models import ATTENTIONS
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Progress as Report
 from longlag.runs import carry_out, create, floor_rows
@@ -53,25 +55,22 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def listing() -> Table:
-    """Tasks, cells and attentions, a line each."""
-    table = Table("kind", "name", "what it is", title="longlag", title_justify="left")
-    for kind, names in (("task", task_names()), ("cell", cell_names())):
-        for name, cls in names.items():
-            summary = (cls.__doc__ or "").strip().splitlines()[0]
-            table.add_row(kind, name, summary)
-        table.add_section()
-    for name, what in zip(ATTENTIONS, _ATTENTIONS, strict=True):
-        table.add_row("attention", name, what)
-    return table
-
-
-_ATTENTIONS = (
-    "the recurrence alone",
-    "additive attention (Bahdanau) over the recurrence's past outputs, joined to its output",
-    "a block of multi-head dot-product attention over a sliding window of the past",
-    "a block of multi-head dot-product attention over the whole past",
-)
+def listing() -> Group:
+    """Tasks, then cells and attentions with what they cost, a line each."""
+    tasks = Table(title="tasks", title_justify="left")
+    tasks.add_column("task", no_wrap=True)
+    tasks.add_column("what it is")
+    for name, cls in task_names().items():
+        tasks.add_row(name, (cls.__doc__ or "").strip().splitlines()[0])
+    title = f"cells and attentions, from {WIDTH} to {WIDTH} features"
+    costs = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        costs.add_column(column, no_wrap=column not in ("what it is", "reference"))
+    for _, rows in itertools.groupby(catalogue(), key=lambda row: row[1]):
+        for row in rows:
+            costs.add_row(*row)
+        costs.add_section()
+    return Group(tasks, costs)
 
 
 def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:

@@ -12,32 +12,24 @@ Leaves runs/demo: results.json, report.html, plots/, and a run folder per arm an
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
 import os
-import queue
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from longlag import LSTM, report
 from longlag.cells import FeedForward
-from longlag.command_line import cache_compilations, console, plain_errors
+from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import environment
 from longlag.experiment import Architecture, Experiment
-from longlag.run_folder import RunFolder
-from longlag.runs import carry_out, floor_rows, load
+from longlag.runs import floor_rows, load
+from longlag.sweep import sweep
 from longlag.tasks import Parity, Recall, SelectiveCopy
 from longlag.training import Training, evaluation_batch
 
@@ -64,9 +56,8 @@ TASKS = {
     "selective-copy": (SelectiveCopy(length=32, items=4, vocab=8), 1100),
 }
 SEEDS = 3
-# Two thirds of a short run is compiling. At this level it takes two thirds of the time, and the
-# programs of this width are as fast. A flag of the user's comes later and wins.
-QUICK_COMPILING = "--xla_backend_optimization_level=1"
+# The arms that take longest come first.
+SLOWEST = ("attention only", "LSTM + additive", "LSTM", "LSTM + full", "feed-forward")
 
 
 def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
@@ -106,8 +97,12 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
     _refuse_others(out)
     aside = _aside(out)
     jobs = experiments(steps)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    found = _run_all(jobs, aside, cores[: workers or len(cores)])
+    order = sorted(jobs, key=lambda job: SLOWEST.index(job[1]))
+    swept = sweep({_folder(*job): jobs[job] for job in order}, aside, workers)
+    found = {job: swept[_folder(*job)] for job in jobs}
+    for (_, arm), one in found.items():
+        for row in (*one["rows"], *one["by_lag"], *one["curves"]):
+            row["arm"] = arm
 
     rows = [row for one in found.values() for row in one["rows"]]
     for task_name in TASKS:
@@ -182,119 +177,6 @@ def _replace(out: Path, aside: Path) -> None:
 
 def _folder(task_name: str, arm: str) -> str:
     return f"{task_name}-{arm}".replace(" + ", "-").replace(" ", "-").lower()
-
-
-def _run_all(
-    jobs: Mapping[tuple[str, str], Experiment], aside: Path, cores: list[int]
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Runs every job in a process pinned to one core: two such do 1.5 times the work of one on both
-    (shared/tasks.md, section 4). The arms that take longest come first.
-    """  # noqa: D205
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        no_workers = {*multiprocessing.active_children()}
-        news, free = manager.Queue(), manager.Queue()
-        for core in cores:
-            free.put(core)
-        with (
-            ProcessPoolExecutor(len(cores), context, _pin, (free, news)) as pool,
-            _bars(jobs, news) as finish,
-        ):
-            slow = ("attention only", "LSTM + additive", "LSTM", "LSTM + full", "feed-forward")
-            order = sorted(jobs, key=lambda job: slow.index(job[1]))
-            futures = {job: pool.submit(_work, job, jobs[job], aside) for job in order}
-            try:
-                for future in as_completed(futures.values()):
-                    future.result()  # the first failure ends the demo
-            except KeyboardInterrupt:
-                console.print("\nstopped; the next demo of this commit goes on from here")
-                os._exit(130)
-            except Exception:
-                # At once: what the other workers saved is where the next demo goes on.
-                for worker in {*multiprocessing.active_children()} - no_workers:
-                    worker.terminate()
-                raise
-            found = {job: futures[job].result() for job in jobs}
-            finish()
-    return found
-
-
-_news: Any = None
-
-
-def _pin(free: Any, news: Any) -> None:
-    global _news
-    _news = news
-    # Ctrl-C is the parent's to answer. A worker whose parent is gone, however it went, goes too;
-    # what it saved so far is where the next demo goes on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {free.get()})
-    os.environ["XLA_FLAGS"] = f"{QUICK_COMPILING} {os.environ.get('XLA_FLAGS', '')}"
-    cache_compilations()
-
-
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _work(job: tuple[str, str], experiment: Experiment, aside: Path) -> dict[str, Any]:
-    path = aside / _folder(*job)
-    folder = RunFolder.open(path) if path.exists() else RunFolder.create(path, experiment.config())
-
-    def tell(progress: Any) -> None:
-        steps = [line["step"] for line in progress.lines]
-        best = [line["accuracy"] for line in progress.lines]
-        if steps:
-            _news.put((job, max(steps), sum(best) / len(best)))
-
-    found = carry_out(experiment, folder, on_progress=tell)
-    assert found is not None
-    for row in (*found["rows"], *found["by_lag"], *found["curves"]):
-        row["arm"] = job[1]
-    _news.put((job, None, found["rows"][0]["accuracy"]))
-    return found
-
-
-@contextlib.contextmanager
-def _bars(jobs: Mapping[tuple[str, str], Experiment], news: Any) -> Iterator[Any]:
-    """A bar per job, moved by the news of the workers."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-    )
-    done = threading.Event()
-    with Progress(*columns, console=console) as progress:
-        everything = progress.add_task("all", total=len(jobs), state="")
-        bars: dict[tuple[str, str], Any] = {}
-
-        def watch() -> None:
-            while not done.is_set():
-                with contextlib.suppress(queue.Empty, EOFError, BrokenPipeError):
-                    job, step, accuracy = news.get(timeout=0.2)
-                    budget = jobs[job].training.steps
-                    if job not in bars:
-                        bars[job] = progress.add_task(" ".join(job), total=budget, state="")
-                    state = f"accuracy {accuracy:.2f}" if accuracy is not None else "diverged"
-                    if step is None:
-                        progress.update(bars[job], completed=budget, state=state)
-                        progress.stop_task(bars[job])
-                        progress.advance(everything)
-                    else:
-                        progress.update(bars[job], completed=step, state=f"step {step}, {state}")
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield lambda: time.sleep(0.3)
-        finally:
-            done.set()
-            watcher.join()
 
 
 def _attention_map(run: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Record a finished comparison: its JSON is committed, and the tables of the READMEs come from it.
+"""Record a finished comparison: its JSON is committed, and the tables of the documents come from it.
 
     python -m experiments.record runs/demo demo
     python -m experiments.record            (makes the tables again from what is committed)
@@ -17,16 +17,23 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import intents
+from experiments import family, intents
 from longlag import report
+from longlag.catalogue import COLUMNS as COLUMNS_OF_CATALOGUE
+from longlag.catalogue import catalogue
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file
 from longlag.report.table import COLUMNS, insert, lines, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
+CATALOGUE = "docs/cells.md"
 # The marker that a table stands at, by file; one question may stand in several.
-TABLES = {"demo": ("README.md", "experiments/README.md"), "intents": ("experiments/README.md",)}
+TABLES = {
+    "demo": ("README.md", "experiments/README.md"),
+    "intents": ("experiments/README.md",),
+    **{f"family-{question}": ("experiments/README.md",) for question in family.QUESTIONS},
+}
 
 
 def main(
@@ -43,7 +50,8 @@ def main(
         if question not in TABLES:
             raise ValueError(f"question: expected one of {sorted(TABLES)}, got {question!r}")
         results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-        kept = {k: results[k] for k in ("meta", "roles", "threshold", "probes") if k in results}
+        also = ("meta", "roles", "threshold", "probes", "floor")
+        kept = {k: results[k] for k in also if k in results}
         kept["rows"] = [
             {k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]
         ]
@@ -58,6 +66,9 @@ def main(
             path = ROOT / file
             path.write_text(insert(path.read_text(encoding="utf-8"), question, made), "utf-8")
             console.print(f"{question}: table in {file}")
+    path = ROOT / CATALOGUE
+    made = markdown(COLUMNS_OF_CATALOGUE, catalogue())
+    path.write_text(insert(path.read_text(encoding="utf-8"), "catalogue", made), "utf-8")
     return 0
 
 
@@ -69,6 +80,8 @@ def table(question: str) -> str:
     results = json.loads(file.read_text(encoding="utf-8"))
     if question == "intents":
         return _section(intents.COLUMNS, intents.lines(results), results, intents.verdict(results))
+    if question.startswith("family-"):
+        return _section(family.COLUMNS, family.lines(results), results, family.verdict(results))
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
     for heading, group in lines(cells).items():

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from longlag.attention import Additive
+from longlag.attention import Additive, Multiplicative
 
 
 @dataclasses.dataclass
@@ -29,7 +29,7 @@ class Expected:
 def attend(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np.ndarray):
     """Runs an attention over `xs` `[T, B, D]`; mask and resets are `[T, B]`."""
     T, B, _ = xs.shape
-    width = xs.shape[-1] if isinstance(layer, Additive) else layer.features
+    width = xs.shape[-1] if isinstance(layer, Additive | Multiplicative) else layer.features
     outputs = np.zeros((T, B, width), np.result_type(xs, *jax.tree.leaves(params)))
     weights = np.zeros((B, T, T), outputs.dtype)
     positions = np.full((T, B), -1)
@@ -55,28 +55,44 @@ def attend(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np
 
 def entry(layer: Any, params: Any, position: int, x: np.ndarray) -> dict[str, np.ndarray]:
     """What one step leaves behind."""
-    key = x @ params["key"]["kernel"]
+    if isinstance(layer, Multiplicative):
+        key = {} if layer.score == "dot" else {"key": x @ params["key"]["kernel"]}
+        return {**key, "value": x}
     if isinstance(layer, Additive):
-        return {"key": key, "value": x}
-    value = (x @ params["value"]["kernel"]).reshape(layer.heads, -1)
+        return {"key": x @ params["key"]["kernel"], "value": x}
+    width = layer.features // layer.heads
+    key = placed(layer, params, x, position) @ params["key"]["kernel"]
+    value = (x @ params["value"]["kernel"]).reshape(-1, width)
     return {"key": turned(layer, key, position), "value": value}
 
 
 def read(layer: Any, params: Any, position: int, x: np.ndarray, seen: list[dict[str, np.ndarray]]):
     """What one step makes of the entries that it sees, and its weights on them."""
+    if isinstance(layer, Multiplicative):
+        alpha = softmax(np.array([x @ s.get("key", s["value"]) for s in seen]))
+        return sum(a * s["value"] for a, s in zip(alpha, seen)), alpha
     if isinstance(layer, Additive):
         query = x @ params["query"]["kernel"] + params["query"]["bias"]
         v = params["score"]["kernel"][:, 0]
         alpha = softmax(np.array([v @ np.tanh(query + s["key"]) for s in seen]))
         return sum(a * s["value"] for a, s in zip(alpha, seen)), alpha
-    query = turned(layer, x @ params["query"]["kernel"], position)
+    query = placed(layer, params, x, position) @ params["query"]["kernel"]
+    query = turned(layer, query, position)
     contexts, alphas = [], []
     for head in range(layer.heads):
-        scores = [query[head] @ s["key"][head] / np.sqrt(query.shape[1]) for s in seen]
+        shared = head * (layer.kv_heads or layer.heads) // layer.heads
+        scores = [query[head] @ s["key"][shared] / np.sqrt(query.shape[1]) for s in seen]
+        if layer.positions == "alibi":
+            back = np.arange(len(seen) - 1, -1, -1)
+            scores = np.array(scores) - 2 ** (-8 * (head + 1) / layer.heads) * back
         alpha = softmax(np.array(scores))
-        contexts.append(sum(a * s["value"][head] for a, s in zip(alpha, seen)))
+        contexts.append(sum(a * s["value"][shared] for a, s in zip(alpha, seen)))
         alphas.append(alpha)
     return np.concatenate(contexts) @ params["out"]["kernel"], np.mean(alphas, axis=0)
+
+
+def placed(layer: Any, params: Any, x: np.ndarray, position: int) -> np.ndarray:
+    return x + params["position"]["embedding"][position] if layer.positions == "learned" else x
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -86,7 +102,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def turned(layer: Any, x: np.ndarray, position: int) -> np.ndarray:
     """The heads of a vector, `[N, K]`, each pair (i, i + K / 2) turned by its own angle."""
-    heads = x.reshape(layer.heads, -1).copy()
+    heads = x.reshape(-1, layer.features // layer.heads).copy()
     if layer.positions == "rotary":
         half = heads.shape[1] // 2
         for i in range(half):

@@ -20,14 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag import Cell, LinearCell, time_parallel, unroll
+from longlag import Cell, LinearCell, MatrixCell, matrix_scan, time_parallel, unroll
 from tests.loop import Flags, first_carry, loop, one_step
+from tests.streams import jit
 
 # Four rows: one with holes, two that are masked everywhere, one with padding at its end. Resets
 # fall on the first step, masked and live; in the middle, masked and live; twice in a row; never.
-MASK = np.array([[0, 1, 1, 0, 1, 1, 0], [0] * 7, [0] * 7, [1, 1, 1, 1, 1, 0, 0]], bool)
-RESETS = np.array([[1, 0, 0, 1, 0, 1, 0], [0] * 7, [0, 0, 1, 0, 0, 0, 0], [1, 1, 0, 1] + [0] * 3])
-RESETS = RESETS.astype(bool)
+MASK = np.array([[0, 1, 1, 0, 1, 1], [0] * 6, [0] * 6, [1, 1, 1, 1, 0, 0]], bool)
+RESETS = np.array([[1, 0, 0, 1, 0, 1], [0] * 6, [0, 0, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0]], bool)
 LIVE, CONTINUED = np.ones_like(MASK), np.zeros_like(RESETS)
 FLAGS = {
     "neither": Flags(LIVE, CONTINUED),
@@ -35,8 +35,9 @@ FLAGS = {
     "resets": Flags(LIVE, RESETS),
     "both": Flags(MASK, RESETS),
 }
-CHUNKS = {"whole": (7,), "chunks": (3, 1, 3), "step by step": (1,) * 7}
-WHOLE = CHUNKS["whole"]
+# How a sequence is cut; `make test-deep` has other lengths and other pieces.
+CUTS = {"whole": (6,), "step by step": (1,) * 6}
+WHOLE = CUTS["whole"]
 SEEDS = 3
 
 
@@ -67,10 +68,10 @@ def check_cell(cell: Cell, in_features: int = 2) -> None:
     """Raises unless the cell keeps the contract, with any inputs `[B, T, in_features]`."""
     check_types(cell, in_features)
     check_compiles_once(cell, in_features)
-    with jax.enable_x64(True), backward_in_chunks():
+    with jax.enable_x64(True), in_chunks():
         case = draw(cell, in_features, MASK.shape)
         for name, flags in FLAGS.items():
-            check_loop(case, flags, CHUNKS, f"{cell}, {name}")
+            check_loop(case, flags, CUTS, f"{cell}, {name}")
         check_masked(case)
         check_nan(case)
         check_dependence(case)
@@ -80,37 +81,86 @@ def check_cell(cell: Cell, in_features: int = 2) -> None:
 
 
 @contextlib.contextmanager
-def backward_in_chunks() -> Iterator[None]:
-    """Gradients of so short sequences as if they were long: two chunks and one that is shorter."""
-    lengths = {"CHUNK_AT_LEAST": 3, "CHUNK_AT_MOST": 3}
-    with mock.patch.multiple(time_parallel, **lengths):
+def in_chunks() -> Iterator[None]:
+    """So short sequences as if they were long: two chunks and one that is shorter."""
+    with (
+        mock.patch.multiple(time_parallel, CHUNK_AT_LEAST=3, CHUNK_AT_MOST=3),
+        mock.patch.multiple(matrix_scan, CHUNK=3, CHUNK_PER_KEY=3),
+    ):
         yield
 
 
 # --- running and comparing ----------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("reverse", "method"))
-def piece(cell: Cell, params, xs, carry, flags: Flags, reverse=False, method="scan"):
-    return unroll(
-        cell, params, xs, carry, **flags._asdict(), reverse=reverse, method=method, carries="all"
-    )
+class Weights(NamedTuple):
+    """What is pulled back, each times random numbers of its own."""
+
+    ys: np.ndarray = np.ones(MASK.shape)  # [B, T]
+    carries: float = 1.0
+    last: float = 0.0  # the last carries once more
 
 
-def unrolled(cell: Cell, flags: Flags, lengths: Sequence[int], params, xs, carry):
-    """`unroll` in chunks of these lengths, each from the carry that the last one left."""
-    parts, end = [], 0
-    for length in lengths:
-        now = np.s_[:, end : end + length]
-        end += length
-        part = piece(cell, params, xs[now], carry, Flags(*(flag[now] for flag in flags)))
-        carry = jax.tree.map(lambda leaf: leaf[:, -1], part[0])
-        parts.append(part)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *parts)
+@functools.partial(jit, static_argnums=(0, 1))
+def program(cell: Cell, lengths: tuple[int, ...], params, xs, carry, flags, weights):
+    """A run in pieces and its gradient, in one program for all clauses."""
+    floats, join = partition(carry)
+
+    def piece(params, carry, part):
+        xs, flags = part
+        options = flags._asdict()
+        carries, ys = unroll(cell, params, xs, carry, **options, method="scan", carries="all")
+        return jax.tree.map(lambda leaf: leaf[:, -1], carries), (carries, ys)
+
+    def pieces(params, carry, xs):
+        parts, end = [], 0
+        for length in lengths:
+            now = np.s_[:, end : end + length]
+            end += length
+            part = jax.tree.map(lambda leaf, now=now: leaf[now], (xs, flags))
+            carry, part = piece(params, carry, part)
+            parts.append(part)
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *parts)
+
+    def equal_pieces(params, carry, xs):
+        def cut(leaf):
+            return jnp.swapaxes(leaf.reshape(len(leaf), len(lengths), -1, *leaf.shape[2:]), 0, 1)
+
+        inputs = jax.tree.map(cut, (xs, flags))
+        _, out = jax.lax.scan(functools.partial(piece, params), carry, inputs)
+        return jax.tree.map(lambda leaf: jnp.concatenate(jnp.unstack(leaf), 1), out)
+
+    def outputs(params, xs, floats):
+        run = equal_pieces if len({*lengths}) == 1 else pieces
+        carries, ys = run(params, join(floats), xs)
+        return (partition(carries)[0], ys), carries
+
+    (parts, ys), pull, carries = jax.vjp(outputs, params, xs, floats, has_aux=True)
+    of_parts, of_ys = random_like((parts, ys))
+    of_last, _ = random_like(([leaf[:, -1] for leaf in parts], ys))
+    of_parts = [
+        (weights.carries * leaf).at[:, -1].add(weights.last * last)
+        for leaf, last in zip(of_parts, of_last)
+    ]
+    each = jnp.asarray(weights.ys)
+    of_ys = jax.tree.map(lambda y: y * each.reshape(each.shape + (1,) * (y.ndim - 2)), of_ys)
+    return Result(carries, ys, *pull((of_parts, of_ys)))
 
 
-def differentiate(run: Run, case: Case, weigh: Callable | None = None) -> Result:
-    """Runs, and pulls weights on outputs and carries back: random ones, or what `weigh` makes."""
+def unrolled(
+    case: Case,
+    flags: Flags,
+    lengths: tuple[int, ...] = WHOLE,
+    weights: Weights | None = None,
+) -> Result:
+    """`unroll` in pieces, each of which begins with the carry that the last one left."""
+    weights = Weights(np.ones(flags.mask.shape)) if weights is None else weights
+    weights = jax.tree.map(lambda leaf: np.asarray(leaf, case.xs.dtype), weights)
+    return program(case.cell, lengths, case.params, case.xs, case.carry, flags, weights)
+
+
+def differentiate(run: Run, case: Case) -> Result:
+    """Runs, and pulls random weights on outputs and carries back, the same as `program`."""
     floats, join = partition(case.carry)
 
     def outputs(params, xs, floats):
@@ -118,8 +168,7 @@ def differentiate(run: Run, case: Case, weigh: Callable | None = None) -> Result
         return (partition(carries)[0], ys), carries
 
     (parts, ys), pull, carries = jax.vjp(outputs, case.params, case.xs, floats, has_aux=True)
-    weights = random_like((parts, ys))
-    return Result(carries, ys, *pull(weigh(weights) if weigh else weights))
+    return Result(carries, ys, *pull(random_like((parts, ys))))
 
 
 def partition(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
@@ -141,29 +190,26 @@ def parameter_shapes(cell: Cell, in_features: int) -> Any:
 
 
 def random_like(tree: Any, seed: int = 0) -> Any:
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), tree)
+    """Normal numbers, those of a leaf by its place in the tree, whatever the others are."""
+    leaves, structure = jax.tree.flatten(tree)
+    drawn = [np.random.default_rng((seed, i)).normal(size=x.shape) for i, x in enumerate(leaves)]
+    return jax.tree.unflatten(structure, [d.astype(x.dtype) for d, x in zip(drawn, leaves)])
 
 
 def draw(cell: Cell, in_features: int, shape: tuple[int, int], dtype: Any = jnp.float64) -> Case:
     """Parameters away from their zeros, random inputs, and the carry that three steps have left."""
-    fresh = cell.init(jax.random.key(1), in_features)
+    fresh = jit(lambda: cell.init(jax.random.key(1), in_features))()
     fresh = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), fresh)
     params = jax.tree.map(lambda leaf, noise: leaf + 0.1 * noise, fresh, random_like(fresh, 2))
-    xs = random_like(jnp.zeros((*shape, in_features), dtype), 3)
+    xs = random_like(np.zeros((*shape, in_features), dtype), 3)
     return in_use(Case(cell, fresh, params, xs, cell.initial_carry(params, shape[:1])))
 
 
 def in_use(case: Case) -> Case:
-    """The same with the carry that three steps leave: natural to the cell, other in every row."""
-    shape = (case.xs.shape[0], 3)
-    earlier = case._replace(
-        xs=random_like(jnp.zeros((*shape, *case.xs.shape[2:]), case.xs.dtype), 4)
-    )
-    flags = Flags(np.ones(shape, bool), np.zeros(shape, bool))
-    # Through `differentiate`, for whose programs the other clauses pay anyway.
-    run = functools.partial(unrolled, case.cell, flags, (1,) * 3)
-    carries = differentiate(run, earlier).carries
+    """The same with the carry that its steps leave: natural to the cell, other in every row."""
+    flags = Flags(np.ones(case.xs.shape[:2], bool), np.zeros(case.xs.shape[:2], bool))
+    earlier = case._replace(xs=random_like(case.xs, 4))
+    carries = unrolled(earlier, flags, (1,) * case.xs.shape[1]).carries
     return case._replace(carry=jax.tree.map(lambda leaf: leaf[:, -1], carries))
 
 
@@ -241,18 +287,16 @@ def check_compiles_once(cell: Cell, in_features: int) -> None:
     assert len(traced) == 1, f"{cell}: two equal cells were traced {len(traced)} times"
 
 
-def check_loop(case: Case, flags: Flags, chunks, what: str, rtol: float = 1e-10) -> None:
+def check_loop(case: Case, flags: Flags, cuts, what: str, rtol: float = 1e-10) -> None:
     """Outputs, carries and gradients equal the loop's, in one piece and in many."""
     expected = differentiate(functools.partial(loop, case.cell, flags), case)
-    for name, lengths in chunks.items():
-        got = differentiate(functools.partial(unrolled, case.cell, flags, lengths), case)
-        assert_close(got, expected, f"{what}, {name}", rtol)
+    for name, lengths in cuts.items():
+        assert_close(unrolled(case, flags, lengths), expected, f"{what}, {name}", rtol)
 
 
 def check_masked(case: Case) -> None:
     """Masked outputs are exactly zero; a row masked everywhere keeps its carry, or begins anew."""
-    run = functools.partial(unrolled, case.cell, FLAGS["both"], WHOLE)
-    carries, ys, *_ = differentiate(run, case)
+    carries, ys, *_ = unrolled(case, FLAGS["both"])
     for leaf in jax.tree.leaves(ys):
         assert not np.asarray(leaf)[~MASK].any(), f"{case.cell}: an output at a masked step"
     for row, kept in (
@@ -265,13 +309,12 @@ def check_masked(case: Case) -> None:
 
 def check_nan(case: Case) -> None:
     """A NaN in masked inputs, or in a carry that no live step sees, reaches nothing."""
-    run = functools.partial(unrolled, case.cell, FLAGS["both"], WHOLE)
     floats, join = partition(case.carry)
     unseen = case._replace(
         xs=jnp.where(MASK[..., None], case.xs, jnp.nan),
         carry=join([jnp.full_like(leaf, jnp.nan) for leaf in floats]),
     )
-    clean, got = differentiate(run, case), differentiate(run, unseen)
+    clean, got = (unrolled(each, FLAGS["both"]) for each in (case, unseen))
     # Row 1 is masked everywhere and never reset, so that it rightly gives back the NaN.
     last = [jax.tree.map(lambda leaf: leaf[::2, -1], each.carries) for each in (got, clean)]
     assert_close(*last, f"{case.cell}, NaN: last carries", rtol=0)
@@ -281,13 +324,9 @@ def check_nan(case: Case) -> None:
 def check_dependence(case: Case) -> None:
     """No output depends on later inputs, or on another row."""
     row, step = 0, 3
-
-    def one_output(weights):
-        carries, ys = jax.tree.map(jnp.zeros_like, weights)
-        return carries, jax.tree.map(lambda y: y.at[row, step].set(1), ys)
-
-    run = functools.partial(unrolled, case.cell, FLAGS["neither"], WHOLE)
-    got = differentiate(run, case, one_output)
+    one = np.zeros(MASK.shape)
+    one[row, step] = 1
+    got = unrolled(case, FLAGS["neither"], weights=Weights(one, carries=0))
     assert not np.asarray(got.xs)[row, step + 1 :].any(), f"{case.cell}: sees later inputs"
     for leaf in [got.xs, *got.carry]:
         assert not np.asarray(leaf)[row + 1 :].any(), f"{case.cell}: sees another row"
@@ -297,8 +336,7 @@ def check_learned_carry(case: Case) -> None:
     """A learned first state gets its gradient from a reset in mid-chunk too."""
     if not getattr(case.cell, "learned_carry", False):
         return
-    run = functools.partial(unrolled, case.cell, FLAGS["resets"], WHOLE)
-    for leaf in jax.tree.leaves(differentiate(run, case).params["carry"]):
+    for leaf in jax.tree.leaves(unrolled(case, FLAGS["resets"]).params["carry"]):
         assert leaf.size == 0 or np.any(leaf), f"{case.cell}: no gradient for the first state"
 
 
@@ -306,8 +344,7 @@ def check_zero_input(case: Case) -> None:
     """Values and gradients are finite where all begins: fresh parameters, no state, no input."""
     carry = case.cell.initial_carry(case.fresh, MASK.shape[:1])
     zero = case._replace(params=case.fresh, xs=jnp.zeros_like(case.xs), carry=carry)
-    run = functools.partial(unrolled, case.cell, FLAGS["neither"], WHOLE)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(differentiate(run, zero)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(unrolled(zero, FLAGS["neither"])):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             where = f"{case.cell} at zero input: {jax.tree_util.keystr(path)}"
             assert np.isfinite(leaf).all(), f"{where} is not finite"
@@ -316,7 +353,10 @@ def check_zero_input(case: Case) -> None:
 def check_modes(case: Case) -> None:
     """Other ways to run give what the plain one gives; all in one program, alone where it fails."""
     modes = ["reverse", "time_major", "seeds", "checkpoint around", "checkpoint inside"]
-    modes.append("associative" if isinstance(case.cell, LinearCell) else "store")
+    if isinstance(case.cell, LinearCell):
+        modes.append("associative")
+    elif not isinstance(case.cell, MatrixCell):  # whose plain way is "scan", and "auto" "chunked"
+        modes.append("store")
     expected = differently(case, [])
     try:
         assert_close(differently(case, modes), expected, f"{case.cell}, {', '.join(modes)}")
@@ -338,7 +378,7 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
     flags = FLAGS["both"]
     leaves, structure = jax.tree.flatten(case.params)
     axes = [None if i % 2 else 0 for i in range(len(leaves))]
-    drawn = [random_like(jnp.stack([leaf] * SEEDS), 5 + i) for i, leaf in enumerate(leaves)]
+    drawn = [random_like(np.stack([leaf] * SEEDS), 5 + i) for i, leaf in enumerate(leaves)]
     leaves = [leaf if axis is None else new for leaf, new, axis in zip(leaves, drawn, axes)]
     flip = functools.partial(jnp.flip, axis=1) if "reverse" in modes else lambda leaf: leaf
     swap = (lambda leaf: jnp.swapaxes(leaf, 0, 1)) if "time_major" in modes else lambda leaf: leaf
@@ -359,19 +399,19 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
         )
         return last, jax.tree.map(lambda y: flip(swap(y)), ys)
 
-    def plain(params, xs, carry):
-        carries, ys = unrolled(case.cell, flags, WHOLE, params, xs, carry)
-        return jax.tree.map(lambda leaf: leaf[:, -1], carries), ys
-
     if "checkpoint around" in modes:
         run = jax.checkpoint(run)
-    run = run if modes else plain
 
     def one_seed(leaves):
-        return differentiate(run, case._replace(params=jax.tree.unflatten(structure, leaves)))
+        seed = case._replace(params=jax.tree.unflatten(structure, leaves))
+        if modes:
+            return differentiate(run, seed)
+        every = unrolled(seed, flags, weights=Weights(carries=0, last=1))
+        last = jax.tree.map(lambda leaf: leaf[:, -1], every.carries)
+        return every._replace(carries=last)
 
     if "seeds" in modes:
-        return jax.jit(jax.vmap(one_seed, in_axes=(axes,)))(leaves)
+        return jit(jax.vmap(one_seed, in_axes=(axes,)))(leaves)
     each = [
         one_seed([leaf if axis is None else leaf[seed] for leaf, axis in zip(leaves, axes)])
         for seed in range(SEEDS)

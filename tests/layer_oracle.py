@@ -13,7 +13,18 @@ import numpy as np
 
 from longlag.attention import Attention
 from longlag.cells import LSTM, FeedForward
-from longlag.layers import MLP, Dense, Norm, Read, Recurrent, Residual, Stack
+from longlag.layers import (
+    MLP,
+    Bidirectional,
+    Dense,
+    Gated,
+    Norm,
+    Read,
+    Recurrent,
+    Residual,
+    Stack,
+)
+from longlag.short_convolution import ShortConvolution
 from tests.attention_oracle import attend
 
 
@@ -45,7 +56,22 @@ def forward(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: n
             contexts = forward(layer.inner, params["inner"], xs, *flags)
             return np.tanh(affine(params["join"], np.concatenate([xs, contexts], axis=-1)))
         case Norm():
-            return xs / np.sqrt(np.mean(xs**2, -1, keepdims=True) + 1e-6) * params["scale"]
+            parts = np.stack(np.split(xs, layer.groups, axis=-1), axis=-2)
+            parts = parts / np.sqrt(np.mean(parts**2, -1, keepdims=True) + 1e-6)
+            return parts.reshape(xs.shape) * params["scale"]
+        case Gated():
+            gate = affine(params["gate"], xs)
+            gate = gate / (1 + np.exp(-gate))
+            return gate * forward(layer.inner, params["inner"], xs, *flags)
+        case ShortConvolution():
+            return convolve(layer, params, xs, mask, resets)
+        case Bidirectional():
+            inner = Recurrent(layer.cell)
+            there = forward(inner, params["forward"], xs, *flags)
+            # Turned round, a sequence begins one step after the one that its reset began.
+            begins = np.concatenate([np.zeros_like(resets[:1]), resets[1:][::-1]])
+            back = forward(inner, params["backward"], xs[::-1], mask[::-1], begins)
+            return np.concatenate([there, back[::-1]], axis=-1)
         case Dense():
             return affine(params, xs)
         case MLP():
@@ -95,3 +121,15 @@ def feed_forward(cell: FeedForward, params: Any, state: Any, x: np.ndarray):
     kernels = np.split(params["input"]["kernel"], cell.window, axis=1)
     total = sum(x @ kernel for x, kernel in zip(past, kernels))
     return past, np.tanh(total + params["input"]["bias"])
+
+
+def convolve(layer: ShortConvolution, params: Any, xs: np.ndarray, mask: Any, resets: Any):
+    ys = np.zeros(xs.shape, np.result_type(xs, *jax.tree.leaves(params)))
+    for row in range(xs.shape[1]):
+        past: list[np.ndarray] = []
+        for t in range(len(xs)):
+            past = [] if resets[t, row] else past
+            if mask[t, row]:
+                past = [xs[t, row], *past][: layer.width]
+                ys[t, row] = params["bias"] + sum(w * x for w, x in zip(params["kernel"], past))
+    return ys

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from longlag.attention import Additive, DotProduct
+from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.attention import additive as additive_module
 from longlag.layers import Stack
 from tests.attention_oracle import attend
@@ -26,6 +27,12 @@ LAYERS = {
     "full": FULL,
     "window-2": DotProduct(8, heads=2, window=2),
     "window-7": DotProduct(8, heads=2, window=7),
+    "general": Multiplicative(4),
+    "dot-window-3": Multiplicative(4, score="dot", window=3),
+    "alibi-grouped": DotProduct(16, heads=4, kv_heads=2, positions="alibi"),
+    "learned-multi-query": DotProduct(
+        8, heads=2, kv_heads=1, positions="learned", max_positions=40
+    ),
 }
 
 
@@ -347,3 +354,33 @@ def test_an_empty_chunk_changes_nothing(form):
     after, ys = layer.apply(params, xs[:0], state)
     assert ys.shape == (0, B, layer.out_features(D))
     assert after is state
+
+
+@pytest.mark.parametrize("positions", ["alibi", "rotary"])
+def test_jaxs_own_implementation_is_the_same(positions):
+    """In float32, in which it computes whatever it is given."""
+    ours = DotProduct(8, heads=4, kv_heads=2, positions=positions, window=5)
+    theirs = dataclasses.replace(ours, implementation="xla")
+    params, xs, gradient = jax.tree.map(lambda x: np.asarray(x, np.float32), drawn(ours))
+    mask, resets = flags()
+
+    @jit
+    def run(params, xs):
+        def of(layer):
+            return lambda p, x: layer.apply(p, x, mask=mask, resets=resets)[1]
+
+        both = [jax.vjp(of(layer), params, xs) for layer in (ours, theirs)]
+        return [(ys, pull(gradient)) for ys, pull in both]
+
+    got, expected = run(params, xs)
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, 1e-4, 1e-4), got, expected)
+
+
+def test_a_learned_position_beyond_its_table_is_nan_and_no_other(x64):
+    layer = DotProduct(8, heads=2, positions="learned", max_positions=3)
+    params, xs, _ = drawn(layer, 5)
+    resets = np.zeros((5, B), bool)
+    resets[2, 0] = True
+    ys = np.asarray(layer.apply(params, xs, resets=resets)[1])
+    assert np.isfinite(ys[:3]).all() and np.isfinite(ys[:, 0]).all()
+    assert np.isnan(ys[3:, 1:]).all()

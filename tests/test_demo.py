@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import queue
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,9 @@ import jax
 import pytest
 
 from experiments import demo
-from longlag import LSTM
+from longlag import LSTM, sweep
 from longlag.experiment import Experiment
 from longlag.tasks import Parity, Recall
-from longlag.training import Training
 from tests.small_disk import contents
 
 pytestmark = pytest.mark.usefixtures("shared_compilations")
@@ -28,7 +24,7 @@ KEYS = {
     *("parameters", "state_bytes", "seconds"),
 }
 STEPS = 10
-Jobs = Mapping[tuple[str, str], Experiment]
+Jobs = Mapping[str, Experiment]
 
 
 class KilledError(Exception):
@@ -67,8 +63,7 @@ def small():
         for name, value in {"TASKS": tasks, "ARMS": arms, "WIDTH": 8, "SEEDS": 2}.items():
             patch.setattr(demo, name, value)
         patch.setattr(demo, "experiments", experiments)
-        patch.setattr(demo, "_run_all", one_after_another)
-        patch.setattr(demo, "_news", queue.Queue())
+        patch.setattr(demo, "sweep", one_after_another)
         # As if nothing here had changed since the last commit.
         now = demo.environment() | {"dirty": False}
         patch.setattr(demo, "environment", lambda: dict(now))
@@ -79,9 +74,9 @@ def small():
         jax.config.update("jax_disable_most_optimizations", False)
 
 
-def one_after_another(jobs: Jobs, aside: Path, cores: list[int]) -> dict[Any, dict[str, Any]]:
+def one_after_another(jobs: Jobs, folder: Path, workers: int) -> dict[str, dict[str, Any]]:
     """In this process, where what is compiled stays; the processes have a test of their own."""
-    return {job: demo._work(job, jobs[job], aside) for job in jobs}
+    return {name: sweep.one(name, job, folder) for name, job in jobs.items()}
 
 
 def timeless(value: Any) -> Any:
@@ -138,14 +133,13 @@ def test_the_demo_twice(
     (out / "results.json").write_text("of the earlier demo")
     before = contents(out)
 
-    def killed(jobs: Jobs, aside: Path, cores: list[int]) -> None:
-        job = next(iter(jobs))
-        demo._work(job, jobs[job], aside)
+    def killed(jobs: Jobs, aside: Path, workers: int) -> None:
+        sweep.one("recall-lstm", jobs["recall-lstm"], aside)
         (aside / "recall-lstm" / "mark").write_text("of the killed demo")
         raise KilledError
 
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(demo, "_run_all", killed)
+        patch.setattr(demo, "sweep", killed)
         demo.main(out, steps=STEPS)
     assert contents(out) == before
 
@@ -190,39 +184,6 @@ def test_only_a_demo_of_the_same_code_is_gone_on_with(
     monkeypatch.setattr(demo, "environment", lambda: now | second)
     assert demo._aside(tmp_path / "demo") == mark.parent
     assert mark.exists() == kept
-
-
-# _run_all as it is, before `small` puts another in its place.
-RUN_ALL = demo._run_all
-
-
-def test_the_processes_find_the_same(finished: Path, tmp_path: Path):
-    job = ("recall", "LSTM")
-    found = RUN_ALL({job: demo.experiments(STEPS)[job]}, tmp_path, [0])
-    rows = [row for row in results(finished)["rows"] if (row["task"], row["arm"]) == job]
-    # A process pinned to one core adds up in another order than this one on all of them, so the
-    # last bits of what is measured differ; what is counted does not.
-    measured = ("accuracy", "exact_match", "loss", "by_position")
-    for mine, theirs in zip(timeless(found[job]["rows"]), rows, strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        counted = [{k: v for k, v in row.items() if k not in measured} for row in (mine, theirs)]
-        assert counted[0] == counted[1]
-
-
-def test_the_failure_of_a_process_ends_the_demo_at_once(small: None, tmp_path: Path):
-    for_minutes = Training(steps=10**6, dispatch=25, stop_when_solved=False)
-    jobs = {
-        job: dataclasses.replace(one, training=for_minutes)
-        for job, one in demo.experiments().items()
-    }
-    first = tmp_path / demo._folder(*next(iter(jobs)))
-    first.mkdir()  # where a run folder is expected
-    before, began = {*multiprocessing.active_children()}, time.monotonic()
-    with pytest.raises(ValueError, match=r"expected a run folder at .*; got a folder without"):
-        RUN_ALL(jobs, tmp_path, [0])
-    assert time.monotonic() - began < 60
-    assert {*multiprocessing.active_children()} <= before
-    assert not list(first.iterdir())
 
 
 @pytest.mark.parametrize("files", [["notes.txt"], ["results.json", "config.json"], []])

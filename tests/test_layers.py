@@ -10,9 +10,21 @@ from longlag.attention import Additive, Cache, DotProduct
 from longlag.cell import Cell
 from longlag.cells import GRU, LSTM
 from longlag.layer import Layer
-from longlag.layers import MLP, Dense, Dropout, Norm, Read, Recurrent, Residual, Stack
+from longlag.layers import (
+    MLP,
+    Bidirectional,
+    Dense,
+    Dropout,
+    Gated,
+    Norm,
+    Read,
+    Recurrent,
+    Residual,
+    Stack,
+)
+from longlag.short_convolution import ShortConvolution
 from tests.layer_oracle import forward
-from tests.streams import B, T, close, drawn_like, flags, jit, same
+from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
 
 D = 4
 
@@ -24,7 +36,10 @@ def drawn(layer, rng, features: int = D):
     return params, rng.normal(size=(T, B, features))
 
 
-@pytest.mark.parametrize("layer", [Dense(3), MLP(6), Norm()], ids=["dense", "mlp", "norm"])
+POINTWISE = [Dense(3), MLP(6), Norm(), Norm(groups=2)]
+
+
+@pytest.mark.parametrize("layer", POINTWISE, ids=repr)
 def test_pointwise_layers_equal_their_equations(layer, rng, x64):
     params, xs = drawn(layer, rng)
     mask, resets = flags()
@@ -35,7 +50,7 @@ def test_pointwise_layers_equal_their_equations(layer, rng, x64):
     close(ys, forward(layer, params, xs, mask, resets))
 
 
-@pytest.mark.parametrize("layer", [Dense(3), MLP(6), Norm()], ids=["dense", "mlp", "norm"])
+@pytest.mark.parametrize("layer", POINTWISE, ids=repr)
 def test_pointwise_layers_compute_in_at_least_float32_and_stand_zero(layer, rng):
     params, _ = drawn(layer, rng)
     low = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params)
@@ -81,10 +96,88 @@ def test_each_layer_of_a_stack_draws_its_own_noise():
     assert abs(np.mean(ys > 2) - 0.125) < 0.02
 
 
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ShortConvolution(0), "ShortConvolution.width: expected at least 1, got 0"),
+        (lambda: Norm(groups=0), "Norm.groups: expected at least 1, got 0"),
+        (lambda: Norm(groups=3).init(None, 4), "a divisor of 4 features, got 3"),
+        (lambda: Gated(Norm(), activation="silo"), "Did you mean 'silu'?"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_field_is_refused(build, message):
+    with pytest.raises(ValueError) as error:
+        build()
+    assert message in str(error.value)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_an_impossible_rate_is_refused(rate):
     with pytest.raises(ValueError, match=rf"0 <= rate < 1, got {rate}"):
         Dropout(rate)
+
+
+# Layers with a memory of their own
+
+
+def slope_of(layer, params, xs, flags, gradient, rng):
+    """The derivative along a random direction by the complex step, and the direction."""
+    point = jax.tree.leaves((params, xs))
+    direction = [rng.normal(size=leaf.shape) for leaf in point]
+    moved = [leaf + 1e-30j * d for leaf, d in zip(point, direction)]
+    moved = jax.tree.unflatten(jax.tree.structure((params, xs)), moved)
+    return np.sum(forward(layer, *moved, *flags).imag * gradient) / 1e-30, direction
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [ShortConvolution(3), ShortConvolution(1), Gated(ShortConvolution(4)), Bidirectional(LSTM(3))],
+    ids=repr,
+)
+def test_layers_with_a_memory_equal_their_equations_and_stream(layer, rng, x64):
+    params, xs = drawn(layer, rng)
+    gradient = rng.normal(size=(T, B, layer.out_features(D)))
+    mask, resets = flags()
+
+    @jit
+    def whole(params, xs, mask, resets):
+        def run(params, xs):
+            return layer.apply(params, xs, mask=mask, resets=resets)[1]
+
+        ys, pull = jax.vjp(run, params, xs)
+        return ys, pull(gradient)
+
+    ys, gradients = whole(params, np.where(mask[..., None], xs, np.nan), mask, resets)
+    if isinstance(layer, Gated):  # a pointwise part may do as it likes with a masked input
+        ys, gradients = whole(params, xs, mask, resets)
+    close(ys, forward(layer, params, xs, mask, resets))
+    slope, direction = slope_of(layer, params, xs, (mask, resets), gradient, rng)
+    close(sum(np.sum(g * d) for g, d in zip(jax.tree.leaves(gradients), direction)), slope)
+    if isinstance(layer, Bidirectional):
+        with pytest.raises(ValueError, match="expected the whole sequence at once"):
+            layer.init_state(params, (B,), T)
+        with pytest.raises(ValueError, match="expected no state"):
+            layer.apply(params, xs, ())
+        return
+    for size in (CHUNK, 1):
+        step = jit(lambda p, x, s, m, r: layer.apply(p, x, s, mask=m, resets=r))
+        state, parts = layer.init_state(params, (B,), 0), []
+        for begin in range(0, T, size):
+            now = np.s_[begin : begin + size]
+            state, part = step(params, xs[now], state, mask[now], resets[now])
+            parts.append(part)
+        close(np.concatenate(parts), np.asarray(ys))
+
+
+def test_a_short_convolution_forgets_a_spoilt_state_at_a_reset(rng):
+    layer = ShortConvolution(3)
+    params = layer.init(jax.random.key(0), D)
+    xs, state = jnp.ones((2, 2, D)), jnp.full((2, 2, D), jnp.nan)
+    resets = jnp.array([[True, False], [False, False]])
+    state, ys = layer.apply(params, xs, state, resets=resets)
+    assert np.isfinite(ys[:, 0]).all() and np.isfinite(state[0]).all()
+    assert np.isnan(ys[:, 1]).all()
 
 
 # Containers

@@ -9,7 +9,9 @@ dict. Three kinds say what the library may do with it, and the author writes the
 | `DenseCell`  | products with recurrent kernels,   | `gates`, `update`, perhaps `mix`      |
 |              | then an update                     |                                       |
 | `LinearCell` | `h = a * h + b`, elementwise       | `gates`, `project`, perhaps `readout` |
+| `MatrixCell` | `S = A S + k uᵀ`, a matrix         | `gates`, `project`, perhaps `readout` |
 
+The first two are here, `LinearCell` is in `linear_cell.py` and `MatrixCell` in `matrix_cell.py`.
 Whatever the kind, `longlag.unroll` runs it over a sequence with masks, resets and streaming, and
 every layer, model, task and experiment takes it.
 
@@ -30,12 +32,22 @@ from jax.nn import initializers
 from typing_extensions import TypeVar
 
 from longlag import time_parallel
-from longlag.linear_scan import Method, linear_scan
+from longlag.linear_scan import Method
 from longlag.select import select
 from longlag.spec import Spec
 from longlag.time_parallel import Backward
 
-__all__ = ["Carry", "Cell", "DenseCell", "LinearCell", "Params", "dot", "gate_projection"]
+__all__ = [
+    "AffineCell",
+    "Carry",
+    "Cell",
+    "DenseCell",
+    "Params",
+    "dot",
+    "gate_projection",
+    "keep_dtype",
+    "lecun",
+]
 
 Params = dict[str, Any]
 
@@ -48,10 +60,11 @@ class Carry:
     """The state of a cell that has one array of state.
 
     Attributes:
-        h: `[*batch, H]`, or another state shape for a linear cell.
+        h: `[*batch, H]`, or another state shape for a linear cell; a complex state is a pair of
+            arrays `(re, im)`, as in `linear_scan`.
     """
 
-    h: jax.Array
+    h: Any
 
 
 CarryT = TypeVar("CarryT", default=Any)
@@ -134,6 +147,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         method: Method,
         backward: Backward,
         every_carry: bool,
+        zoneout: float,
     ) -> tuple[CarryT, jax.Array]:
         """Runs the cell over a sequence. Each kind has its own; authors and users call `unroll`.
 
@@ -149,6 +163,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             method: how; this kind knows only "auto" and "scan".
             backward: how gradients are taken, see `unroll`.
             every_carry: return the carries after every step, leaves `[T, B, ...]`, not the last.
+            zoneout: the chance that a number of the carry stays as it was, see `unroll`.
 
         Returns:
             The carry or carries, and the outputs `[T, B, ...]`.
@@ -160,11 +175,11 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             )
 
         def project(consts, inputs):
-            xs, live, reset = inputs
-            return (xs if noisy else self._project(consts[0], xs, live)), live, reset
+            xs, live, reset, held = inputs
+            return (xs if noisy else self._project(consts[0], xs, live)), live, reset, held
 
         def begin(consts, carry, inputs):
-            z, live, reset = inputs
+            z, live, reset, _ = inputs
             first = consts[1]
             if reset is not None:
                 carry = select(reset, first, carry)
@@ -179,7 +194,9 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         def update(consts, carry, inputs, mixed):
             carry, start, z, live = begin(consts, carry, inputs)
             new, y = self._update(consts[0], start, z, mixed)
-            new = jax.tree.map(_keep_dtype, new, carry)
+            new = jax.tree.map(keep_dtype, new, carry)
+            if zoneout:
+                new, y = _zone_out(zoneout, start, new, y, inputs[3])
             if live is not None:
                 new = select(live, new, carry)
                 y = select(live, y, jax.tree.map(jnp.zeros_like, y))
@@ -187,13 +204,17 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
 
         # Noise is drawn for the whole sequence, whatever the chunks.
         noisy = key is not None
+        held = None
+        if noisy and zoneout:
+            key, zoneout_key = jax.random.split(key)
+            held = draw_held(zoneout_key, zoneout, carry, xs.shape[0])
         return time_parallel.scan(
             project,
             mix,
             update,
             (params, first),
             carry,
-            (self._project(params, xs, mask, key) if noisy else xs, mask, resets),
+            (self._project(params, xs, mask, key) if noisy else xs, mask, resets, held),
             reverse=reverse,
             every_carry=every_carry,
             backward=self._backward() if backward == "auto" else backward,
@@ -220,13 +241,43 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         return "recompute"
 
 
-def _keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
+def keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new`, in the dtype that the carry came with."""
     floating = jnp.issubdtype(old.dtype, jnp.floating)
     return new.astype(old.dtype) if floating and new.dtype != old.dtype else new
 
 
-class _Affine(Cell[DenseCarryT]):
-    """What dense and linear cells share: an affine projection of the input, one part per gate.
+def draw_held(key: jax.Array, rate: float, carry: Any, steps: int) -> list[jax.Array | None]:
+    """Which numbers of the carry stay at which step: `[T, ...]` bool, None for what is no float."""
+    leaves = jax.tree.leaves(carry)
+    return [
+        jax.random.bernoulli(k, rate, (steps, *leaf.shape))
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+        else None
+        for k, leaf in zip(jax.random.split(key, len(leaves)), leaves)
+    ]
+
+
+def _zone_out(rate, old, new, y, held):
+    """Keeps some numbers of the old carry, or without noise the mean of keeping and not.
+
+    An output that is a part of the carry, like the h of an LSTM, is so after this too.
+    """
+    olds, (news, structure) = jax.tree.leaves(old), jax.tree.flatten(new)
+    kept = []
+    for i, (o, n) in enumerate(zip(olds, news)):
+        if not jnp.issubdtype(n.dtype, jnp.floating):
+            kept.append(n)
+        elif held is None:
+            kept.append(rate * o + (1 - rate) * n)
+        else:
+            kept.append(jnp.where(held[i], o, n))
+    ys = [next((k for n, k in zip(news, kept) if n is leaf), leaf) for leaf in jax.tree.leaves(y)]
+    return jax.tree.unflatten(structure, kept), jax.tree.unflatten(jax.tree.structure(y), ys)
+
+
+class AffineCell(Cell[DenseCarryT]):
+    """What the other kinds share: an affine projection of the input, one part per gate.
 
     Attributes:
         features: H.
@@ -247,9 +298,11 @@ class _Affine(Cell[DenseCarryT]):
     def init(self, key: jax.Array, in_features: int) -> Params:
         """Draws parameters: `input.kernel` `[D, G * H]`, LeCun normal; `input.bias` `[G * H]`, 0.
 
+        G * H stands for the sum of `gate_widths`.
+
         `carry`, the first state, is there if `learned_carry` is set.
         """
-        width = self.features * len(self.gates)
+        width = sum(self.gate_widths())
         params: Params = {
             "input": {
                 "kernel": initializers.lecun_normal()(key, (in_features, width)),
@@ -259,6 +312,10 @@ class _Affine(Cell[DenseCarryT]):
         if self.learned_carry:
             params["carry"] = self.zero_carry((), params["input"]["kernel"].dtype)
         return params
+
+    def gate_widths(self) -> tuple[int, ...]:
+        """Widths of the parts of the input's projection, in the order of `gates`: H each."""
+        return (self.features,) * len(self.gates)
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> DenseCarryT:
         """The zero state; overridden by a cell whose state is not one `[*batch_shape, H]` array."""
@@ -280,7 +337,7 @@ class _Affine(Cell[DenseCarryT]):
         return params["input"]["kernel"].shape[0] if "input" in params else None
 
 
-class DenseCell(_Affine[DenseCarryT]):
+class DenseCell(AffineCell[DenseCarryT]):
     """A cell whose state meets recurrent kernels, then an update: write `gates` and `update`.
 
     `mix` says which products are taken; by default the carry's first field times one fused kernel.
@@ -296,13 +353,16 @@ class DenseCell(_Affine[DenseCarryT]):
         """
         input_key, recurrent_key = jax.random.split(key)
         params = super().init(input_key, in_features)
+        params["recurrent"] = self.init_recurrent(recurrent_key)
+        return params
+
+    def init_recurrent(self, key: jax.Array) -> Params:
+        """What `params["recurrent"]` begins as; overridden by a cell of other kernels."""
         shape = (self.features, self.features)
         kernels = [
-            initializers.orthogonal()(k, shape)
-            for k in jax.random.split(recurrent_key, len(self.gates))
+            initializers.orthogonal()(k, shape) for k in jax.random.split(key, len(self.gates))
         ]
-        params["recurrent"] = {"kernel": jnp.concatenate(kernels, axis=1)}
-        return params
+        return {"kernel": jnp.concatenate(kernels, axis=1)}
 
     def project(
         self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
@@ -356,77 +416,6 @@ class DenseCell(_Affine[DenseCarryT]):
         return "recompute" if self.features < STORE_FROM else "store"
 
 
-class LinearCell(_Affine[Carry]):
-    """A cell of the form `h = a * h + b`: write `gates` and `project`, perhaps `readout`.
-
-    The state may have any shape; `zero_carry` says which if it is not `[*batch, H]`. All time steps
-    are computed by `longlag.linear_scan`, one after another or in parallel.
-    """
-
-    @abc.abstractmethod
-    def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        """Decay `a` and input `b`, broadcastable to `[..., *state]`, and what `readout` needs."""
-
-    def readout(self, params: Params, h: jax.Array, aux: Any) -> jax.Array:
-        """The output from the state, for any leading axes; by default the state itself."""
-        del params, aux
-        return h
-
-    def step(
-        self, params: Params, carry: Carry, z: tuple[jax.Array, jax.Array, Any]
-    ) -> tuple[Carry, jax.Array]:
-        """`h = a * h + b`, then `readout`."""
-        a, b, aux = z
-        h = a * carry.h + b
-        return Carry(h), self.readout(params, h, aux)
-
-    def scan(
-        self,
-        params: Params,
-        carry: Carry,
-        xs: jax.Array,
-        *,
-        first: Carry,
-        mask: jax.Array | None,
-        resets: jax.Array | None,
-        key: jax.Array | None,
-        reverse: bool,
-        method: Method,
-        backward: Backward,
-        every_carry: bool,
-    ) -> tuple[Carry, jax.Array]:
-        """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
-        if backward not in ("auto", "recompute"):
-            raise ValueError(
-                f"backward: expected 'auto' for {type(self).__name__}: a linear cell has the "
-                f"gradient of linear_scan; got {backward!r}"
-            )
-        a, b, aux = self._project(params, xs, mask, key)
-        if mask is not None:
-            # As wide as they come: what broadcasts over the state is not spread over it.
-            live = mask.reshape(mask.shape + (1,) * (carry.h.ndim - 1))
-            a, b = jnp.where(live, a, 1), jnp.where(live, b, 0)
-        hs = linear_scan(
-            a,
-            b,
-            carry.h,
-            resets=resets,
-            h_reset=None if resets is None else first.h,
-            method=method,
-            reverse=reverse,
-        )
-        # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
-        seen = hs if mask is None else select(mask, hs, first.h)
-        ys = self.readout(params, seen, aux)
-        if mask is not None:
-            ys = select(mask, ys, jnp.zeros_like(ys))
-        if not every_carry:
-            hs = hs[0 if reverse else -1] if hs.shape[0] else carry.h
-        return Carry(hs.astype(carry.h.dtype)), ys
-
-
 def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x @ kernel` in the kernel's dtype, accumulated and returned in at least float32.
 
@@ -442,6 +431,11 @@ def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=accumulate)
+
+
+def lecun(key: jax.Array, *shape: int) -> jax.Array:
+    """A LeCun normal kernel, `[D, K]`: outputs have the variance of the inputs."""
+    return initializers.lecun_normal()(key, shape)
 
 
 def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Array, ...]:

@@ -27,25 +27,29 @@ class Architecture(Spec):
     """The model around the cell.
 
     Attributes:
-        attention: what reads the past: none, additive, window or full.
+        attention: what reads the past: none, additive, multiplicative, window or full.
         placement: read (the context joins the output), block (the attention is a block's mixer),
-            or auto: read for additive attention, block for the others.
+            or auto: read for additive and multiplicative attention, block for the others.
         width: of all blocks, and of the cell unless it says otherwise.
         depth: number of blocks; an attention replaces the middle one.
         heads: of window and full attention.
         window: how many positions window attention reads.
-        positions: of window and full attention: rotary or none.
+        positions: of window and full attention: rotary, alibi, learned or none.
+        pattern: middle (one attention) or interleaved (cell and attention in turn).
+        convolution: width of a short causal convolution before every mixer; 0 leaves it out.
         mlp: inner width of each block's MLP; 0 leaves it out.
         dropout: rate after every mixer and MLP.
     """
 
-    attention: Literal["none", "additive", "window", "full"] = "none"
+    attention: Literal["none", "additive", "multiplicative", "window", "full"] = "none"
     placement: Literal["auto", "read", "block"] = "auto"
     width: int = 64
     depth: int = 2
     heads: int = 4
     window: int = 16
-    positions: Literal["rotary", "none"] = "rotary"
+    positions: Literal["rotary", "alibi", "learned", "none"] = "rotary"
+    pattern: Literal["middle", "interleaved"] = "middle"
+    convolution: int = 0
     mlp: int = 0
     dropout: float = 0.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,34 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.cell import Cell, Params, dot
 from longlag.layer import Layer, State
+from longlag.spec import choose
 from longlag.unroll import unroll
 
-__all__ = ["MLP", "Dense", "Dropout", "Norm", "Read", "Recurrent", "Residual", "Stack"]
+__all__ = [
+    "MLP",
+    "Bidirectional",
+    "Dense",
+    "Dropout",
+    "Gated",
+    "Norm",
+    "Read",
+    "Recurrent",
+    "Residual",
+    "Stack",
+    "VariationalDropout",
+]
 
 
 class Recurrent(Layer):
     """A cell unrolled over the sequence; its state is the carry.
 
     Attributes:
-        cell: any cell; it must have a field `features`, the width of its output.
+        cell: any cell.
+        zoneout: as in `unroll`, while training with the key that `apply` is given.
     """
 
     cell: Cell
+    zoneout: float = 0.0
 
     def init(self, key: jax.Array, in_features: int) -> Params:
         """The cell's own parameters."""
@@ -44,9 +59,71 @@ class Recurrent(Layer):
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         """See `Layer.apply`."""
         carry, ys = unroll(
-            self.cell, params, xs, state, mask=mask, resets=resets, key=key, time_major=True
+            self.cell,
+            params,
+            xs,
+            state,
+            mask=mask,
+            resets=resets,
+            key=key,
+            zoneout=self.zoneout,
+            time_major=True,
         )
         return (None if state is None else carry), ys
+
+
+class Bidirectional(Layer):
+    """A cell from the first step to the last beside one from the last to the first.
+
+    The output is the forward output beside the backward one. The backward one at a step has seen the
+    rest of the sequence up to the next reset, so this layer does not stream: it is for encoders, and
+    refuses a state.
+
+    Attributes:
+        cell: of both directions, each with parameters of its own, `forward` and `backward`.
+
+    Reference: Schuster and Paliwal 1997, IEEE Transactions on Signal Processing 45(11).
+    """
+
+    cell: Cell
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """`forward` and `backward`."""
+        forward, backward = jax.random.split(key)
+        return {
+            "forward": self.cell.init(forward, in_features),
+            "backward": self.cell.init(backward, in_features),
+        }
+
+    def out_features(self, in_features: int) -> int:
+        """Twice that of the cell."""
+        return 2 * Recurrent(self.cell).out_features(in_features)
+
+    def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> State:
+        """Refused."""
+        raise ValueError(f"{self}: expected the whole sequence at once; it has no state to stream")
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        """See `Layer.apply`."""
+        if state is not None:
+            raise ValueError(f"{self}: expected no state, since it does not stream; got one")
+        keys = (None, None) if key is None else jax.random.split(key)
+        options: dict[str, Any] = {"mask": mask, "time_major": True}
+        _, forward = unroll(self.cell, params["forward"], xs, resets=resets, key=keys[0], **options)
+        if resets is not None:
+            # Backwards a sequence begins where the next one has begun.
+            last = jnp.ones_like(resets[:1])
+            resets = jnp.concatenate([resets[1:], last])
+        _, backward = unroll(
+            self.cell,
+            params["backward"],
+            xs,
+            resets=resets,
+            key=keys[1],
+            reverse=True,
+            **options,
+        )
+        return None, jnp.concatenate([forward, backward], axis=-1)
 
 
 class _Pointwise(Layer):
@@ -113,19 +190,30 @@ class Norm(_Pointwise):
 
     Attributes:
         epsilon: added to the mean square.
+        groups: of features, each normalised by itself, as the heads of a matrix cell are.
     """
 
     epsilon: float = 1e-6
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"Norm.groups: expected at least 1, got {self.groups}")
 
     def init(self, key, in_features):
         """Scale one."""
+        if in_features % self.groups:
+            raise ValueError(
+                f"Norm.groups: expected a divisor of {in_features} features, got {self.groups}"
+            )
         return {"scale": jnp.ones(in_features)}
 
     def at_each_step(self, params, xs, key):
         """In at least float32."""
         xs = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
-        square = jnp.mean(xs * xs, axis=-1, keepdims=True)
-        return xs * jax.lax.rsqrt(square + self.epsilon) * params["scale"]
+        parts = xs.reshape(*xs.shape[:-1], self.groups, -1)
+        square = jnp.mean(parts * parts, axis=-1, keepdims=True)
+        return (parts * jax.lax.rsqrt(square + self.epsilon)).reshape(xs.shape) * params["scale"]
 
 
 class Dropout(_Pointwise):
@@ -151,6 +239,64 @@ class Dropout(_Pointwise):
             return xs
         kept = jax.random.bernoulli(key, 1 - self.rate, xs.shape)
         return jnp.where(kept, xs / (1 - self.rate), jnp.zeros_like(xs))
+
+
+class VariationalDropout(Layer):
+    """Zeroes the same features at every step of a sequence while a key is given.
+
+    The zeros are drawn at the first step and at every reset. The state is what a row has drawn,
+    so that the chunks of one sequence share it.
+
+    Attributes:
+        features: D.
+        rate: probability of a zero, in [0, 1).
+
+    Reference: Gal and Ghahramani 2016, arXiv 1512.05287.
+    """
+
+    features: int
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"VariationalDropout.rate: expected 0 <= rate < 1, got {self.rate}")
+
+    def init(self, key, in_features):
+        """None."""
+        if in_features != self.features:
+            raise ValueError(
+                f"VariationalDropout.features: expected the width of its inputs, {in_features}; "
+                f"got {self.features}"
+            )
+        return {}
+
+    def init_state(self, params, batch_shape, capacity):
+        """Nothing drawn yet: `drawn` `[B]` bool, and which features are `kept`, `[B, D]` bool."""
+        return {
+            "drawn": jnp.zeros(batch_shape, bool),
+            "kept": jnp.ones((*batch_shape, self.features), bool),
+        }
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        """See `Layer.apply`."""
+        if key is None or self.rate == 0 or not len(xs):
+            return state, xs
+        T, B, D = xs.shape
+        now = state or self.init_state(params, (B,), 0)
+        begins = jnp.zeros((T, B), bool) if resets is None else resets
+        begins = begins.at[0].set(begins[0] | ~now["drawn"])
+        # Drawn for every step, so that a sequence may begin at any; used at the last beginning.
+        drawn = jax.random.bernoulli(key, 1 - self.rate, (T, B, D))
+        steps = jnp.where(begins, jnp.arange(T)[:, None], -1)
+        last = jax.lax.associative_scan(jnp.maximum, steps)
+        kept = jnp.where(
+            (last < 0)[..., None],
+            now["kept"],
+            jnp.take_along_axis(drawn, jnp.maximum(last, 0)[..., None], axis=0),
+        )
+        if state is not None:
+            state = {"drawn": jnp.ones((B,), bool), "kept": kept[-1]}
+        return state, jnp.where(kept, xs / (1 - self.rate), jnp.zeros_like(xs))
 
 
 class Stack(Layer):
@@ -264,6 +410,47 @@ class Residual(_Around):
         found = self.inner.probe(params["inner"], normed, mask=mask, resets=resets)
         named: dict[str, Any] = {f"inner/{name}": value for name, value in found.items()}
         return named | {"outputs": xs + found["outputs"]}
+
+
+class Gated(_Around):
+    """What an inner layer makes of the input, let through by a gate of the same input.
+
+        φ(W x + b) ⊙ f(x)
+
+    Attributes:
+        inner: f.
+        activation: φ: "silu" (retention, GLA, Mamba), "gelu" (Griffin) or "sigmoid".
+    """
+
+    activation: Literal["silu", "gelu", "sigmoid"] = "silu"
+
+    def __post_init__(self) -> None:
+        choose(self.activation, ("silu", "gelu", "sigmoid"), "Gated.activation")
+
+    def init(self, key, in_features):
+        """`inner` and `gate`, an affine map to its width."""
+        inner_key, gate_key = jax.random.split(key)
+        width = self.inner.out_features(in_features)
+        return {
+            "inner": self.inner.init(inner_key, in_features),
+            "gate": Dense(width).init(gate_key, in_features),
+        }
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        """See `Layer.apply`."""
+        state, ys = self.inner.apply(params["inner"], xs, state, mask=mask, resets=resets, key=key)
+        return state, self._gate(params, xs) * ys
+
+    def probe(self, params, xs, *, mask=None, resets=None):
+        """Those of the inner layer under `inner/name`, the gate, and the outputs."""
+        found = self.inner.probe(params["inner"], xs, mask=mask, resets=resets)
+        named: dict[str, Any] = {f"inner/{name}": value for name, value in found.items()}
+        gate = self._gate(params, xs)
+        return named | {"gate": gate, "outputs": gate * found["outputs"]}
+
+    def _gate(self, params, xs):
+        gate = dot(xs, params["gate"]["kernel"]) + params["gate"]["bias"]
+        return getattr(jax.nn, self.activation)(gate)
 
 
 class Read(_Around):

@@ -16,7 +16,7 @@ import numpy as np
 from longlag.select import select
 from longlag.spec import choose
 
-__all__ = ["METHODS", "Method", "default_method", "linear_scan"]
+__all__ = ["METHODS", "Method", "default_method", "linear_scan", "linear_step"]
 
 Method = Literal["auto", "scan", "associative", "chunked"]
 METHODS = ("auto", "scan", "associative", "chunked")
@@ -125,6 +125,12 @@ def linear_scan(
         resets,
     )
     return h if isinstance(b, tuple) else h[0]  # type: ignore[return-value]
+
+
+def linear_step(a: jax.Array | Pair, b: StateT, h: jax.Array | Pair) -> StateT:
+    """One step, `a * h + b`, of real numbers or of pairs; shapes broadcast."""
+    new = _plus(_times(_parts("a", a), _parts("h", h)), _parts("b", b))
+    return new if isinstance(b, tuple) else new[0]  # type: ignore[return-value]
 
 
 def default_method() -> Literal["scan", "associative"]:

@@ -8,17 +8,18 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from longlag.attention import Additive, DotProduct
+from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.cell import Cell, Params
 from longlag.layer import Layer, State
 from longlag.layers import MLP, Dense, Dropout, Norm, Read, Recurrent, Residual, Stack
 from longlag.select import select
+from longlag.short_convolution import ShortConvolution
 from longlag.spec import Spec, choose
 from longlag.unroll import check_sequence
 
 __all__ = ["ATTENTIONS", "Cost", "SequenceModel", "build", "cost"]
 
-ATTENTIONS = ("none", "additive", "window", "full")
+ATTENTIONS = ("none", "additive", "multiplicative", "window", "full")
 
 
 class SequenceModel(Spec):
@@ -162,7 +163,9 @@ def build(
     depth: int = 2,
     heads: int = 4,
     window: int = 16,
-    positions: Literal["rotary", "none"] = "rotary",
+    positions: Literal["rotary", "alibi", "learned", "none"] = "rotary",
+    pattern: Literal["middle", "interleaved"] = "middle",
+    convolution: int = 0,
     mlp: int = 0,
     dropout: float = 0.0,
 ) -> SequenceModel:
@@ -170,22 +173,26 @@ def build(
 
     A block is `x + mixer(norm(x))`, then, if `mlp` is set, `x + MLP(norm(x))`. The mixer is the
     cell. With an attention, the middle block (of two, the second) has the attention as its mixer
-    instead: a block is replaced, never added, so that all arms are equally deep. Without a cell
-    every block is an attention.
+    instead: a block is replaced, never added, so that all arms are equally deep. Interleaved, every
+    second block has. Without a cell every block is an attention.
 
     Args:
         inputs: "tokens" or "features".
         in_features: token classes, or D.
         out_features: width of the answer.
         cell: the recurrence, or None for attention only.
-        attention: "none", "additive", "window" or "full".
+        attention: "none", "additive", "multiplicative", "window" or "full".
         placement: "read" (the context joins the output, `layers.Read`), "block" (the attention is
-            the mixer), or "auto": "read" for additive attention, "block" for the others.
+            the mixer), or "auto": "read" for additive and multiplicative attention, "block" for the
+            others.
         width: of all blocks; a cell of other `features` is mapped back to it.
         depth: number of blocks.
         heads: of dot-product attention.
         window: positions that "window" reads.
         positions: of dot-product attention.
+        pattern: "middle" (one attention, as in Griffin's test) or "interleaved" (cell and attention
+            in turn).
+        convolution: width of a short causal convolution before every mixer; 0 leaves it out.
         mlp: inner width of each block's MLP; 0 leaves the MLP out.
         dropout: rate after every mixer and MLP.
 
@@ -194,9 +201,15 @@ def build(
     """
     choose(attention, ATTENTIONS, "attention")
     choose(placement, ("auto", "read", "block"), "placement")
+    choose(pattern, ("middle", "interleaved"), "pattern")
     if cell is None and attention == "none":
         raise ValueError("model: expected a cell or an attention; got neither")
-    for name, value, least in (("width", width, 1), ("depth", depth, 1), ("mlp", mlp, 0)):
+    for name, value, least in (
+        ("width", width, 1),
+        ("depth", depth, 1),
+        ("mlp", mlp, 0),
+        ("convolution", convolution, 0),
+    ):
         if value < least:
             raise ValueError(f"model {name}: expected at least {least}, got {value}")
     if cell is not None and attention != "none" and depth < 2:
@@ -204,17 +217,19 @@ def build(
             f"model depth: expected at least 2 for a cell and an attention, got {depth}"
         )
 
-    def finish(mixer: Layer) -> Layer:
+    def finish(mixer: Layer, before: tuple[Layer, ...] = ()) -> Layer:
         after: tuple[Layer, ...] = ()
         if mixer.out_features(width) != width:
             after += (Dense(width),)
         if dropout:
             after += (Dropout(dropout),)
-        return Residual(Stack((mixer, *after)) if after else mixer)
+        return Residual(Stack((*before, mixer, *after)) if before or after else mixer)
 
     def attend() -> Layer:
         if attention == "additive":
             layer = Additive(width)
+        elif attention == "multiplicative":
+            layer = Multiplicative(width)
         else:
             layer = DotProduct(
                 width,
@@ -222,15 +237,17 @@ def build(
                 positions=positions,
                 window=window if attention == "window" else None,
             )
-        joined = placement == "read" or (placement == "auto" and attention == "additive")
+        of_outputs = attention in ("additive", "multiplicative")
+        joined = placement == "read" or (placement == "auto" and of_outputs)
         return Read(layer) if joined else layer
 
     mixers = [attend() if cell is None else Recurrent(cell) for _ in range(depth)]
     if cell is not None and attention != "none":
-        mixers[depth // 2] = attend()
+        for i in range(1, depth, 2) if pattern == "interleaved" else (depth // 2,):
+            mixers[i] = attend()
     layers: list[Layer] = []
     for mixer in mixers:
-        layers.append(finish(mixer))
+        layers.append(finish(mixer, (ShortConvolution(convolution),) if convolution else ()))
         if mlp:
             layers.append(finish(MLP(mlp)))
     return SequenceModel(inputs, in_features, width, tuple(layers), out_features)

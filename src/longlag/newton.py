@@ -25,7 +25,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import CarryT, Cell, LinearCell, Params
+from longlag.cell import CarryT, Cell, Params
+from longlag.linear_cell import LinearCell
 from longlag.linear_scan import default_method, linear_scan
 from longlag.select import select
 from longlag.spec import choose

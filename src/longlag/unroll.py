@@ -35,6 +35,7 @@ def unroll(
     backward: Backward = "auto",
     remat: Chunk | None = None,
     carries: Literal["last", "all"] = "last",
+    zoneout: float = 0.0,
     time_major: bool = False,
 ) -> tuple[CarryT, jax.Array]:
     """Runs a cell over a sequence.
@@ -72,6 +73,10 @@ def unroll(
             parts give other noise. None: the sequence is one part.
         carries: "last" returns the carry after the last step, "all" the carries after every step
             (leaves `[B, T, ...]`).
+        zoneout: the chance with which each number of the carry stays as it was at a step (Krueger et
+            al. 2017, arXiv 1606.01305). With a `key` it does or does not; without one, as for a
+            test, the carry takes the mean. An output that is a part of the carry, like the h of an
+            LSTM, is that part after zoneout. Not for a matrix cell.
         time_major: `xs`, `mask`, `resets`, outputs and all carries are `[T, B, ...]`.
 
     Returns:
@@ -84,6 +89,8 @@ def unroll(
     choose(method, (*METHODS, *BACKENDS), "method")
     choose(backward, BACKWARDS, "backward")
     choose(carries, ("last", "all"), "carries")
+    if not 0 <= zoneout < 1:
+        raise ValueError(f"zoneout: expected 0 <= zoneout < 1, got {zoneout}")
     if remat is not None:
         check_chunk("remat", remat)
     check_sequence("xs", xs, mask, resets, time_major)
@@ -121,6 +128,7 @@ def unroll(
             reverse=reverse,
             backward=backward,
             every_carry=carries == "all",
+            zoneout=zoneout,
         )
 
     steps = (xs, mask, resets)

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from longlag.tasks import Adding, CopyMemory, Parity, Recall, SelectiveCopy, pad
+from longlag.tasks import Adding, CopyMemory, FirstInput, Parity, Recall, SelectiveCopy, pad
 
 SMALL = {
     CopyMemory(lag=5, symbols=6, items=3): {"lag": 7, "symbols": 4, "items": 4},
     Adding(length=9): {"length": 12},
     SelectiveCopy(length=9, items=3, vocab=6): {"length": 11, "items": 4, "vocab": 4},
     Recall(length=12, pairs=3, vocab=15): {"length": 14, "pairs": 2, "vocab": 16},
+    FirstInput(lag=7, symbols=5): {"lag": 9, "symbols": 3},
     Parity(min_length=2, max_length=9): {"min_length": 5, "max_length": 11},
 }
 DIALS = [(task, name, value) for task, dials in SMALL.items() for name, value in dials.items()]

@@ -5,3 +5,4 @@ from longlag.attention.attention import Attention as Attention
 from longlag.attention.cache import Cache as Cache
 from longlag.attention.dot_product import DotProduct as DotProduct
 from longlag.attention.dot_product import rotate as rotate
+from longlag.attention.multiplicative import Multiplicative as Multiplicative

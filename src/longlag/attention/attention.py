@@ -70,7 +70,9 @@ class Attention(Layer):
         if slots < 1:
             raise ValueError(f"{type(self).__name__}: expected a capacity >= 1, got {capacity}")
         features = self._in_features(params)
-        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        leaves = jax.tree.leaves(params)
+        # Without parameters (`Multiplicative` by "dot") jax's own default is all there is to go by.
+        dtype = jnp.result_type(jnp.float32, *leaves) if leaves else jnp.result_type(float)
         one = jax.ShapeDtypeStruct((1, 1, features), dtype)
         position = jax.ShapeDtypeStruct((1, 1), jnp.int32)
         entry = jax.eval_shape(self.write, params, one, position)

@@ -11,6 +11,7 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, masked_softmax
 from longlag.cell import Params, dot
+from longlag.select import select
 from longlag.spec import choose
 
 __all__ = ["DotProduct", "rotate"]
@@ -19,32 +20,60 @@ __all__ = ["DotProduct", "rotate"]
 class DotProduct(Attention):
     """Multi-head scaled dot-product attention over the sequence so far.
 
-        q, k, v = W_q x, W_k x, W_v x                   N heads of width K each
-        e[t, s] = q[t] · k[s] / √K                      q and k turned by their positions (rotary)
+        q = W_q (x + p)                                 N heads of width K each
+        k, v = W_k (x + p), W_v x                       M heads, each for N / M queries
+        e[t, s] = q[t] · k[s] / √K - m (t - s)
         y[t]    = W_o Σ_s softmax over s of e[t, s] v[s]
 
+    Where it is not "learned", p is zero; where it is not "alibi", m is zero; with "rotary", q and k
+    are turned by their positions.
+
     Attributes:
-        features: width of the output, and of all heads together.
+        features: width of the output, and of all heads of q together.
         heads: N.
         window: None (everything), or how many positions are read.
-        positions: "rotary" (Su et al. 2021), or "none": the order of the past is then not seen.
+        positions: "rotary" (Su et al. 2021); "alibi" (Press et al. 2022), a bias against distance,
+            m = 2^(-8 n / N) for head n = 1 .. N; "learned", a table of `max_positions`, beyond which
+            the output is NaN; or "none": the order of the past is then not seen.
+        kv_heads: M, which divides N: of 1, multi-query (Shazeer 2019), of more, grouped-query
+            attention (Ainslie et al. 2023); None: N.
+        max_positions: of "learned".
+        implementation: None, our own; or "xla" or "cudnn", `jax.nn.dot_product_attention` with that
+            implementation ("cudnn": CUDA, bfloat16 or float16). Weights that are asked for are our
+            own in any case.
 
-    Parameters: `query.kernel`, `key.kernel`, `value.kernel` `[D, features]`, `out.kernel`
-    `[features, features]`.
+    Parameters: `query.kernel` `[D, N K]`, `key.kernel`, `value.kernel` `[D, M K]`, `out.kernel`
+    `[N K, features]`; with learned positions `position.embedding` `[max_positions, D]`, normal with
+    deviation .02.
 
-    Reference: Vaswani et al. 2017, arXiv 1706.03762; rotary: arXiv 2104.09864.
+    Reference: Vaswani et al. 2017, arXiv 1706.03762; rotary: 2104.09864; alibi: 2108.12409;
+    multi-query: 1911.02150; grouped-query: 2305.13245.
 
-    Cost: 3 D · features + features² parameters; each step of the cache 2 · features numbers.
+    Cost: 2 (D + features) N K - 2 D (N - M) K parameters; each step of the cache 2 M K numbers.
     """
 
     heads: int = 4
-    positions: Literal["rotary", "none"] = "rotary"
+    positions: Literal["rotary", "alibi", "learned", "none"] = "rotary"
+    kv_heads: int | None = None
+    max_positions: int = 1024
+    implementation: Literal["xla", "cudnn"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose(self.positions, ("rotary", "none"), "DotProduct.positions")
+        choose(self.positions, ("rotary", "alibi", "learned", "none"), "DotProduct.positions")
+        if self.implementation is not None:
+            choose(self.implementation, ("xla", "cudnn"), "DotProduct.implementation")
         if self.heads < 1:
             raise ValueError(f"DotProduct.heads: expected at least 1, got {self.heads}")
+        if self.key_heads < 1 or self.heads % self.key_heads:
+            raise ValueError(
+                f"DotProduct.kv_heads: expected a divisor of heads = {self.heads}, got "
+                f"{self.key_heads}"
+            )
+        if self.max_positions < 1:
+            raise ValueError(
+                f"DotProduct.max_positions: expected at least 1, got {self.max_positions}"
+            )
         even = 2 if self.positions == "rotary" else 1
         if self.features % (self.heads * even):
             raise ValueError(
@@ -58,35 +87,88 @@ class DotProduct(Attention):
         del in_features
         return self.features
 
+    @property
+    def key_heads(self) -> int:
+        """M."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
     def init(self, key: jax.Array, in_features: int) -> Params:
         """Draws parameters: LeCun normal kernels."""
-        widths = {"query": in_features, "key": in_features, "value": in_features}
-        widths["out"] = self.features
-        return {
-            name: {"kernel": initializers.lecun_normal()(k, (width, self.features))}
-            for (name, width), k in zip(widths.items(), jax.random.split(key, 4))
+        of_keys = self.features // self.heads * self.key_heads
+        shapes = {
+            "query": (in_features, self.features),
+            "key": (in_features, of_keys),
+            "value": (in_features, of_keys),
+            "out": (self.features, self.features),
         }
+        keys = jax.random.split(key, len(shapes) + 1)
+        params: Params = {
+            name: {"kernel": initializers.lecun_normal()(k, shape)}
+            for (name, shape), k in zip(shapes.items(), keys)
+        }
+        if self.positions == "learned":
+            table = 0.02 * jax.random.normal(keys[-1], (self.max_positions, in_features))
+            params["position"] = {"embedding": table}
+        return params
 
     def write(self, params, xs, position):
         """The step's key, turned by its position, and its value."""
-        key, value = (self._heads(params, name, xs) for name in ("key", "value"))
-        return {"key": self._turn(key, position), "value": value}
+        key = self._turn(self._heads(params, "key", self._placed(params, xs, position)), position)
+        return {"key": key, "value": self._heads(params, "value", xs)}
 
     def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
         """The equations above."""
-        query = self._turn(self._heads(params, "query", xs), memory.query_position)
-        scale = (self.features // self.heads) ** -0.5
-        logits = jnp.einsum("btnk,bmnk->bntm", query, memory.entries["key"]) * scale
-        weights = masked_softmax(logits, memory.visible[:, None])
-        contexts = jnp.einsum("bntm,bmnk->btnk", weights, memory.entries["value"])
+        position = memory.query_position
+        query = self._heads(params, "query", self._placed(params, xs, position))
+        query = self._turn(query, position)
+        scale = query.shape[-1] ** -0.5
+        key, value = memory.entries["key"], memory.entries["value"]
+        bias = self._bias(memory)
+        # Queries [B, T, M, N / M, K]: those of one group read the same keys.
+        grouped = query.reshape(*query.shape[:2], self.key_heads, -1, query.shape[-1])
+        logits = jnp.einsum("btgnk,bmgk->bgntm", grouped, key) * scale
+        if bias is not None:
+            logits += bias.reshape(bias.shape[0], *logits.shape[1:3], *bias.shape[2:])
+        weights = masked_softmax(logits, memory.visible[:, None, None])
+        if self.implementation is None:
+            contexts = jnp.einsum("bgntm,bmgk->btgnk", weights, value)
+        else:
+            contexts = jax.nn.dot_product_attention(
+                query,
+                key,
+                value,
+                bias=bias,
+                mask=memory.visible[:, None],
+                scale=scale,
+                implementation=self.implementation,
+            )
+            # It reads the mean of everything where it sees nothing.
+            seen = jnp.any(memory.visible, axis=-1)
+            contexts = select(seen, contexts, jnp.zeros_like(contexts))
         contexts = contexts.reshape(*contexts.shape[:2], self.features)
-        return dot(contexts, params["out"]["kernel"]), weights.mean(axis=1)
+        return dot(contexts, params["out"]["kernel"]), weights.mean(axis=(1, 2))
 
     def _heads(self, params: Params, name: str, xs: jax.Array) -> jax.Array:
-        return dot(xs, params[name]["kernel"]).reshape(*xs.shape[:-1], self.heads, -1)
+        width = self.features // self.heads
+        return dot(xs, params[name]["kernel"]).reshape(*xs.shape[:-1], -1, width)
 
     def _turn(self, x: jax.Array, position: jax.Array) -> jax.Array:
         return rotate(x, position) if self.positions == "rotary" else x
+
+    def _placed(self, params: Params, xs: jax.Array, position: jax.Array) -> jax.Array:
+        if self.positions != "learned":
+            return xs
+        # The position of a masked step means nothing; -1 is one that no step is at.
+        table = jnp.asarray(params["position"]["embedding"]).at[jnp.maximum(position, 0)]
+        return xs + table.get(mode="fill", fill_value=jnp.nan)
+
+    def _bias(self, memory: Memory) -> jax.Array | None:
+        """`[B, N, T, M]`, or None."""
+        if self.positions != "alibi":
+            return None
+        slopes = 2.0 ** (-8 * jnp.arange(1, self.heads + 1) / self.heads)
+        distance = memory.query_position[:, :, None] - memory.position[:, None, :]
+        return -slopes[:, None, None] * distance[:, None]
 
 
 def rotate(x: jax.Array, position: jax.Array, base: float = 10_000.0) -> jax.Array:

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import LinearCell, Params, gate_projection
+from longlag.cell import Params, gate_projection
+from longlag.linear_cell import GatedLinearCell
 from longlag.spec import choose
 
 __all__ = ["MinGRU"]
 
 
-class MinGRU(LinearCell):
+class MinGRU(GatedLinearCell):
     """minGRU: a GRU whose gates see the input only, so that the recurrence is linear.
 
         z = σ(W_z x + b_z)
@@ -27,6 +28,7 @@ class MinGRU(LinearCell):
     Attributes:
         features: H.
         candidate: "linear" or "positive".
+        negative_eigenvalues: 1 - 2z in place of 1 - z.
 
     Parameters: `input.kernel` `[D, 2H]`, `input.bias` `[2H]`, parts in the order z, n.
 
@@ -52,8 +54,9 @@ class MinGRU(LinearCell):
         if self.candidate == "positive":
             n = jnp.where(n >= 0, n + 0.5, sigmoid(n))
         # 1 - σ(v) = σ(-v), without the cancellation.
-        return sigmoid(-z), sigmoid(z) * n, None
+        return self.bounded(sigmoid(-z)), sigmoid(z) * n, None
 
     def probe(self, params, carry, z):
         """The update gate z."""
-        return {"z": 1 - z[0]}
+        kept = (1 + z[0]) / 2 if self.negative_eigenvalues else z[0]
+        return {"z": 1 - kept}

@@ -2,6 +2,7 @@
 
 from longlag.tasks.adding import Adding
 from longlag.tasks.copy_memory import CopyMemory
+from longlag.tasks.first_input import FirstInput
 from longlag.tasks.intents import Intents
 from longlag.tasks.parity import Parity
 from longlag.tasks.recall import Recall
@@ -12,6 +13,7 @@ __all__ = [
     "Adding",
     "Batch",
     "CopyMemory",
+    "FirstInput",
     "Floor",
     "Intents",
     "Parity",

@@ -1,0 +1,74 @@
+"""Multiplicative attention."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from longlag.attention.attention import Attention
+from longlag.attention.cache import Memory, masked_softmax
+from longlag.cell import Params, dot
+from longlag.spec import choose
+
+__all__ = ["Multiplicative"]
+
+
+class Multiplicative(Attention):
+    """Multiplicative attention over a recurrence's own past outputs.
+
+        e[t, s] = x[t] · x[s]             score="dot"
+        e[t, s] = x[t] · W x[s]           score="general"
+        α[t]    = softmax over s of e[t, s]
+        y[t]    = Σ_s α[t, s] x[s]
+
+    The third score of the paper, "concat", is `Additive`.
+
+    Attributes:
+        features: D, the width of the inputs, of which queries, keys and values are made.
+        window: None (everything), or how many positions are read.
+        score: "general" or "dot".
+
+    Parameters: with score="general" `key.kernel` `[D, D]`, W; with "dot" none.
+
+    Reference: Luong, Pham and Manning 2015, arXiv 1508.04025, there over an encoder's states.
+
+    Cost: D² parameters or none; each step of the cache 2D numbers, or D with "dot".
+    """
+
+    score: Literal["general", "dot"] = "general"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose(self.score, ("general", "dot"), "Multiplicative.score")
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """Draws W, LeCun normal."""
+        if in_features != self.features:
+            raise ValueError(
+                f"Multiplicative.features: expected the width of its inputs, {in_features}; got "
+                f"{self.features}"
+            )
+        if self.score == "dot":
+            return {}
+        return {"key": {"kernel": initializers.lecun_normal()(key, (in_features, in_features))}}
+
+    def write(self, params, xs, position):
+        """The step's value x, and its key W x unless that is x too."""
+        del position
+        if self.score == "dot":
+            return {"value": xs}
+        return {"key": dot(xs, params["key"]["kernel"]), "value": xs}
+
+    def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+        """The equations above."""
+        values = memory.entries["value"]
+        logits = jnp.einsum("btd,bmd->btm", xs, memory.entries.get("key", values))
+        weights = masked_softmax(logits, memory.visible)
+        return jnp.einsum("btm,bmd->btd", weights, values), weights
+
+    def _in_features(self, params: Params) -> int:
+        del params
+        return self.features

@@ -1,0 +1,39 @@
+"""Linear attention as a recurrence."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from longlag.cell import Params
+from longlag.matrix_cell import Association, MatrixCell, Reads, merge_heads
+
+__all__ = ["LinearAttention"]
+
+
+class LinearAttention(MatrixCell):
+    """Attention with a kernel in place of the softmax, which a matrix of state sums up.
+
+        q = φ(W_q x + b_q),  k = φ(W_k x + b_k),  v = W_v x + b_v,   φ(s) = elu(s) + 1
+        S' = S + k vᵀ,   n' = n + k
+        y  = S'ᵀ q / (n'ᵀ q)
+
+    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H]` and `input.bias`, parts in
+    the order q, k, v. The state has a column for n.
+
+    Reference: Katharopoulos et al. 2020, arXiv 2006.16236.
+
+    Cost: (2 N K + H) (D + 1) parameters, carry N K (V + 1), no recurrent product.
+    """
+
+    normalised = True
+
+    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+        """Positive queries and keys."""
+        del key
+        q, k, v = self.per_head(params, xs)
+        return Association(jax.nn.elu(q) + 1, jax.nn.elu(k) + 1, v)
+
+    def readout(self, params: Params, reads: Reads, aux) -> jax.Array:
+        """The mean of the values, weighted by the kernel; zero where nothing was written."""
+        return merge_heads(reads.y / (reads.norm[..., None] + 1e-6))

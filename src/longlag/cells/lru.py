@@ -1,0 +1,105 @@
+"""The linear recurrent unit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from longlag.cell import Carry, Params, dot, lecun
+from longlag.linear_cell import LinearCell
+
+__all__ = ["LRU"]
+
+
+class LRU(LinearCell):
+    """A complex, diagonal, linear recurrence that begins on a ring in the complex plane.
+
+        h' = λ ⊙ h + γ ⊙ (B x),   λ = exp(-exp ν + i exp θ),   γ begins at √(1 - |λ|²)
+        y  = Re(C h') + D x
+
+    Attributes:
+        features: H, the width of the output.
+        state: N, the number of complex states; None: H.
+        r_min, r_max: |λ| begins between these, uniform on the ring's area. Longer memories need an
+            r_min near 1: at .99 a state halves in 69 steps.
+        max_phase: the phases begin uniform in [0, max_phase].
+
+    Parameters: `nu`, `theta`, `gamma_log` `[N]`; `input.kernel` `[D, 2N]`, Re B beside Im B, normal
+    with variance 1 / 2D; `output.kernel` `[2N, H]`, Re C above -Im C, normal with variance 1 / N;
+    `skip.kernel` `[D, H]`, LeCun normal.
+
+    Reference: Orvieto et al. 2023, arXiv 2303.06349, section 3 and appendix A.
+
+    Cost: 2N (D + H) + D H + 3N parameters, carry 2N, no recurrent product.
+    """
+
+    state: int | None = None
+    r_min: float = 0.0
+    r_max: float = 1.0
+    max_phase: float = 2 * math.pi
+
+    gates = ("re", "im")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.states < 1:
+            raise ValueError(f"LRU.state: expected at least 1, got {self.states}")
+        if not 0 <= self.r_min < self.r_max <= 1:
+            raise ValueError(
+                f"LRU: expected 0 <= r_min < r_max <= 1, got {self.r_min} and {self.r_max}"
+            )
+
+    @property
+    def states(self) -> int:
+        """N."""
+        return self.features if self.state is None else self.state
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """As in the paper's appendix A."""
+        radius, phase, B_key, C_key, D_key = jax.random.split(key, 5)
+        N = self.states
+        area = jax.random.uniform(radius, (N,), minval=self.r_min**2, maxval=self.r_max**2)
+        # |λ| = 0 or 1 would have an infinite ν.
+        nu = jnp.log(-0.5 * jnp.log(jnp.clip(area, 1e-6, 1 - 1e-6)))
+        theta = jnp.log(jax.random.uniform(phase, (N,), minval=1e-6, maxval=self.max_phase))
+        params: Params = {
+            "nu": nu,
+            "theta": theta,
+            "gamma_log": 0.5 * jnp.log1p(-jnp.exp(-2 * jnp.exp(nu))),
+            "input": {
+                "kernel": jax.random.normal(B_key, (in_features, 2 * N)) / (2 * in_features) ** 0.5
+            },
+            "output": {"kernel": jax.random.normal(C_key, (2 * N, self.features)) / N**0.5},
+            "skip": {"kernel": lecun(D_key, in_features, self.features)},
+        }
+        if self.learned_carry:
+            params["carry"] = self.zero_carry((), nu.dtype)
+        return params
+
+    def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
+        """h as a pair `(re, im)`, each `[*batch, N]`."""
+        zeros = jnp.zeros((*batch_shape, self.states), dtype)
+        return Carry(h=(zeros, zeros))
+
+    def project(
+        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[Any, Any, jax.Array]:
+        """λ, the same at every step; γ ⊙ (B x); and D x."""
+        del key
+        # In float32 at least: a phase in bfloat16 is lost after a few hundred steps.
+        nu, theta, gamma_log = (
+            params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
+            for name in ("nu", "theta", "gamma_log")
+        )
+        size, phase, gamma = jnp.exp(-jnp.exp(nu)), jnp.exp(theta), jnp.exp(gamma_log)
+        a = (size * jnp.cos(phase), size * jnp.sin(phase))
+        a = jax.tree.map(lambda part: part.reshape((1,) * (xs.ndim - 1) + part.shape), a)
+        re, im = jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1)
+        return a, (gamma * re, gamma * im), dot(xs, params["skip"]["kernel"])
+
+    def readout(self, params: Params, h: Any, aux: jax.Array) -> jax.Array:
+        """Re(C h) + D x."""
+        return dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]) + aux

@@ -1,0 +1,68 @@
+"""The matrix LSTM of xLSTM."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.nn import log_sigmoid, sigmoid
+
+from longlag.cell import Params, dot, lecun
+from longlag.matrix_cell import Association, MatrixCell, Reads, merge_heads
+
+__all__ = ["MLSTM"]
+
+
+class MLSTM(MatrixCell):
+    """An LSTM whose memory cell is a matrix, with an exponential input gate.
+
+        q = W_q x + b_q,  k = (W_k x + b_k) / √K,  v = W_v x + b_v
+        i = exp(W_i x + b_i),  f = σ(W_f x + b_f)            numbers, one for each head
+        C' = f C + i k vᵀ,   n' = f n + i k
+        y  = σ(W_o x + b_o) ⊙ C'ᵀ q / max(|n'ᵀ q|, 1)
+
+    C and n are kept over a scale exp(m), so that i never overflows. The state has a column for n.
+
+    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + 2N]` and `input.bias`, parts in
+    the order q, k, v, i, f, with b_f from 3 to 6 over the heads and b_i at 0; `output.kernel` `[D, H]`,
+    `output.bias` `[H]`.
+
+    Reference: Beck et al. 2024, arXiv 2405.04517, equations 19 to 27.
+
+    Cost: (2 N K + 2H + 2N) (D + 1) parameters, carry N K (V + 1) + N, no recurrent product.
+    """
+
+    gates = ("q", "k", "v", "i", "f")
+    normalised = True
+    exponential = True
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """As every matrix cell, with the forget biases and the output gate."""
+        key, output_key = jax.random.split(key)
+        params = super().init(key, in_features)
+        params["input"]["bias"] = (
+            params["input"]["bias"].at[-self.heads :].set(jnp.linspace(3.0, 6.0, self.heads))
+        )
+        params["output"] = {
+            "kernel": lecun(output_key, in_features, self.features),
+            "bias": jnp.zeros(self.features),
+        }
+        return params
+
+    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+        """The gates, in logarithms, and the output gate."""
+        del key
+        q, k, v, i, f = self.per_head(params, xs)
+        o = sigmoid(dot(xs, params["output"]["kernel"]) + params["output"]["bias"])
+        return Association(
+            q,
+            k * self.key_width**-0.5,
+            v,
+            log_decay=log_sigmoid(f)[..., None],
+            log_input=i,
+            aux=o,
+        )
+
+    def readout(self, params: Params, reads: Reads, aux: jax.Array) -> jax.Array:
+        """σ(o) ⊙ C q / max(|n q|, 1), the one being exp(-m) in the scale that is kept."""
+        least = jnp.exp(-reads.log_scale)
+        return aux * merge_heads(reads.y / jnp.maximum(jnp.abs(reads.norm), least)[..., None])

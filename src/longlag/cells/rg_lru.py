@@ -1,0 +1,61 @@
+"""The real-gated linear recurrent unit of Griffin."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid, softplus
+
+from longlag.cell import Params, gate_projection
+from longlag.linear_cell import GatedLinearCell
+
+__all__ = ["RGLRU"]
+
+# The paper's c: how much a recurrence gate may shorten a memory.
+SHARPNESS = 8.0
+
+
+class RGLRU(GatedLinearCell):
+    """A linear recurrence with a gate on its decay and one on its input, of constant variance.
+
+        r = σ(W_r x + b_r)                    recurrence gate
+        i = σ(W_i x + b_i)                    input gate
+        u = W_u x + b_u
+        a = exp(-8 r ⊙ softplus(Λ))
+        h' = a ⊙ h + √(1 - a²) ⊙ (i ⊙ u)
+        y  = h'
+
+    In Griffin u is x itself, after a linear layer and a short convolution, and W_r and W_i are
+    block-diagonal.
+
+    Attributes:
+        features: H.
+        negative_eigenvalues: 2a - 1 in place of a; √(1 - a²) stays.
+
+    Parameters: `input.kernel` `[D, 3H]`, `input.bias` `[3H]`, parts in the order r, i, u; `decay` `[H]`,
+    Λ, begun so that a is uniform in [.9, .999] at r = 1.
+
+    Reference: De et al. 2024, arXiv 2402.19427, section 2.4.
+
+    Cost: 3H (D + 1) + H parameters, carry H, no recurrent product.
+    """
+
+    gates = ("r", "i", "u")
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """As every linear cell, and Λ."""
+        key, decay_key = jax.random.split(key)
+        a = jax.random.uniform(decay_key, (self.features,), minval=0.9, maxval=0.999)
+        decay = jnp.log(jnp.expm1(-jnp.log(a) / SHARPNESS))
+        return super().init(key, in_features) | {"decay": decay}
+
+    def project(
+        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, None]:
+        """The decay a, and the gated input at the variance that is left."""
+        del key
+        r, i, u = gate_projection(params["input"], xs, len(self.gates))
+        log_a = -SHARPNESS * sigmoid(r) * softplus(params["decay"].astype(r.dtype))
+        # 1 - a², without the cancellation where a is near one; the root's slope must stay finite.
+        left = jnp.sqrt(jnp.maximum(-jnp.expm1(2 * log_a), 1e-12))
+        return self.bounded(jnp.exp(log_a)), left * sigmoid(i) * u, None

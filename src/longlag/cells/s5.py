@@ -1,0 +1,129 @@
+"""The simplified state space layer S5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from longlag.cell import Carry, Params, dot, lecun
+from longlag.linear_cell import LinearCell
+
+__all__ = ["S5"]
+
+
+class S5(LinearCell):
+    """A diagonal state space model with many inputs and outputs, held from step to step.
+
+        h' = exp(Λ Δ) ⊙ h + Λ⁻¹ (exp(Λ Δ) - 1) ⊙ (B x)       zero-order hold
+        y  = 2 Re(C h') + D x
+
+    One of every pair of conjugate states is kept, whence the 2.
+
+    Attributes:
+        features: H, the width of the output.
+        state: N, the number of states kept (half of the paper's P); None: H.
+        min_step, max_step: each Δ begins between these, uniform in its logarithm.
+
+    Parameters: `lambda_re`, `lambda_im`, `log_step` `[N]`; `input.kernel` `[D, 2N]`, Re B beside Im B;
+    `output.kernel` `[2N, H]`, Re C above -Im C; `skip.kernel` `[D, H]`. Λ begins at the eigenvalues of
+    the normal part of the HiPPO-LegS matrix of size 2N with positive imaginary parts, and B and C at
+    random real matrices (B with variance 1 / D, C with 1 / 2N) in the basis of its eigenvectors. Re Λ
+    is kept below -1e-4.
+
+    Reference: Smith, Warrington and Linderman 2023, arXiv 2208.04933; with a full matrix D.
+
+    Cost: 2N (D + H) + D H + 3N parameters, carry 2N, no recurrent product.
+    """
+
+    state: int | None = None
+    min_step: float = 1e-3
+    max_step: float = 1e-1
+
+    gates = ("re", "im")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.states < 1:
+            raise ValueError(f"S5.state: expected at least 1, got {self.states}")
+        if not 0 < self.min_step <= self.max_step:
+            raise ValueError(
+                f"S5: expected 0 < min_step <= max_step, got {self.min_step} and {self.max_step}"
+            )
+
+    @property
+    def states(self) -> int:
+        """N."""
+        return self.features if self.state is None else self.state
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """HiPPO, as in the paper's appendix B."""
+        B_key, C_key, D_key, step_key = jax.random.split(key, 4)
+        N = self.states
+        eigenvalues, vectors = _hippo(2 * N)
+        B = jax.random.normal(B_key, (in_features, 2 * N)) / in_features**0.5
+        C = jax.random.normal(C_key, (2 * N, self.features)) / (2 * N) ** 0.5
+        # B̃ = V* B and C̃ = C V, as real matrices: x is real, and of C̃ h the real part is kept.
+        B_re, B_im = B @ vectors.real, B @ -vectors.imag
+        C_re, C_im = vectors.real.T @ C, vectors.imag.T @ C
+        low, high = np.log(self.min_step), np.log(self.max_step)
+        params: Params = {
+            "lambda_re": jnp.asarray(eigenvalues.real, B.dtype),
+            "lambda_im": jnp.asarray(eigenvalues.imag, B.dtype),
+            "log_step": jax.random.uniform(step_key, (N,), minval=low, maxval=high),
+            "input": {"kernel": jnp.concatenate([B_re, B_im], axis=1).astype(B.dtype)},
+            "output": {"kernel": jnp.concatenate([C_re, -C_im]).astype(B.dtype)},
+            "skip": {"kernel": lecun(D_key, in_features, self.features)},
+        }
+        if self.learned_carry:
+            params["carry"] = self.zero_carry((), B.dtype)
+        return params
+
+    def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
+        """h as a pair `(re, im)`, each `[*batch, N]`."""
+        zeros = jnp.zeros((*batch_shape, self.states), dtype)
+        return Carry(h=(zeros, zeros))
+
+    def project(
+        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[Any, Any, jax.Array]:
+        """exp(Λ Δ), the same at every step; the held input; and D x."""
+        del key
+        re, im, step = (
+            params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
+            for name in ("lambda_re", "lambda_im", "log_step")
+        )
+        re, step = jnp.minimum(re, -1e-4), jnp.exp(step)
+        size, phase = jnp.exp(re * step), im * step
+        a_re, a_im = size * jnp.cos(phase), size * jnp.sin(phase)
+        # (a - 1) / Λ = (a - 1) conj(Λ) / |Λ|²
+        square = re * re + im * im
+        g_re = ((a_re - 1) * re + a_im * im) / square
+        g_im = (a_im * re - (a_re - 1) * im) / square
+        u_re, u_im = jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1)
+        b = (g_re * u_re - g_im * u_im, g_re * u_im + g_im * u_re)
+        leading = (1,) * (xs.ndim - 1)
+        a = (a_re.reshape(leading + a_re.shape), a_im.reshape(leading + a_im.shape))
+        return a, b, dot(xs, params["skip"]["kernel"])
+
+    def readout(self, params: Params, h: Any, aux: jax.Array) -> jax.Array:
+        """2 Re(C h) + D x."""
+        return 2 * dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]) + aux
+
+
+def _hippo(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of the normal part of HiPPO-LegS with positive imaginary part, and eigenvectors.
+
+    The matrix is -1/2 and a skew-symmetric part, so that every eigenvalue has the real part -1/2.
+
+    Returns:
+        `[size / 2]` and `[size, size / 2]`, complex.
+    """
+    root = np.sqrt(1 + 2 * np.arange(size))
+    lower = np.tril(np.outer(root, root), -1)
+    skew = (lower.T - lower) / 2
+    frequencies, vectors = np.linalg.eigh(skew * -1j)
+    positive = frequencies > 0
+    return -0.5 + 1j * frequencies[positive], vectors[:, positive]

@@ -1,0 +1,90 @@
+"""The short causal convolution that stands before many a linear recurrence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from longlag.cell import Params
+from longlag.layer import Layer, State
+
+__all__ = ["ShortConvolution"]
+
+
+class ShortConvolution(Layer):
+    """A causal convolution over a few steps, one filter per feature.
+
+        y[t] = b + Σ_j w[j] ⊙ x[t - j],   j = 0 .. width - 1
+
+    As everywhere, steps are the unmasked ones since the last reset; before them, x is zero. The
+    state is the last `width - 1` inputs, `[B, width - 1, D]`, the newest last.
+
+    Attributes:
+        width: steps that an output sees.
+
+    Parameters: `kernel` `[width, D]`, `kernel[0]` for the present step, uniform within ±1 / √width;
+    `bias` `[D]`, zero.
+
+    Reference: Fu et al. 2023, arXiv 2212.14052 (H3); Gu and Dao 2023, arXiv 2312.00752.
+    """
+
+    width: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"ShortConvolution.width: expected at least 1, got {self.width}")
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """Draws the filters."""
+        bound = self.width**-0.5
+        shape = (self.width, in_features)
+        kernel = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        return {"kernel": kernel, "bias": jnp.zeros(in_features)}
+
+    def init_state(self, params: Params, batch_shape: Any, capacity: int) -> State:
+        """Zeros."""
+        del capacity
+        features = params["kernel"].shape[1]
+        dtype = jnp.result_type(jnp.float32, params["kernel"])
+        return jnp.zeros((*batch_shape, self.width - 1, features), dtype)
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        """See `Layer.apply`."""
+        del key
+        T, B, D = xs.shape
+        kernel, before = params["kernel"], self.width - 1
+        keep = state is not None
+        past = self.init_state(params, (B,), 0) if state is None else state
+        xs = jnp.swapaxes(xs, 0, 1).astype(past.dtype)
+        row = jnp.arange(B)[:, None]
+        # Resets so far; an input is seen only by steps of its own segment.
+        segment = jnp.zeros((B, T), jnp.int32)
+        if resets is not None:
+            segment = jax.lax.associative_scan(jnp.add, resets.T.astype(jnp.int32), axis=1)
+        total = segment[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
+        live, of_live = jnp.broadcast_to(jnp.arange(T), (B, T)), segment
+        count = jnp.full((B, 1), T)
+        if mask is not None:
+            # The unmasked steps side by side: their inputs and segments, then gaps.
+            taken = jax.lax.associative_scan(jnp.add, mask.T.astype(jnp.int32), axis=1)
+            live, count = taken - 1, taken[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
+            slot = jnp.where(mask.T, live, T)
+            xs = jnp.zeros_like(xs).at[row, slot].set(xs, mode="drop")
+            of_live = jnp.zeros_like(segment).at[row, slot].set(segment, mode="drop")
+        inputs = jnp.concatenate([past, xs], axis=1)
+        of_input = jnp.concatenate([jnp.zeros((B, before), jnp.int32), of_live], axis=1)
+        ys = jnp.broadcast_to(params["bias"], xs.shape).astype(past.dtype)
+        for j in range(self.width):
+            at = slice(before - j, before - j + T)
+            same = (of_input[:, at] == of_live)[..., None]
+            ys = ys + jnp.where(same, inputs[:, at], 0) * kernel[j]
+        if mask is not None:
+            ys = jnp.where(mask.T[..., None], ys[row, jnp.maximum(live, 0)], 0)
+        if keep:
+            # The newest inputs of the segment that goes on; what a reset has cut off is zero.
+            newest = count + jnp.arange(before)
+            kept = (of_input[row, newest] == total)[..., None]
+            state = jnp.where(kept, inputs[row, newest], 0)
+        return state, jnp.swapaxes(ys, 0, 1)

@@ -1,0 +1,30 @@
+"""First input against its words: the answer is the token that is no noise."""
+
+import numpy as np
+import pytest
+
+from longlag.tasks import FirstInput
+
+
+@pytest.mark.parametrize("task", [FirstInput(7, 5), FirstInput(1, 2), FirstInput(50)], ids=str)
+def test_the_one_token_that_is_no_noise_is_asked_for_at_the_last_step(task, draw):
+    batch = draw(task)
+    assert batch.inputs.shape[1] == task.lag + 1
+    for inputs, targets in zip(batch.inputs, batch.targets):
+        (symbol,) = [token for token in inputs if token < task.symbols]
+        assert symbol == inputs[0] == targets[-1]
+    assert np.flatnonzero(batch.scored.any(axis=0)).tolist() == [task.lag]
+    np.testing.assert_array_equal(batch.weights, batch.scored.astype(np.float32))
+
+
+def test_symbols_and_noise_are_uniform(draw, even):
+    batch = draw(FirstInput(lag=8, symbols=4), 8192)
+    even(np.bincount(batch.inputs[:, 0], minlength=4))
+    even(np.bincount(batch.inputs[:, 1:].ravel() - 4, minlength=4))
+
+
+def test_impossible_dials_are_refused():
+    with pytest.raises(ValueError, match="expected lag >= 1"):
+        FirstInput(lag=0)
+    with pytest.raises(ValueError, match="expected symbols >= 2"):
+        FirstInput(symbols=1)

@@ -1,0 +1,63 @@
+"""A sweep: the same as run after run, cut and gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longlag import LSTM, sweep
+from longlag.experiment import Architecture, Experiment
+from longlag.tasks import FirstInput
+from longlag.training import Training
+
+pytestmark = pytest.mark.usefixtures("shared_compilations")
+
+SMALL = Experiment(
+    task=FirstInput(lag=3),
+    cell=LSTM(4),
+    architecture=Architecture(width=4, depth=1),
+    training=Training(steps=10, dispatch=5, batch_size=4, eval_size=16),
+    seeds=2,
+    test_lags=(3,),
+)
+
+
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_processes_find_what_one_finds_and_finished_runs_are_not_repeated(tmp_path: Path):
+    expected = sweep.one("alone", SMALL, tmp_path)
+    jobs = {"a": SMALL, "b": dataclasses.replace(SMALL, seeds=1)}
+    found = sweep.sweep(jobs, tmp_path / "runs", workers=1)
+    assert list(found) == ["a", "b"] and len(found["b"]["rows"]) == 1
+    # A process pinned to one core adds up in another order than this one on all of them, so the
+    # last bits of what is measured differ; what is counted does not.
+    measured = ("accuracy", "exact_match", "loss", "by_position")
+    for mine, theirs in zip(*map(without_times, (found["a"]["rows"], expected["rows"]))):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        counted = [{k: v for k, v in row.items() if k not in measured} for row in (mine, theirs)]
+        assert counted[0] == counted[1]
+    file = tmp_path / "runs" / "a" / "results.json"
+    file.write_text(json.dumps(found["a"] | {"mark": True}))
+    assert sweep.one("a", SMALL, tmp_path / "runs")["mark"]
+    with pytest.raises(ValueError, match="made with another configuration:\n.*seeds"):
+        sweep.one("a", jobs["b"], tmp_path / "runs")
+
+
+def test_a_failure_ends_the_sweep_at_once(tmp_path: Path):
+    for_minutes = Training(steps=10**6, dispatch=25, batch_size=4, stop_when_solved=False)
+    jobs = {name: dataclasses.replace(SMALL, training=for_minutes) for name in ("bad", "long")}
+    (tmp_path / "bad").mkdir()  # where a run folder is expected
+    before, began = {*multiprocessing.active_children()}, time.monotonic()
+    with pytest.raises(ValueError, match=r"expected a run folder at .*; got a folder without"):
+        sweep.sweep(jobs, tmp_path, workers=1)
+    assert time.monotonic() - began < 60
+    assert {*multiprocessing.active_children()} <= before
+    assert not list((tmp_path / "bad").iterdir())
