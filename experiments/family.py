@@ -1,4 +1,4 @@
-"""Does every cell hold, does every attention look up, and which cells track a state?
+"""Ask every cell whether it holds, every attention whether it looks up, and who tracks a state.
 
     python -m experiments.family hold         (the first input through 50 steps: 10 minutes)
     python -m experiments.family recall       (one pair: 2 minutes)
@@ -251,14 +251,14 @@ def verdict(results: dict[str, Any]) -> str:
     every = sum(held == of for held, of in counts)
     some = sum(held != "0" for held, _ in counts)
     return (
-        f'"held": seeds with at least {results["threshold"]:.2f} at the length tested. In every seed: '
-        f"{every} of {len(counts)} arms; in at least one: {some}. Floor {results['floor']:.2f}; "
-        f"{results['meta']['core_hours']:.2f} core-hours."
+        f'"held": seeds with at least {results["threshold"]:.2f} at the length tested. In every '
+        f"seed: {every} of {len(counts)} arms; in at least one: {some}. Floor "
+        f"{results['floor']:.2f}; {results['meta']['core_hours']:.2f} core-hours."
     )
 
 
 def _kind(question: str, job: Experiment) -> str:
-    return "attention" if question == "recall" else kind(type(job.cell))
+    return "attention" if question == "recall" or job.cell is None else kind(type(job.cell))
 
 
 def _trained(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

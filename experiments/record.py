@@ -1,4 +1,4 @@
-"""Record a finished comparison: its JSON is committed, and the tables of the documents come from it.
+"""Record a finished comparison: its JSON is committed, and the documents' tables come from it.
 
     python -m experiments.record runs/demo demo
     python -m experiments.record            (makes the tables again from what is committed)

@@ -130,7 +130,7 @@ def test_no_steps_leave_the_state(rng):
 
 def test_what_cannot_be_is_refused():
     x, S = jnp.zeros((2, 1, 1)), jnp.zeros((1, 1, 1))
-    with pytest.raises(ValueError, match="unknown method: .*Did you mean 'chunked'"):
+    with pytest.raises(ValueError, match=r"unknown method: .*Did you mean 'chunked'"):
         matrix_scan(x, x, x, S, method="chunk")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected method 'scan' or 'auto' for every state"):
         matrix_scan(x, x, x, S, method="chunked", every_state=True)

@@ -47,7 +47,7 @@ def test_processes_find_what_one_finds_and_finished_runs_are_not_repeated(tmp_pa
     file = tmp_path / "runs" / "a" / "results.json"
     file.write_text(json.dumps(found["a"] | {"mark": True}))
     assert sweep.one("a", SMALL, tmp_path / "runs")["mark"]
-    with pytest.raises(ValueError, match="made with another configuration:\n.*seeds"):
+    with pytest.raises(ValueError, match=r"made with another configuration:\n.*seeds"):
         sweep.one("a", jobs["b"], tmp_path / "runs")
 
 

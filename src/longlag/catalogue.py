@@ -53,7 +53,7 @@ def catalogue() -> list[tuple[str, ...]]:
 
 
 def kind(cls: type[Cell]) -> str:
-    """ "dense", "linear", "matrix" or "other"."""
+    """One of "dense", "linear", "matrix" and "other"."""
     kinds = {DenseCell: "dense", LinearCell: "linear", MatrixCell: "matrix"}
     return next((name for base, name in kinds.items() if issubclass(cls, base)), "other")
 

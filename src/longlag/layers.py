@@ -75,9 +75,9 @@ class Recurrent(Layer):
 class Bidirectional(Layer):
     """A cell from the first step to the last beside one from the last to the first.
 
-    The output is the forward output beside the backward one. The backward one at a step has seen the
-    rest of the sequence up to the next reset, so this layer does not stream: it is for encoders, and
-    refuses a state.
+    The output is the forward output beside the backward one. The backward one at a step has seen
+    the rest of the sequence up to the next reset, so this layer does not stream: it is for
+    encoders, and refuses a state.
 
     Attributes:
         cell: of both directions, each with parameters of its own, `forward` and `backward`.

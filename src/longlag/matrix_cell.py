@@ -48,8 +48,8 @@ class Association:
         v: value, `[..., N, V]`.
         log_decay: logarithm of the decay, at most 0, `[..., N, 1]` for a head or `[..., N, K]` for
             each of its keys, or without the leading axes; None: nothing is forgotten.
-        rate: β of the delta rule, `[..., N]`: how much of what the key stands for is replaced; None:
-            the value is added.
+        rate: β of the delta rule, `[..., N]`: how much of what the key stands for is replaced;
+            None: the value is added.
         log_input: logarithm of the input gate, `[..., N]`, of an `exponential` cell.
         aux: what `readout` needs.
     """
@@ -316,7 +316,7 @@ def _what_is_seen(carry, mask, resets, reverse):
 
 
 def _log_scales(log_decay, log_input, carry, first, resets, reverse):
-    """`m[t] = max(log_decay[t] + m[t-1], log_input[t])` after and before every step, `[T, B, N]`."""
+    """`m[t] = max(log_decay[t] + m[t-1], log_input[t])` after and before each step, `[T, B, N]`."""
     log_decay = jnp.broadcast_to(log_decay, log_input.shape)
     if resets is not None:
         anew = jnp.maximum(log_decay + first.log_scale, log_input)

@@ -9,9 +9,12 @@ This one recurrence is linear attention, retention, gated linear attention, the 
 gated DeltaNet. A state of K x V numbers for every step would be too much to write, so the steps of
 a chunk meet each other in products `[C, C]`, and only the state before each chunk is kept.
 
-Within a chunk `D[t, s] = g[s+1] + .. + g[t]`. The pairs `P[t, s] = Σ_k q[t] k[s] exp D[t, s]`, s ≤ t,
-take u to y; with a rate, u solves the triangular system `u[t] + β[t] Σ_{s<t} (k[t] k[s]) exp D[t, s]
-u[s] = β[t] (v[t] - ..)`, all chunks at once (Yang et al. 2024, arXiv 2406.06484; with decay 2412.06464).
+Within a chunk `D[t, s] = g[s+1] + .. + g[t]`, and the pairs `Σ_k q[t] k[s] exp D[t, s]` with s ≤ t
+take u to y. With a rate, u solves a triangular system, all chunks at once,
+
+    u[t] + β[t] Σ_{s<t} (Σ_k k[t] k[s] exp D[t, s]) u[s] = β[t] (v[t] - what entered)
+
+(Yang et al. 2024, arXiv 2406.06484; with decay 2412.06464).
 A reset cuts a chunk in segments: steps meet within their segment alone, and those after a reset see
 the state after a reset in place of the one that entered.
 """
@@ -19,7 +22,7 @@ the state after a reset in place of the one that entered.
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +38,8 @@ METHODS = ("auto", "scan", "chunked")
 # decay for each key leaves no matrix product for the pairs, but C² K products a chunk.
 CHUNK, CHUNK_PER_KEY = 64, 16
 
-# Decays are added up by products with zeros and ones: these must not be rounded to bfloat16 or TF32.
+# Decays are added up by products with zeros and ones: these must not be rounded to bfloat16 or
+# TF32.
 EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -51,7 +55,8 @@ def matrix_step(
 
     Args:
         S: `[*batch, K, V]`.
-        q, k: `[*batch, K]`.
+        q: `[*batch, K]`.
+        k: `[*batch, K]`.
         v: `[*batch, V]`.
         log_decay: g, broadcastable to `[*batch, K]`; None: no decay.
         rate: β, broadcastable to `[*batch]`; None: the value is added as it is.
@@ -84,19 +89,20 @@ def matrix_scan(
     """Runs the recurrence above over the leading axis.
 
     Args:
-        q, k: queries and keys, `[T, *batch, K]`.
+        q: queries, `[T, *batch, K]`.
+        k: keys, `[T, *batch, K]`.
         v: values, `[T, *batch, V]`.
         S0: the state before the first step, `[*batch, K, V]`.
         log_decay: g ≤ 0, broadcastable to `[T, *batch, K]`; with a last axis of 1 a head has one
             decay, which costs less. None: no decay.
         rate: β, broadcastable to `[T, *batch]`: the delta rule. In [0, 1] the state keeps what it
-            has about other keys; up to 2, with keys of length 1, it has negative eigenvalues (Grazzi
-            et al. 2025, arXiv 2411.12537). None: no delta rule.
+            has about other keys; up to 2, with keys of length 1, it has negative eigenvalues
+            (Grazzi et al. 2025, arXiv 2411.12537). None: no delta rule.
         resets: bool, `[T, *leading]`, a prefix of the batch axes. Where true, the state before the
             step becomes `S_reset`.
         S_reset: the state after a reset, broadcastable to `[*batch, K, V]`; zeros if None.
-        method: "chunked" as above; "scan", one step after another; "auto": "chunked", but "scan" for
-            a single step and where every state is asked for.
+        method: "chunked" as above; "scan", one step after another; "auto": "chunked", but "scan"
+            for a single step and where every state is asked for.
         reverse: from the last step to the first.
         every_state: returns the states after every step, `[T, *batch, K, V]`, not the last; "scan".
 
@@ -127,7 +133,8 @@ def matrix_scan(
     if method == "auto":
         method = "scan" if every_state or steps == 1 else "chunked"
     run = functools.partial(_sequential, every_state=every_state) if method == "scan" else _chunked
-    return run(q, k, v, S0, log_decay, rate, resets, S_reset, reverse)
+    found: tuple[Any, Any] = run(q, k, v, S0, log_decay, rate, resets, S_reset, reverse)
+    return found
 
 
 def _sequential(q, k, v, S0, log_decay, rate, resets, S_reset, reverse, every_state):
@@ -205,7 +212,7 @@ def _chunked(q, k, v, S0, log_decay, rate, resets, S_reset, reverse):
         )
         v, taken = jnp.split(solved, [v.shape[-1]], axis=-1)  # u = v - taken S
 
-    if resets is not None:
+    if entered is not None:
         # What the steps after a reset take from S_reset is known beforehand.
         if taken is not None:
             v = v - rows(~entered, taken) @ S_reset

@@ -53,7 +53,7 @@ class ShortConvolution(Layer):
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         """See `Layer.apply`."""
         del key
-        T, B, D = xs.shape
+        T, B, _ = xs.shape
         kernel, before = params["kernel"], self.width - 1
         keep = state is not None
         past = self.init_state(params, (B,), 0) if state is None else state

@@ -1,4 +1,4 @@
-"""A sweep: many experiments, each in a process pinned to one core, that can be cut and gone on with.
+"""A sweep: many experiments, each in a process pinned to a core, cut and gone on with at will.
 
 Two processes on a core each do half as much again as one process on two cores, at the sizes of
 memory tasks (shared/tasks.md, section 4).
@@ -28,8 +28,8 @@ from longlag.runs import carry_out
 
 __all__ = ["one", "sweep"]
 
-# Two thirds of a short run is compiling. At this level it takes two thirds of the time, and programs
-# of width 48 are as fast. A flag of the user's comes later and wins.
+# Two thirds of a short run is compiling. At this level it takes two thirds of the time, and
+# programs of width 48 are as fast. A flag of the user's comes later and wins.
 QUICK_COMPILING = "--xla_backend_optimization_level=1"
 
 Found = dict[str, Any]
@@ -38,9 +38,9 @@ Found = dict[str, Any]
 def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dict[str, Found]:
     """Carries all experiments out, each in a run folder of its name.
 
-    A run that has its results is not repeated, one that was cut goes on from its checkpoint, and one
-    that was made with another configuration is an error. Ctrl-C leaves with exit code 130 what was
-    saved so far.
+    A run that has its results is not repeated, one that was cut goes on from its checkpoint, and
+    one that was made with another configuration is an error. Ctrl-C leaves with exit code 130 what
+    was saved so far.
 
     Args:
         jobs: experiments by the name of their run folder, in the order in which they are begun.

@@ -73,8 +73,8 @@ def unroll(
             parts give other noise. None: the sequence is one part.
         carries: "last" returns the carry after the last step, "all" the carries after every step
             (leaves `[B, T, ...]`).
-        zoneout: the chance with which each number of the carry stays as it was at a step (Krueger et
-            al. 2017, arXiv 1606.01305). With a `key` it does or does not; without one, as for a
+        zoneout: the chance with which each number of the carry stays as it was at a step (Krueger
+            et al. 2017, arXiv 1606.01305). With a `key` it does or does not; without one, as for a
             test, the carry takes the mean. An output that is a part of the carry, like the h of an
             LSTM, is that part after zoneout. Not for a matrix cell.
         time_major: `xs`, `mask`, `resets`, outputs and all carries are `[T, B, ...]`.

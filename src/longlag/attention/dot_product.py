@@ -33,8 +33,8 @@ class DotProduct(Attention):
         heads: N.
         window: None (everything), or how many positions are read.
         positions: "rotary" (Su et al. 2021); "alibi" (Press et al. 2022), a bias against distance,
-            m = 2^(-8 n / N) for head n = 1 .. N; "learned", a table of `max_positions`, beyond which
-            the output is NaN; or "none": the order of the past is then not seen.
+            m = 2^(-8 n / N) for head n = 1 .. N; "learned", a table of `max_positions`, beyond
+            which the output is NaN; or "none": the order of the past is then not seen.
         kv_heads: M, which divides N: of 1, multi-query (Shazeer 2019), of more, grouped-query
             attention (Ainslie et al. 2023); None: N.
         max_positions: of "learned".

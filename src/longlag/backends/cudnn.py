@@ -96,8 +96,9 @@ def lstm(
     """As `Cell.scan` of an LSTM.
 
     Raises:
-        ValueError: what cuDNN does not know: masks, resets, every carry, zoneout, another gradient, another
-            dtype than float32, an empty sequence, a matmul precision, `jax.vmap`, another platform.
+        ValueError: what cuDNN does not know: masks, resets, every carry, zoneout, another gradient,
+            another dtype than float32, an empty sequence, a matmul precision, `jax.vmap`, another
+            platform.
     """
     del first, key  # no resets, and an LSTM has no noise
     for what, given in (("mask", mask), ("resets", resets)):

@@ -39,8 +39,8 @@ class CoRNN(DenseCell[CoRNNCarry]):
         stiffness: γ > 0.
         damping: ε > 0.
 
-    Parameters: `input.kernel` `[D, H]`, V; `input.bias` `[H]`; `recurrent.kernel` `[2H, H]`, W above
-    𝒲, each orthogonal.
+    Parameters: `input.kernel` `[D, H]`, V; `input.bias` `[H]`; `recurrent.kernel` `[2H, H]`, W
+    above 𝒲, each orthogonal.
 
     Reference: Rusch and Mishra 2021, arXiv 2010.00951, equation 3 with the damping of the last step
     (as in their code). Δt, γ and ε are to be tuned for each task; the defaults here are those of

@@ -24,11 +24,11 @@ class DeltaNet(MatrixCell):
 
     Attributes:
         features: H.
-        negative_eigenvalues: β in [0, 2]: I - β k kᵀ may then be a reflection, with which a state can
-            be tracked (Grazzi et al. 2025, arXiv 2411.12537).
+        negative_eigenvalues: β in [0, 2]: I - β k kᵀ may then be a reflection, with which a state
+            can be tracked (Grazzi et al. 2025, arXiv 2411.12537).
 
-    Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + N]` and `input.bias`,
-    parts in the order q, k, v, beta.
+    Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + N]` and
+    `input.bias`, parts in the order q, k, v, beta.
 
     Reference: Schlag, Irie and Schmidhuber 2021, arXiv 2102.11174; in parallel: Yang et al. 2024,
     arXiv 2406.06484. Their short convolutions and output normalisation are layers.
@@ -54,9 +54,9 @@ class GatedDeltaNet(DeltaNet):
         S' = (I - β k kᵀ) α S + β k vᵀ,   α = exp(-A softplus(W_α x + b_α))
         y  = S'ᵀ q,                       else as in `DeltaNet`
 
-    Fields as in `DeltaNet`. Parameters as in `DeltaNet` with a part "alpha" more, `[D, N]`; `decay_log`
-    `[N]`, log A, A uniform in [0, 16]; b_α so that softplus(b_α) is between .001 and .1, uniform in
-    its logarithm.
+    Fields as in `DeltaNet`. Parameters as in `DeltaNet` with a part "alpha" more, `[D, N]`;
+    `decay_log` `[N]`, log A, A uniform in [0, 16]; b_α so that softplus(b_α) is between .001 and
+    .1, uniform in its logarithm.
 
     Reference: Yang, Kautz and Hatamizadeh 2025, arXiv 2412.06464; initialised as Mamba-2.
 
@@ -82,4 +82,4 @@ class GatedDeltaNet(DeltaNet):
         z = super().project(params, xs, key=key)
         alpha = self.per_head(params, xs)[4]
         log_decay = -jnp.exp(params["decay_log"].astype(alpha.dtype)) * softplus(alpha)
-        return z.replace(log_decay=log_decay[..., None])
+        return dataclasses.replace(z, log_decay=log_decay[..., None])

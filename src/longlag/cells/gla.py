@@ -24,8 +24,9 @@ class GLA(MatrixCell):
         features: H.
         rank: of the map to α.
 
-    Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H]` and `input.bias`, parts
-    in the order q, k, v; `decay.down` `[D, rank]`, `decay.up` `[rank, N K]`, `decay.bias` `[N K]`.
+    Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H]` and `input.bias`,
+    parts in the order q, k, v; `decay.down` `[D, rank]`, `decay.up` `[rank, N K]`, `decay.bias` `[N
+    K]`.
 
     Reference: Yang et al. 2024, arXiv 2312.06635; the gated output of their block is a layer's.
 

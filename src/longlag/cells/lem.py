@@ -39,12 +39,13 @@ class LEM(DenseCell[LEMCarry]):
         features: H.
         step_size: Δt, in (0, 1].
 
-    Parameters: `input.kernel` `[D, 4H]`, `input.bias` `[4H]`, `recurrent.kernel` `[H, 4H]`, parts in
-    the order τ, ρ, z, y.
+    Parameters: `input.kernel` `[D, 4H]`, `input.bias` `[4H]`, `recurrent.kernel` `[H, 4H]`, parts
+    in the order τ, ρ, z, y.
 
     Reference: Rusch et al. 2022, arXiv 2110.04744, equation 3.
 
-    Cost: 4H (D + H + 1) parameters, carry 2H, recurrent products `[H, 3H]` and then `[H, H]` per step.
+    Cost: 4H (D + H + 1) parameters, carry 2H, recurrent products `[H, 3H]` and then `[H, H]` per
+    step.
     """
 
     step_size: float = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 
 from longlag.cell import Params
 from longlag.matrix_cell import Association, MatrixCell, Reads, merge_heads
@@ -18,8 +17,8 @@ class LinearAttention(MatrixCell):
         S' = S + k vᵀ,   n' = n + k
         y  = S'ᵀ q / (n'ᵀ q)
 
-    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H]` and `input.bias`, parts in
-    the order q, k, v. The state has a column for n.
+    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H]` and `input.bias`, parts
+    in the order q, k, v. The state has a column for n.
 
     Reference: Katharopoulos et al. 2020, arXiv 2006.16236.
 

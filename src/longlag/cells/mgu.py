@@ -21,8 +21,8 @@ class MGU(DenseCell):
     Attributes:
         features: H.
 
-    Parameters: `input.kernel` `[D, 2H]`, `input.bias` `[2H]`, `recurrent.kernel` `[H, 2H]`, gates in
-    the order f, n.
+    Parameters: `input.kernel` `[D, 2H]`, `input.bias` `[2H]`, `recurrent.kernel` `[H, 2H]`, gates
+    in the order f, n.
 
     Reference: Zhou et al. 2016, arXiv 1603.09420. (flax's `MGUCell` has f and 1 - f the other way
     round in h', so that it is another cell.)

@@ -22,9 +22,9 @@ class MLSTM(MatrixCell):
 
     C and n are kept over a scale exp(m), so that i never overflows. The state has a column for n.
 
-    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + 2N]` and `input.bias`, parts in
-    the order q, k, v, i, f, with b_f from 3 to 6 over the heads and b_i at 0; `output.kernel` `[D, H]`,
-    `output.bias` `[H]`.
+    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + 2N]` and `input.bias`,
+    parts in the order q, k, v, i, f, with b_f from 3 to 6 over the heads and b_i at 0;
+    `output.kernel` `[D, H]`, `output.bias` `[H]`.
 
     Reference: Beck et al. 2024, arXiv 2405.04517, equations 19 to 27.
 

@@ -23,8 +23,8 @@ class PeepholeLSTM(LSTM):
         h' = o ⊙ tanh(c')
         y  = h'
 
-    Fields and parameters as in `LSTM`, and `peephole.scale` `[3H]`, parts in the order i, f, o, drawn
-    uniformly from [-0.1, 0.1] as in the paper.
+    Fields and parameters as in `LSTM`, and `peephole.scale` `[3H]`, parts in the order i, f, o,
+    drawn uniformly from [-0.1, 0.1] as in the paper.
 
     Reference: Gers, Schraudolph and Schmidhuber 2002, "Learning precise timing with LSTM recurrent
     networks", JMLR 3; with tanh for their output squashing, which they leave out.

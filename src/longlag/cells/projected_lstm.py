@@ -26,14 +26,14 @@ class ProjectedLSTM(LSTM):
         projection: R, the width of h and of the output; None: H / 2.
 
     Other fields as in `LSTM`. Parameters: `input.kernel` `[D, 4H]`, `input.bias` `[4H]`,
-    `recurrent.kernel` `[R, 4H]`, gates in the order i, f, g, o, and `projection.kernel` `[H, R]`, LeCun
-    normal.
+    `recurrent.kernel` `[R, 4H]`, gates in the order i, f, g, o, and `projection.kernel` `[H, R]`,
+    LeCun normal.
 
     Reference: Sak, Senior and Beaufays 2014, arXiv 1402.1128; without their second, non-recurrent
     projection, as in cuDNN and torch.
 
-    Cost: 4H (D + R + 1) + H R parameters, carry H + R, recurrent products `[R, 4H]` and `[H, R]` per
-    step.
+    Cost: 4H (D + R + 1) + H R parameters, carry H + R, recurrent products `[R, 4H]` and `[H, R]`
+    per step.
     """
 
     projection: int | None = None

@@ -20,8 +20,8 @@ class Retention(MatrixCell):
 
     Without the rotation of q and k and the gated, normalised output of RetNet: these are layers'.
 
-    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H]` and `input.bias`, parts in
-    the order q, k, v.
+    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H]` and `input.bias`, parts
+    in the order q, k, v.
 
     Reference: Sun et al. 2023, arXiv 2307.08621.
 

@@ -32,8 +32,8 @@ class RGLRU(GatedLinearCell):
         features: H.
         negative_eigenvalues: 2a - 1 in place of a; √(1 - a²) stays.
 
-    Parameters: `input.kernel` `[D, 3H]`, `input.bias` `[3H]`, parts in the order r, i, u; `decay` `[H]`,
-    Λ, begun so that a is uniform in [.9, .999] at r = 1.
+    Parameters: `input.kernel` `[D, 3H]`, `input.bias` `[3H]`, parts in the order r, i, u; `decay`
+    `[H]`, Λ, begun so that a is uniform in [.9, .999] at r = 1.
 
     Reference: De et al. 2024, arXiv 2402.19427, section 2.4.
 

@@ -27,11 +27,11 @@ class S5(LinearCell):
         state: N, the number of states kept (half of the paper's P); None: H.
         min_step, max_step: each Δ begins between these, uniform in its logarithm.
 
-    Parameters: `lambda_re`, `lambda_im`, `log_step` `[N]`; `input.kernel` `[D, 2N]`, Re B beside Im B;
-    `output.kernel` `[2N, H]`, Re C above -Im C; `skip.kernel` `[D, H]`. Λ begins at the eigenvalues of
-    the normal part of the HiPPO-LegS matrix of size 2N with positive imaginary parts, and B and C at
-    random real matrices (B with variance 1 / D, C with 1 / 2N) in the basis of its eigenvectors. Re Λ
-    is kept below -1e-4.
+    Parameters: `lambda_re`, `lambda_im`, `log_step` `[N]`; `input.kernel` `[D, 2N]`, Re B beside Im
+    B; `output.kernel` `[2N, H]`, Re C above -Im C; `skip.kernel` `[D, H]`. Λ begins at the
+    eigenvalues of the normal part of the HiPPO-LegS matrix of size 2N with positive imaginary
+    parts, and B and C at random real matrices (B with variance 1 / D, C with 1 / 2N) in the basis
+    of its eigenvectors. Re Λ is kept below -1e-4.
 
     Reference: Smith, Warrington and Linderman 2023, arXiv 2208.04933; with a full matrix D.
 
@@ -113,7 +113,7 @@ class S5(LinearCell):
         return 2 * dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]) + aux
 
 
-def _hippo(size: int) -> tuple[np.ndarray, np.ndarray]:
+def _hippo(size: int) -> tuple[Any, Any]:
     """Eigenvalues of the normal part of HiPPO-LegS with positive imaginary part, and eigenvectors.
 
     The matrix is -1/2 and a skew-symmetric part, so that every eigenvalue has the real part -1/2.

@@ -31,15 +31,15 @@ class S6(GatedLinearCell):
         min_step, max_step: Δ at zero input begins between these, uniform in its logarithm.
         negative_eigenvalues: 2 exp(Δ A) - 1 in place of exp(Δ A).
 
-    Parameters: `input.kernel` `[D, H]`, `input.bias` `[H]`; `select.kernel` `[H, rank + 2N]`, to Δ, B and
-    C; `step.kernel` `[rank, H]` and `step.bias` `[H]`; `decay_log` `[H, N]`, log(-A), begun at log 1 ..
-    log N (S4D-Real); `skip.scale` `[H]`, D, at one.
+    Parameters: `input.kernel` `[D, H]`, `input.bias` `[H]`; `select.kernel` `[H, rank + 2N]`, to Δ,
+    B and C; `step.kernel` `[rank, H]` and `step.bias` `[H]`; `decay_log` `[H, N]`, log(-A), begun
+    at log 1 .. log N (S4D-Real); `skip.scale` `[H]`, D, at one.
 
-    Reference: Gu and Dao 2023, arXiv 2312.00752, algorithm 2 (with the Euler step for B, as in their
-    code).
+    Reference: Gu and Dao 2023, arXiv 2312.00752, algorithm 2 (with the Euler step for B, as in
+    their code).
 
-    Cost: H (D + 2 rank + 3N + 3) parameters, carry H N, no recurrent product; all H N states of every
-    step are written, unless `unroll` has `remat`.
+    Cost: H (D + 2 rank + 3N + 3) parameters, carry H N, no recurrent product; all H N states of
+    every step are written, unless `unroll` has `remat`.
     """
 
     state: int = 16

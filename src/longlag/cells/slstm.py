@@ -48,12 +48,12 @@ class SLSTM(DenseCell[SLSTMCarry]):
         heads: N, which divides H.
 
     Parameters: `input.kernel` `[D, 4H]`, `input.bias` `[4H]`, gates in the order i, f, z, o;
-    `recurrent.kernel` `[N, H/N, 4 H/N]`, gates side by side in each head, LeCun normal. b_f begins at
-    values from 5 down to -7 within each head, as in the authors' code: some features hold long, some
-    not.
+    `recurrent.kernel` `[N, H/N, 4 H/N]`, gates side by side in each head, LeCun normal. b_f begins
+    at values from 5 down to -7 within each head, as in the authors' code: some features hold long,
+    some not.
 
-    Reference: Beck et al. 2024, arXiv 2405.04517, equations 8 to 15 (the forget gate a sigmoid); the
-    normalisation of h by groups, which their block has, is a layer.
+    Reference: Beck et al. 2024, arXiv 2405.04517, equations 8 to 15 (the forget gate a sigmoid);
+    the normalisation of h by groups, which their block has, is a layer.
 
     Cost: 4H (D + H/N + 1) parameters, carry 4H, N recurrent products `[H/N, 4H/N]` per step.
     """

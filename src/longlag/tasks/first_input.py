@@ -13,13 +13,14 @@ __all__ = ["FirstInput"]
 
 
 class FirstInput(Task):
-    """Remember the first input through noise, and say it at the last step.
+    """Remember the first input through noise, and say it at every step.
 
     The first token is one of V symbols, 0..V-1; the `lag` tokens after it are noise, drawn from
-    V..2V-1 at every step. With lag=8, symbols=4:
+    V..2V-1 at every step. Every step counts in the loss, so that a short memory is rewarded and can
+    grow; only the last one is scored. With lag=8, symbols=4:
 
         inputs  1 4 4 5 7 7 4 7 5
-        targets . . . . . . . . 1
+        targets 1 1 1 1 1 1 1 1 1
 
     It asks for nothing but holding: what has to be kept comes first and looks like nothing else. A
     cell that fails here fails at every task with a lag.
@@ -37,7 +38,7 @@ class FirstInput(Task):
     without its corridor.
     """
 
-    lag: int = 50
+    lag: int = 50  # pyright: ignore[reportIncompatibleMethodOverride]  # is Task.lag
     symbols: int = 4
 
     lag_field = "lag"
@@ -62,15 +63,15 @@ class FirstInput(Task):
         return self.symbols
 
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
-        """Draws inputs and targets `[B, T]` int32, asked at the last step."""
+        """Draws inputs and targets `[B, T]` int32, scored at the last step."""
         B, T, V = batch_size, self.time_steps, self.symbols
         drawn = jax.random.randint(key, (B, T), 0, V, jnp.int32)
         steps = jnp.arange(T, dtype=jnp.int32)
         last = jnp.broadcast_to(steps == T - 1, (B, T))
         return Batch(
             inputs=jnp.where(steps > 0, drawn + V, drawn),
-            targets=jnp.where(last, drawn[:, :1], 0),
-            weights=last.astype(jnp.float32),
+            targets=jnp.broadcast_to(drawn[:, :1], (B, T)),
+            weights=jnp.ones((B, T), jnp.float32),
             scored=last,
             mask=None,
         )
