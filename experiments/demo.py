@@ -202,7 +202,7 @@ def _trace(run: Path) -> dict[str, Any]:
     longest = int(batch.mask.sum(1).argmax())
     steps = int(batch.mask[longest].sum())
     seen = loaded.model.probe(loaded.of_seed(0), batch.inputs, mask=batch.mask)
-    states = seen["1/inner/outputs"][:steps, longest]
+    states = seen["0/1/inner/outputs"][:steps, longest]
     return {
         "states": states.tolist(),
         "tokens": [str(bit) for bit in batch.inputs[longest, :steps].tolist()],

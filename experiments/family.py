@@ -124,7 +124,8 @@ QUESTIONS = {
         "Which cells track parity beyond the trained length?", Parity(1, 40), 256, 2, 4000
     ),
 }
-ATTENTIONS = ("additive", "multiplicative", "window", "full")
+# Without attention nothing here remembers: the control.
+ATTENTIONS = ("additive", "multiplicative", "window", "full", "none")
 
 
 def experiments(question: str, seeds: int) -> dict[str, Experiment]:

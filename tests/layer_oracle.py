@@ -21,6 +21,7 @@ from longlag.layers import (
     Norm,
     Read,
     Recurrent,
+    Repeated,
     Residual,
     Stack,
 )
@@ -48,6 +49,11 @@ def forward(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: n
         case Stack():
             for i, inner in enumerate(layer.layers):
                 xs = forward(inner, params[str(i)], xs, *flags)
+            return xs
+        case Repeated():
+            for i in range(layer.count):
+                of_layer = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+                xs = forward(layer.inner, of_layer, xs, *flags)
             return xs
         case Residual():
             normed = forward(Norm(), params["norm"], xs, *flags)

@@ -19,6 +19,7 @@ from longlag.layers import (
     Norm,
     Read,
     Recurrent,
+    Repeated,
     Residual,
     Stack,
 )
@@ -100,6 +101,8 @@ def test_each_layer_of_a_stack_draws_its_own_noise():
     ("build", "message"),
     [
         (lambda: ShortConvolution(0), "ShortConvolution.width: expected at least 1, got 0"),
+        (lambda: Repeated(Norm(), 0), "Repeated.count: expected at least 1, got 0"),
+        (lambda: Repeated(Dense(5), 2).init(None, 4), "an inner layer that keeps the width 4"),
         (lambda: Norm(groups=0), "Norm.groups: expected at least 1, got 0"),
         (lambda: Norm(groups=3).init(None, 4), "a divisor of 4 features, got 3"),
         (lambda: Gated(Norm(), activation="silo"), "Did you mean 'silu'?"),
@@ -132,7 +135,14 @@ def slope_of(layer, params, xs, flags, gradient, rng):
 
 @pytest.mark.parametrize(
     "layer",
-    [ShortConvolution(3), ShortConvolution(1), Gated(ShortConvolution(4)), Bidirectional(LSTM(3))],
+    [
+        ShortConvolution(3),
+        ShortConvolution(1),
+        Gated(ShortConvolution(4)),
+        Bidirectional(LSTM(3)),
+        Repeated(Residual(Stack((ShortConvolution(2), Recurrent(LSTM(D))))), 3),
+        Repeated(Residual(DotProduct(D, heads=1, window=3)), 2),
+    ],
     ids=repr,
 )
 def test_layers_with_a_memory_equal_their_equations_and_stream(layer, rng, x64):
@@ -149,7 +159,7 @@ def test_layers_with_a_memory_equal_their_equations_and_stream(layer, rng, x64):
         return ys, pull(gradient)
 
     ys, gradients = whole(params, np.where(mask[..., None], xs, np.nan), mask, resets)
-    if isinstance(layer, Gated):  # a pointwise part may do as it likes with a masked input
+    if isinstance(layer, Gated | Repeated):  # a pointwise part passes a masked input on
         ys, gradients = whole(params, xs, mask, resets)
     close(ys, forward(layer, params, xs, mask, resets))
     slope, direction = slope_of(layer, params, xs, (mask, resets), gradient, rng)
@@ -168,6 +178,35 @@ def test_layers_with_a_memory_equal_their_equations_and_stream(layer, rng, x64):
             state, part = step(params, xs[now], state, mask[now], resets[now])
             parts.append(part)
         close(np.concatenate(parts), np.asarray(ys))
+
+
+def test_a_repeated_layer_is_one_program_however_often_and_probes_each():
+    def lines(count):
+        layer = Repeated(Residual(Recurrent(GRU(D))), count)
+        params = jax.eval_shape(lambda: layer.init(jax.random.key(0), D))
+
+        def loss(params, xs):
+            return layer.apply(params, xs)[1].sum()
+
+        xs = jax.ShapeDtypeStruct((7, 2, D), jnp.float32)
+        return len(jax.jit(jax.grad(loss)).lower(params, xs).as_text().splitlines())
+
+    assert lines(12) == lines(1)
+    layer = Repeated(Residual(Recurrent(GRU(D))), 2)
+    params = layer.init(jax.random.key(0), D)
+    kernels = params["inner"]["recurrent"]["kernel"]
+    assert not np.array_equal(kernels[0], kernels[1])
+    found = layer.probe(params, jnp.ones((5, 2, D)))
+    assert sorted(found) == [
+        "0/inner/outputs",
+        "0/outputs",
+        "1/inner/outputs",
+        "1/outputs",
+        "outputs",
+    ]
+    close(found["outputs"], layer.apply(params, jnp.ones((5, 2, D)))[1])
+    noisy = Repeated(Dropout(0.5), 2).apply({}, jnp.ones((9, 40, 20)), key=jax.random.key(3))[1]
+    assert abs(np.mean(np.asarray(noisy) > 0) - 0.25) < 0.03  # each layer has noise of its own
 
 
 def test_a_short_convolution_forgets_a_spoilt_state_at_a_reset(rng):

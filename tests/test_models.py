@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from longlag.attention import Additive, DotProduct
+from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.cells import GRU, LSTM, FeedForward
-from longlag.layers import MLP, Dense, Dropout, Read, Recurrent, Residual, Stack
+from longlag.layers import MLP, Dense, Dropout, Read, Recurrent, Repeated, Residual, Stack
 from longlag.models import SequenceModel, build, cost
+from longlag.short_convolution import ShortConvolution
 from tests.layer_oracle import answers
 from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
 
@@ -206,14 +207,26 @@ def test_equal_models_built_apart_are_one_static_argument():
 # How a model is put together
 
 
-def test_the_attention_takes_the_place_of_the_middle_block():
+def spread(layers):
+    """One block after another, also where equal ones are one layer."""
+    return [
+        block
+        for layer in layers
+        for block in ([layer.inner] * layer.count if isinstance(layer, Repeated) else [layer])
+    ]
+
+
+def test_the_attention_takes_the_place_of_the_middle_block_or_of_every_second():
     lstm = Residual(Recurrent(LSTM(H)))
     full = Residual(DotProduct(H, heads=1))
     for depth, middle in ((2, 1), (3, 1), (4, 2), (5, 2)):
         model = build_small(cell=LSTM(H), attention="full", depth=depth)
-        assert model.layers == (*[lstm] * middle, full, *[lstm] * (depth - middle - 1))
-        assert build_small(cell=LSTM(H), depth=depth).layers == (lstm,) * depth
-        assert build_small(cell=None, attention="full", depth=depth).layers == (full,) * depth
+        assert spread(model.layers) == [*[lstm] * middle, full, *[lstm] * (depth - middle - 1)]
+        turns = build_small(cell=LSTM(H), attention="full", depth=depth, pattern="interleaved")
+        assert turns.layers == ((lstm, full) * depth)[:depth]
+        assert build_small(cell=LSTM(H), depth=depth).layers == (Repeated(lstm, depth),)
+        alone = build_small(cell=None, attention="full", depth=depth)
+        assert alone.layers == (Repeated(full, depth),)
     assert build_small(cell=None, attention="full", depth=1).layers == (full,)
 
 
@@ -226,6 +239,7 @@ def test_the_kinds_of_attention_and_their_placements():
     assert second("additive", placement="block") == additive
     assert second("full") == second("full", placement="block") == full
     assert second("full", placement="read") == Read(full)
+    assert second("multiplicative") == Read(Multiplicative(H))
     assert second("window", window=9) == DotProduct(H, heads=1, window=9)
     assert second("full", heads=2, positions="none").positions == "none"
 
@@ -233,7 +247,18 @@ def test_the_kinds_of_attention_and_their_placements():
 def test_what_stands_around_a_mixer():
     wide = build_small(cell=LSTM(10), mlp=8, dropout=0.1, depth=1)
     mixer = Stack((Recurrent(LSTM(10)), Dense(H), Dropout(0.1)))
-    assert wide.layers == (Residual(mixer), Residual(Stack((MLP(8), Dropout(0.1)))))
+    assert wide.layers == (Stack((Residual(mixer), Residual(Stack((MLP(8), Dropout(0.1)))))),)
+    conv = build_small(cell=LSTM(H), convolution=3, depth=1)
+    assert conv.layers == (Residual(Stack((ShortConvolution(3), Recurrent(LSTM(H))))),)
+
+
+def test_equal_blocks_cost_what_they_cost_apart():
+    """XLA counts the body of a loop once, however often it is run."""
+    one, three = (cost(build_small(cell=LSTM(H), depth=depth, mlp=4), 9) for depth in (1, 3))
+    two = cost(build_small(cell=LSTM(H), depth=2, mlp=4), 9)
+    for name in ("parameters", "recurrent_bytes", "flops_per_token"):
+        costs = [getattr(each, name) for each in (one, two, three)]
+        assert costs[2] - costs[1] == costs[1] - costs[0] > 0, name
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -11,7 +13,17 @@ import jax.numpy as jnp
 from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.cell import Cell, Params
 from longlag.layer import Layer, State
-from longlag.layers import MLP, Dense, Dropout, Norm, Read, Recurrent, Residual, Stack
+from longlag.layers import (
+    MLP,
+    Dense,
+    Dropout,
+    Norm,
+    Read,
+    Recurrent,
+    Repeated,
+    Residual,
+    Stack,
+)
 from longlag.select import select
 from longlag.short_convolution import ShortConvolution
 from longlag.spec import Spec, choose
@@ -245,12 +257,17 @@ def build(
     if cell is not None and attention != "none":
         for i in range(1, depth, 2) if pattern == "interleaved" else (depth // 2,):
             mixers[i] = attend()
-    layers: list[Layer] = []
+    blocks: list[Layer] = []
     for mixer in mixers:
-        layers.append(finish(mixer, (ShortConvolution(convolution),) if convolution else ()))
-        if mlp:
-            layers.append(finish(MLP(mlp)))
-    return SequenceModel(inputs, in_features, width, tuple(layers), out_features)
+        block = finish(mixer, (ShortConvolution(convolution),) if convolution else ())
+        blocks.append(Stack((block, finish(MLP(mlp)))) if mlp else block)
+    return SequenceModel(inputs, in_features, width, _runs(blocks), out_features)
+
+
+def _runs(blocks: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Equal adjacent blocks as one `Repeated`, which is compiled once."""
+    runs = [(block, len(list(equal))) for block, equal in itertools.groupby(blocks)]
+    return tuple(block if count == 1 else Repeated(block, count) for block, count in runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,6 +302,11 @@ def cost(model: SequenceModel, length: int) -> Cost:
         model: the model.
         length: T, the length at which a cache is counted.
     """
+    # XLA counts the body of a scan over layers once, however many there are.
+    layers: list[Layer] = []
+    for layer in model.layers:
+        layers += [layer.inner] * layer.count if isinstance(layer, Repeated) else [layer]
+    model = dataclasses.replace(model, layers=tuple(layers))  # type: ignore[type-var]
     params = jax.eval_shape(model.init, jax.random.key(0))
     state = jax.eval_shape(lambda p: model.init_state(p, 1, length), params)
     shape = (1, 1) if model.inputs == "tokens" else (1, 1, model.in_features)
