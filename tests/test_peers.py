@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import pytest
 
 from longlag import GRU, LSTM, Carry, Elman, LSTMCarry, unroll
+from longlag.interop import to_linen
 from tests.contract import assert_close
-from tests.paper import per_gate
 from tests.test_cells import random_params
 
 B, T, D, H = 2, 5, 3, 4
@@ -47,54 +47,24 @@ def ours(cell, arguments, weights):
 # --- flax ---------------------------------------------------------------------------------------
 
 
-def linen_elman(params):
-    return {"i": params["input"], "h": {"kernel": params["recurrent"]["kernel"]}}
-
-
-def linen_lstm(params):
-    """Flax has the bias at the recurrent kernels."""
-    theirs = {}
-    for array, leaf, side in (
-        (params["input"]["kernel"], "kernel", "i"),
-        (params["recurrent"]["kernel"], "kernel", "h"),
-        (params["input"]["bias"], "bias", "h"),
-    ):
-        for gate, part in zip("ifgo", per_gate(array, 4)):
-            theirs.setdefault(side + gate, {})[leaf] = part
-    return theirs
-
-
-def linen_gru(params):
-    W, b = per_gate(params["input"]["kernel"], 3), per_gate(params["input"]["bias"], 3)
-    U = per_gate(params["recurrent"]["kernel"], 3)
-    theirs = {f"i{gate}": {"kernel": W[g], "bias": b[g]} for g, gate in enumerate("rzn")}
-    theirs |= {f"h{gate}": {"kernel": U[g]} for g, gate in enumerate("rz")}
-    return theirs | {"hn": {"kernel": U[2], "bias": params["recurrent"]["bias"]}}
-
-
-# Flax's pair is (c, h); its other cells have a bare h.
-def lstm_pair(carry):
-    return carry.c, carry.h
-
-
 LINEN = [
-    (Elman(H), nn.SimpleCell, linen_elman),
-    (LSTM(H), nn.LSTMCell, linen_lstm),
-    (LSTM(H), nn.OptimizedLSTMCell, linen_lstm),
-    (GRU(H), nn.GRUCell, linen_gru),
+    (Elman(H), nn.SimpleCell),
+    (LSTM(H), nn.LSTMCell),
+    (LSTM(H), nn.OptimizedLSTMCell),
+    (GRU(H), nn.GRUCell),
 ]
 
 
 @pytest.mark.parametrize(
-    ("cell", "peer", "convert"), LINEN, ids=lambda value: getattr(value, "__name__", repr(value))
+    ("cell", "peer"), LINEN, ids=lambda value: getattr(value, "__name__", repr(value))
 )
-def test_equals_flax_linen(cell, peer, convert, rng):
+def test_equals_flax_linen(cell, peer, rng):
     rnn = nn.RNN(peer(H, param_dtype=jnp.float64), return_carry=True)
     arguments, weights = draw(cell, rng)
 
     def theirs(params, xs, carry):
         first = (carry.c, carry.h) if isinstance(cell, LSTM) else carry.h
-        variables = {"params": {"cell": convert(params)}}
+        variables = {"params": {"cell": to_linen(cell, params)}}
         last, ys = rnn.apply(variables, xs, initial_carry=first)
         last = LSTMCarry(h=last[1], c=last[0]) if isinstance(cell, LSTM) else Carry(last)
         return last, ys

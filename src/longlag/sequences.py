@@ -30,8 +30,8 @@ def pack(
     """Packs documents one behind the other into rows, so that little is padding.
 
     A document that does not fit goes on in the next row, without a reset: pass the carry on from
-    batch to batch in row order, or give rows apart a `steps` that is long enough. The first token of
-    every document is a reset.
+    batch to batch in row order, or give rows apart a `steps` that is long enough. The first token
+    of every document is a reset.
 
     Args:
         documents: tokens, integers of shape `[L]`; an empty one is left out.
@@ -72,8 +72,8 @@ def buckets(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Batches of sequences of about one length, so that a few compiled lengths do for all.
 
-    Every sequence comes once, in an order that the seed alone decides. The last batch of a bucket may
-    be smaller.
+    Every sequence comes once, in an order that the seed alone decides. The last batch of a bucket
+    may be smaller.
 
     Args:
         lengths: of the sequences.

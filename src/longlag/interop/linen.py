@@ -1,0 +1,107 @@
+"""flax linen: `SimpleCell`, `LSTMCell` and `OptimizedLSTMCell`, `GRUCell`, and cells inside cells.
+
+flax has a kernel for every gate; the bias of an LSTM is at its recurrent kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from longlag.cell import Cell, Params
+from longlag.interop.shared import join, kind_of, like, parts
+
+__all__ = ["LinenCell", "OfLinen", "from_linen", "to_linen"]
+
+
+def to_linen(cell: Cell, params: Params) -> dict[str, Any]:
+    """The `params` of the flax cell, for `linen_cell.apply({"params": ...})`."""
+    kind = kind_of(cell, "flax linen", "after")
+    W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
+    if kind == "elman":
+        return {"i": {"kernel": W, "bias": b}, "h": {"kernel": U}}
+    if kind == "lstm":
+        inputs = {f"i{g}": {"kernel": w} for g, w in zip("ifgo", parts(W, 4))}
+        both = zip("ifgo", parts(U, 4), parts(b, 4))
+        return inputs | {f"h{g}": {"kernel": u, "bias": v} for g, u, v in both}
+    inputs = {f"i{g}": {"kernel": w, "bias": v} for g, w, v in zip("rzn", parts(W, 3), parts(b, 3))}
+    states: dict[str, Any] = {f"h{g}": {"kernel": u} for g, u in zip("rzn", parts(U, 3))}
+    states["hn"]["bias"] = params["recurrent"]["bias"]
+    return inputs | states
+
+
+def from_linen(cell: Cell, theirs: dict[str, Any]) -> Params:
+    """The longlag parameters from the `params` of the flax cell."""
+    kind = kind_of(cell, "flax linen", "after")
+    if kind == "elman":
+        return like(kind, theirs["i"]["kernel"], theirs["h"]["kernel"], theirs["i"]["bias"])
+    gates = "ifgo" if kind == "lstm" else "rzn"
+    kernel = join(theirs[f"i{g}"]["kernel"] for g in gates)
+    recurrent = join(theirs[f"h{g}"]["kernel"] for g in gates)
+    if kind == "lstm":
+        return like(kind, kernel, recurrent, join(theirs[f"h{g}"]["bias"] for g in gates))
+    bias = join(theirs[f"i{g}"]["bias"] for g in gates)
+    return like(kind, kernel, recurrent, bias, theirs["hn"]["bias"])
+
+
+class LinenCell(linen.RNNCellBase):
+    """A longlag cell inside `flax.linen.RNN`.
+
+    Attributes:
+        cell: any cell of one batch axis with inputs `[B, D]`.
+    """
+
+    cell: Cell
+
+    @linen.compact
+    def __call__(self, carry: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
+        """One step; the parameters are under "cell"."""
+        params = self.param("cell", lambda key: self.cell.init(key, inputs.shape[-1]))
+        return self.cell.step(params, carry, self.cell.project(params, inputs))
+
+    @linen.nowrap
+    def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> Any:
+        """The zero carry: flax has no parameters here, so a learned first state is refused."""
+        del rng
+        if getattr(self.cell, "learned_carry", False):
+            raise ValueError(
+                f"LinenCell: expected a cell without a learned first state, since flax makes the "
+                f"carry without parameters; got {self.cell}"
+            )
+        shapes = jax.eval_shape(lambda k: self.cell.init(k, input_shape[-1]), jax.random.key(0))
+        params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return self.cell.initial_carry(params, input_shape[:-1])
+
+    @property
+    def num_feature_axes(self) -> int:
+        """One: features."""
+        return 1
+
+
+class OfLinen(Cell[Any]):
+    """A flax linen cell as a longlag cell: `unroll(OfLinen(nn.MGUCell(64)), ...)`.
+
+    Attributes:
+        inner: the flax cell; any `flax.linen.RNNCellBase` with inputs `[B, D]`.
+    """
+
+    inner: linen.RNNCellBase
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """The variables of the flax cell, all of which are parameters."""
+        x = jnp.zeros((1, in_features))
+        carry = self.inner.initialize_carry(key, x.shape)
+        return {"params": dict(self.inner.init(key, carry, x))["params"]}
+
+    def initial_carry(self, params: Params, batch_shape: Any = ()) -> Any:
+        """What the flax cell makes without a key of its own: zeros, for all of flax's."""
+        width = jax.tree.leaves(params)[0].shape[-1]
+        return self.inner.initialize_carry(jax.random.key(0), (*batch_shape, width))
+
+    def step(self, params: Params, carry: Any, z: jax.Array) -> tuple[Any, jax.Array]:
+        """One call of the flax cell."""
+        found: Any = self.inner.apply(params, carry, z)
+        return found

@@ -1,0 +1,66 @@
+"""flax nnx: `SimpleCell`, `OptimizedLSTMCell`, `GRUCell`, and a longlag cell as a module.
+
+The layout is that of `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`: `dense_i` for the input,
+`dense_h` for the state, gates in our order. The GRU has no bias at the candidate's product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from longlag.cell import Cell, Params
+from longlag.interop.shared import kind_of, like, no_candidate_bias
+from longlag.unroll import unroll
+
+__all__ = ["NNXRecurrent", "from_nnx", "to_nnx"]
+
+
+def to_nnx(cell: Cell, params: Params) -> dict[str, Any]:
+    """The parameters of the nnx cell as a plain dict, for `nnx.replace_by_pure_dict`."""
+    kind = kind_of(cell, "flax nnx", "after")
+    W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
+    if kind == "lstm":
+        return {"dense_i": {"kernel": W}, "dense_h": {"kernel": U, "bias": b}}
+    if kind == "gru":
+        no_candidate_bias(params, "flax nnx")
+    return {"dense_i": {"kernel": W, "bias": b}, "dense_h": {"kernel": U}}
+
+
+def from_nnx(cell: Cell, theirs: dict[str, Any]) -> Params:
+    """The longlag parameters from those of the nnx cell."""
+    kind = kind_of(cell, "flax nnx", "after")
+    side = "dense_h" if kind == "lstm" else "dense_i"
+    bias = jnp.asarray(theirs[side]["bias"])
+    return like(
+        kind,
+        theirs["dense_i"]["kernel"],
+        theirs["dense_h"]["kernel"],
+        bias,
+        jnp.zeros(len(bias) // 3, bias.dtype) if kind == "gru" else None,
+    )
+
+
+class NNXRecurrent(nnx.Module):
+    """A longlag cell over a whole sequence as an nnx module.
+
+    Attributes:
+        cell: the cell.
+        params: its parameters, a tree of `nnx.Param`.
+    """
+
+    def __init__(self, cell: Cell, in_features: int, *, rngs: nnx.Rngs):
+        """Draws the cell's parameters from `rngs.params()`."""
+        self.cell = cell
+        drawn = cell.init(rngs.params(), in_features)
+        self.params = nnx.data(jax.tree.map(nnx.Param, drawn))
+
+    def __call__(self, xs: jax.Array, carry: Any = None, **options: Any) -> tuple[Any, jax.Array]:
+        """`longlag.unroll` with the module's parameters; `options` are those of `unroll`."""
+        params = jax.tree.map(
+            lambda leaf: leaf[...], self.params, is_leaf=lambda leaf: isinstance(leaf, nnx.Param)
+        )
+        return unroll(self.cell, params, xs, carry, **options)
