@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import pytest
 
-from benchmarks import compile_time, decode, kinds, profile, record, seeds
+from benchmarks import compile_time, decode, kinds, profile, record, seeds, streaming
 from benchmarks.frameworks import Layer
 from longlag.command_line import plain_errors
 
-SCRIPTS = [compile_time, decode, seeds]
+SCRIPTS = [compile_time, decode, seeds, streaming]
 
 
 def name(script: ModuleType) -> str:
@@ -83,6 +83,16 @@ def test_every_stepping_runs(kind: str, attention: str | None):
 
 
 @pytest.mark.deep
+def test_streaming(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streaming, "PRESETS", (("min_gru", "window", "interleaved"),))
+    argv = ["--early", "3", "--late", "20", "--depth", "2", "--width", "8", "--rounds", "1"]
+    (row,) = found_by(streaming, argv, capsys)
+    assert (row["preset"], row["early"], row["late"]) == ("min_gru + window, interleaved", 3, 20)
+    assert row["us_early"] > 0 and row["us_late"] > 0 and row["ratio"] > 0
+    # A carry of 8 numbers; a ring of 16 keys, values and positions, and a count.
+    assert row["state_bytes"] == 4 * 8 + 4 * (16 * (8 + 8 + 1) + 1)
+
+
 def test_seeds(capsys: pytest.CaptureFixture[str]):
     argv = ["--seeds", "2", "--width", "4", "--lag", "2", "--batch", "2", "--steps", "1"]
     (row,) = found_by(seeds, [*argv, "--rounds", "1", "--cell", "gru"], capsys)
@@ -111,6 +121,7 @@ def test_what_auto_takes(platform: str, way: str, monkeypatch: pytest.MonkeyPatc
         (compile_time, ["--rounds", "0"], "--rounds: expected at least 1, got 0"),
         (decode, ["--tokens", "0"], "--tokens: expected at least 1, got 0"),
         (decode, ["--batch", "0"], "--batch: expected at least 1, got (0,)"),
+        (streaming, ["--early", "9", "--late", "8"], "expected 0 < --early <= --late"),
         (seeds, ["--seeds", "0"], "--seeds: expected at least 1, got (0,)"),
         (seeds, ["--rounds", "0"], "--rounds: expected at least 1, got 0"),
     ],

@@ -32,6 +32,7 @@ from longlag.cells import (
 )
 from tests import paper
 from tests.contract import Flags, check_cell, check_loop, draw
+from tests.loop import loop
 
 # What changes the initialisation only (LSTM's chrono) has no row of its own.
 CELLS = [
@@ -90,6 +91,21 @@ def test_equals_the_loop_for_any_length_and_flags(cell, seed, dtype):
         case = draw(cell, int(rng.integers(1, 5)), (rows, steps), dtype)
         rtol = 1e-10 if dtype == "float64" else 1e-4
         check_loop(case, flags, chunks, f"{cell}, T = {steps}, {dtype}", rtol)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("cell", CELLS, ids=named)
+def test_in_bfloat16_it_is_at_most_twice_as_far_off_as_a_plain_loop(cell):
+    """With bfloat16 parameters; the loop's products are summed in float32 too."""
+    flags = Flags(np.ones((4, 24), bool), np.zeros((4, 24), bool))
+    case = draw(cell, 3, (4, 24), np.float32)
+    low = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), case.params)
+    _, exact = loop(cell, flags, case.params, case.xs, case.carry)
+    _, plain = loop(cell, flags, low, case.xs, case.carry)
+    _, ys = jax.jit(unroll, static_argnums=0)(cell, low, case.xs, case.carry)
+    assert ys.dtype == jnp.float32
+    off, allowed = (np.abs(np.asarray(y) - np.asarray(exact)).max() for y in (ys, plain))
+    assert off <= 2 * allowed + 1e-6, f"{off:.2e} against {allowed:.2e}"
 
 
 # --- the papers ---------------------------------------------------------------------------------

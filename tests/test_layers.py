@@ -198,11 +198,8 @@ def test_a_repeated_layer_is_one_program_however_often_and_probes_each():
     assert not np.array_equal(kernels[0], kernels[1])
     found = layer.probe(params, jnp.ones((5, 2, D)))
     assert sorted(found) == [
-        "0/inner/outputs",
-        "0/outputs",
-        "1/inner/outputs",
-        "1/outputs",
-        "outputs",
+        *("0/inner/inputs", "0/inner/outputs", "0/outputs"),
+        *("1/inner/inputs", "1/inner/outputs", "1/outputs", "outputs"),
     ]
     close(found["outputs"], layer.apply(params, jnp.ones((5, 2, D)))[1])
     noisy = Repeated(Dropout(0.5), 2).apply({}, jnp.ones((9, 40, 20)), key=jax.random.key(3))[1]
@@ -265,7 +262,7 @@ def test_probes_are_named_by_their_path_and_containers_equal_their_equations(rng
     close(ys, forward(stack, params, xs, mask, resets))
     close(found["outputs"], ys)
     names = [
-        "0/outputs",
+        *("0/inputs", "0/outputs"),
         *("1/inner/outputs", "1/inner/weights", "1/outputs"),
         *("2/inner/0/outputs", "2/inner/0/weights", "2/inner/1/outputs", "2/inner/outputs"),
         *("2/outputs", "3/outputs", "outputs"),
@@ -349,4 +346,4 @@ def test_a_layer_of_init_and_apply_alone_and_a_cell_without_features_stack():
     np.testing.assert_array_equal(ys[:, 0, 0], 2 * D * np.arange(1, 4))
     np.testing.assert_array_equal(state[1], ys[-1])
     found = stack.probe(params, jnp.ones((3, 2, D)))
-    assert sorted(found) == ["0/outputs", "1/outputs", "outputs"]
+    assert sorted(found) == ["0/outputs", "1/inputs", "1/outputs", "outputs"]

@@ -72,6 +72,10 @@ class Recurrent(Layer):
         )
         return (None if state is None else carry), ys
 
+    def probe(self, params, xs, *, mask=None, resets=None):
+        """Inputs, as `longlag.diagnostics` wants them, and outputs."""
+        return {"inputs": xs, **super().probe(params, xs, mask=mask, resets=resets)}
+
 
 class Bidirectional(Layer):
     """A cell from the first step to the last beside one from the last to the first.
@@ -466,18 +470,20 @@ class Residual(_Around):
 
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         """See `Layer.apply`."""
-        normed = Norm().at_each_step(params["norm"], xs, None)
         state, ys = self.inner.apply(
-            params["inner"], normed, state, mask=mask, resets=resets, key=key
+            params["inner"], self.normed(params, xs), state, mask=mask, resets=resets, key=key
         )
         return state, xs + ys
 
     def probe(self, params, xs, *, mask=None, resets=None):
         """Those of the inner layer under `inner/name`, and the outputs."""
-        normed = Norm().at_each_step(params["norm"], xs, None)
-        found = self.inner.probe(params["inner"], normed, mask=mask, resets=resets)
+        found = self.inner.probe(params["inner"], self.normed(params, xs), mask=mask, resets=resets)
         named: dict[str, Any] = {f"inner/{name}": value for name, value in found.items()}
         return named | {"outputs": xs + found["outputs"]}
+
+    def normed(self, params: Params, xs: jax.Array) -> jax.Array:
+        """What the inner layer is given."""
+        return Norm().at_each_step(params["norm"], xs, None)
 
 
 class Gated(_Around):

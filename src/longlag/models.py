@@ -113,7 +113,7 @@ class SequenceModel(Spec):
         Raises:
             ValueError: inputs, mask or resets of the wrong shape or dtype.
         """
-        xs, mask_t, resets_t = self._embed(params, inputs, mask, resets)
+        xs, mask_t, resets_t = self.embed(params, inputs, mask, resets)
         state, ys = self.stack.apply(
             params["layers"], xs, state, mask=mask_t, resets=resets_t, key=key
         )
@@ -135,10 +135,17 @@ class SequenceModel(Spec):
 
         Names are paths through the layers, such as `1/inner/weights`.
         """
-        xs, mask, resets = self._embed(params, inputs, mask, resets)
+        xs, mask, resets = self.embed(params, inputs, mask, resets)
         return self.stack.probe(params["layers"], xs, mask=mask, resets=resets)
 
-    def _embed(self, params, inputs, mask, resets):
+    def embed(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        """What the layers are given: inputs `[T, B, width]`, and mask and resets time-major."""
         check_sequence("inputs", inputs, mask, resets, time_major=False)
         integers = jnp.issubdtype(inputs.dtype, jnp.integer)
         if self.inputs == "tokens" and (inputs.ndim != 2 or not integers):

@@ -1,0 +1,177 @@
+"""Look into a finished run: what reaches back how far, and by which part of the network.
+
+    python -m experiments.diagnose runs/20261124-101500-recall-lstm-full
+    python -m experiments.diagnose RUN --seed 1 --sequences 64
+
+Prints a table and leaves RUN/diagnosis: gradient.png (the gradient of the loss by lag), radius.png
+(the spectral radius of each recurrence's Jacobian along a test sequence), constants.png (the time
+constants of its state), attention.png (what an attention reads, by lag), and diagnosis.json. Half a
+minute.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from longlag.command_line import console, plain_errors
+from longlag.diagnostics import (
+    attention_by_lag,
+    gradient_by_lag,
+    jacobians,
+    recurrences,
+    spectral_radius,
+    time_constants,
+)
+from longlag.disk import replace_file, writing
+from longlag.report.plots import png
+from longlag.report.style import PALETTE, house_style
+from longlag.runs import Loaded, load
+from longlag.tasks import Batch
+from longlag.training import evaluation_batch
+
+
+def main(
+    run: tyro.conf.Positional[Path],
+    seed: int = 0,
+    sequences: int = 32,
+) -> int:
+    """Diagnoses one seed of a run.
+
+    Args:
+        run: the run folder.
+        seed: which of its seeds.
+        sequences: test sequences to look at; Jacobians are taken along the first.
+    """
+    if sequences < 1:
+        raise ValueError(f"--sequences: expected at least 1, got {sequences}")
+    loaded = load(run)
+    found = diagnose(loaded, seed, sequences)
+    folder = run / "diagnosis"
+    with writing("the diagnosis", folder):
+        folder.mkdir(exist_ok=True)
+        replace_file(folder / "diagnosis.json", json.dumps(_plain(found), indent=1) + "\n")
+        for name, figure in figures(found).items():
+            (folder / f"{name}.png").write_bytes(png(figure))
+    table = Table("what", "where", "how much", title=f"{loaded.experiment.arm}, seed {seed}")
+    for line in lines(found):
+        table.add_row(*line)
+    console.print(table)
+    console.print(f"plots {folder}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def diagnose(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
+    """Everything that is measured, as arrays.
+
+    Returns:
+        `gradient` `[T]` by lag; by the path of a recurrence `radius` `[T]` and `constants` `[S]`;
+        by the path of an attention `attention` `[T]` by lag.
+    """
+    model, params = loaded.model, loaded.of_seed(seed)
+    batch = evaluation_batch(loaded.experiment.task, sequences, "test")
+    at = _last_scored(batch)
+    gradient = gradient_by_lag(
+        model, params, batch.inputs, mask=batch.mask, targets=batch.targets, at=at
+    )
+    seen = jax.jit(model.probe)(params, batch.inputs, mask=batch.mask)
+    steps = int(at[0]) + 1
+    radius, constants = {}, {}
+    for path, cell, weights in recurrences(model, params):
+        matrices = jacobians(cell, weights, seen[f"{path}inputs"][:steps, 0])
+        name = path.rstrip("/")
+        radius[name] = spectral_radius(matrices)
+        constants[name] = time_constants(matrices)
+    attention = {
+        name.removesuffix("/weights"): attention_by_lag(weights, batch.mask, at)
+        for name, weights in seen.items()
+        if name.endswith("weights")
+    }
+    return {
+        "gradient": gradient,
+        "radius": radius,
+        "constants": constants,
+        "attention": attention,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The table: what, where, how much."""
+    gradient = np.asarray(found["gradient"])
+    there = gradient[~np.isnan(gradient)]
+    rows = [
+        ("gradient by lag", "inputs", f"{there[0]:.2e} at 0, {there[-1]:.2e} at {len(there) - 1}")
+    ]
+    for path, values in found["radius"].items():
+        rows.append(("spectral radius", path, f"{np.median(values):.3f} (median over steps)"))
+    for path, values in found["constants"].items():
+        finite = values[np.isfinite(values)]
+        longest = f"{finite.max():,.1f}" if finite.size else "none finite"
+        rows.append(("time constants", path, f"{np.median(values):,.1f} steps, longest {longest}"))
+    for path, values in found["attention"].items():
+        best = int(np.argmax(values))
+        rows.append(("attention by lag", path, f"most at {best}: {float(values[best]):.2f}"))
+    return rows
+
+
+def figures(found: dict[str, Any]) -> dict[str, Figure]:
+    """One figure for each kind of finding that there is."""
+    made = {}
+    with house_style():
+        made["gradient"] = _curves(
+            {"inputs": found["gradient"]}, "lag, steps", "gradient norm of the loss", log=True
+        )
+        if found["radius"]:
+            made["radius"] = _curves(found["radius"], "step", "spectral radius of the Jacobian")
+            constants = {
+                path: np.sort(np.clip(values, 1e-2, 1e6))
+                for path, values in found["constants"].items()
+            }
+            made["constants"] = _curves(
+                constants, "number of the state, sorted", "time constant, steps", log=True
+            )
+        if found["attention"]:
+            made["attention"] = _curves(found["attention"], "lag, steps", "weight at the answer")
+    return made
+
+
+def _curves(curves: dict[str, Any], across: str, up: str, log: bool = False) -> Figure:
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    ax = figure.add_subplot()
+    for i, (name, values) in enumerate(curves.items()):
+        values = np.asarray(values)
+        ax.plot(np.arange(len(values)), values, color=PALETTE[i % len(PALETTE)], label=name)
+    if log and any(np.nanmax(np.asarray(v), initial=0) > 0 for v in curves.values()):
+        ax.set_yscale("log")
+    ax.set_xlabel(across)
+    ax.set_ylabel(up)
+    if len(curves) > 1:
+        ax.legend(frameon=False)
+    return figure
+
+
+def _last_scored(batch: Batch) -> jax.Array:
+    """The step of each row's last scored answer, `[B]`."""
+    steps = jnp.arange(batch.scored.shape[1])
+    return jnp.max(jnp.where(batch.scored, steps, 0), axis=1)
+
+
+def _plain(found: Any) -> Any:
+    """For JSON, which knows neither NaN nor infinity."""
+    if isinstance(found, dict):
+        return {name: _plain(value) for name, value in found.items()}
+    return [float(x) if np.isfinite(x) else None for x in np.asarray(found)]
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(tyro.cli(main, prog="python -m experiments.diagnose", description=__doc__))
