@@ -355,8 +355,8 @@ def check_modes(case: Case) -> None:
     modes = ["reverse", "time_major", "seeds", "checkpoint around", "checkpoint inside"]
     if isinstance(case.cell, LinearCell):
         modes.append("associative")
-    elif not isinstance(case.cell, MatrixCell):  # whose plain way is "scan", and "auto" "chunked"
-        modes.append("store")
+    else:
+        modes.append("chunked" if isinstance(case.cell, MatrixCell) else "store")
     expected = differently(case, [])
     try:
         assert_close(differently(case, modes), expected, f"{case.cell}, {', '.join(modes)}")
@@ -373,7 +373,7 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
         case: what to run.
         modes: any of "reverse", "time_major", "seeds" (side by side by `jax.vmap`, not one after
             another), "checkpoint around" (`unroll`), "checkpoint inside" (the cell's own step),
-            "associative", "store" (the backward). None of them: as every other clause runs.
+            "associative", "chunked", "store" (the backward). None of them: as every other clause runs.
     """
     flags = FLAGS["both"]
     leaves, structure = jax.tree.flatten(case.params)
@@ -393,7 +393,7 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
             mask=mask,
             resets=resets,
             reverse="reverse" in modes,
-            method="associative" if "associative" in modes else "auto",
+            method=next((m for m in ("associative", "chunked") if m in modes), "auto"),
             backward="store" if "store" in modes else "auto",
             time_major="time_major" in modes,
         )

@@ -35,8 +35,12 @@ __all__ = ["METHODS", "matrix_scan", "matrix_step"]
 METHODS = ("auto", "scan", "chunked")
 
 # Steps of a chunk. Work per step grows with the chunk, the number of states with its inverse. One
-# decay for each key leaves no matrix product for the pairs, but C² K products a chunk.
-CHUNK, CHUNK_PER_KEY = 64, 16
+# decay for each key leaves no matrix product for the pairs, but C² K products a chunk. By hand, on
+# CPU, 32 was the fastest of 16, 32 and 64 from K = V = 16 to 64.
+CHUNK, CHUNK_PER_KEY = 32, 16
+# On CPU small products are slow, and one step after another is faster for a state of up to so many
+# numbers: by hand, at 8 x 8 always, and at 16 x 16 with a rate or with a decay for each key.
+SMALL, SMALL_BY_STEPS = 64, 256
 
 # Decays are added up by products with zeros and ones: these must not be rounded to bfloat16 or
 # TF32.
@@ -102,7 +106,7 @@ def matrix_scan(
             step becomes `S_reset`.
         S_reset: the state after a reset, broadcastable to `[*batch, K, V]`; zeros if None.
         method: "chunked" as above; "scan", one step after another; "auto": "chunked", but "scan"
-            for a single step and where every state is asked for.
+            for a single step, where every state is asked for, and for small states on CPU.
         reverse: from the last step to the first.
         every_state: returns the states after every step, `[T, *batch, K, V]`, not the last; "scan".
 
@@ -131,7 +135,10 @@ def matrix_scan(
     if steps == 0:
         return (jnp.zeros((0, *S0.shape), dtype) if every_state else S0), jnp.zeros(v.shape, dtype)
     if method == "auto":
-        method = "scan" if every_state or steps == 1 else "chunked"
+        per_key = log_decay is not None and log_decay.shape[-1] > 1
+        most = SMALL_BY_STEPS if rate is not None or per_key else SMALL
+        small = jax.default_backend() == "cpu" and q.shape[-1] * v.shape[-1] <= most
+        method = "scan" if every_state or steps == 1 or small else "chunked"
     run = functools.partial(_sequential, every_state=every_state) if method == "scan" else _chunked
     found: tuple[Any, Any] = run(q, k, v, S0, log_decay, rate, resets, S_reset, reverse)
     return found
@@ -207,9 +214,7 @@ def _chunked(q, k, v, S0, log_decay, rate, resets, S_reset, reverse):
     if rate is not None:
         system = jnp.tril(rate[..., None] * meet(k, k), -1)
         right = rate[..., None] * jnp.concatenate([v, k * since], axis=-1)
-        solved = jax.lax.linalg.triangular_solve(
-            system, right, left_side=True, lower=True, unit_diagonal=True
-        )
+        solved = _inverse(system) @ right
         v, taken = jnp.split(solved, [v.shape[-1]], axis=-1)  # u = v - taken S
 
     if entered is not None:
@@ -242,3 +247,38 @@ def _chunked(q, k, v, S0, log_decay, rate, resets, S_reset, reverse):
     ys = jnp.moveaxis(ys, -2, 1)
     ys = ys.reshape(-1, *ys.shape[2:])[:steps]
     return last, (jnp.flip(ys, 0) if reverse else ys)
+
+
+def _inverse(lower: jax.Array) -> jax.Array:
+    """The inverse of `I + lower`, `[..., C, C]`, `lower` strictly lower triangular.
+
+    Blocks on the diagonal are inverted from size 1 up: of the next size
+
+        [A 0; B D]⁻¹ = [A⁻¹ 0; -D⁻¹ B A⁻¹ D⁻¹],
+
+    log₂ C rounds of products, as exact as substitution row by row. `triangular_solve` would be one
+    call to LAPACK for each matrix on CPU, which was seen to wait for ever under XLA's threads
+    (jaxlib 0.10.2, a batch of 128, two cores).
+    """
+    size = lower.shape[-1]
+    full = 1 << max(size - 1, 0).bit_length()
+    pad = [(0, 0)] * (lower.ndim - 2) + [(0, full - size)] * 2
+    lower = jnp.pad(lower, pad)
+    lead = lower.shape[:-2]
+    inverse, block = jnp.ones((*lead, full, 1, 1), lower.dtype), 1
+    while block < full:
+        pairs = full // (2 * block)
+        cut = lower.reshape(*lead, pairs, 2, block, pairs, 2, block)
+        # [.., block, block, pairs]
+        below = jnp.diagonal(cut[..., 1, :, :, 0, :], axis1=-4, axis2=-2)
+        first, second = inverse[..., 0::2, :, :], inverse[..., 1::2, :, :]
+        corner = -second @ jnp.moveaxis(below, -1, -3) @ first
+        inverse = jnp.concatenate(
+            [
+                jnp.concatenate([first, jnp.zeros_like(corner)], axis=-1),
+                jnp.concatenate([corner, second], axis=-1),
+            ],
+            axis=-2,
+        )
+        block *= 2
+    return inverse[..., 0, :size, :size]
