@@ -373,7 +373,8 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
         case: what to run.
         modes: any of "reverse", "time_major", "seeds" (side by side by `jax.vmap`, not one after
             another), "checkpoint around" (`unroll`), "checkpoint inside" (the cell's own step),
-            "associative", "chunked", "store" (the backward). None of them: as every other clause runs.
+            "associative", "chunked", "store" (the backward). None of them: as every other clause
+            runs.
     """
     flags = FLAGS["both"]
     leaves, structure = jax.tree.flatten(case.params)
