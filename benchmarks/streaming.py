@@ -179,7 +179,7 @@ def section(found: Found) -> str:
         f"After {rows[0]['early']:,} and after {rows[0]['late']:,} tokens, batch 1, "
         f"{found['depth']} blocks of width {found['width']}, a window of 16."
     )
-    return "\n".join([markdown(COLUMNS, map(_line, rows)), "", words, "", source(found)])
+    return "\n".join([markdown(COLUMNS, [*map(_line, rows)]), "", words, "", source(found)])
 
 
 if __name__ == "__main__":
