@@ -65,7 +65,7 @@ def listing() -> Group:
     title = f"cells and attentions, from {WIDTH} to {WIDTH} features"
     costs = Table(title=title, title_justify="left")
     for column in COLUMNS:
-        costs.add_column(column, no_wrap=column not in ("what it is", "reference"))
+        costs.add_column(column, no_wrap=column != "reference")
     for _, rows in itertools.groupby(catalogue(), key=lambda row: row[1]):
         for row in rows:
             costs.add_row(*row)

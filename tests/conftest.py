@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,11 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+
+# Nearly all that the tests cost is compiling. A flag of the user's comes later and wins; what XLA
+# does before LLVM, and so what a program is, stays as it is for a user. Set before jax starts.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -20,7 +20,7 @@ from longlag.experiment import (
     task_name,
     task_names,
 )
-from longlag.tasks import Adding, CopyMemory, Intents, Parity, Recall, SelectiveCopy
+from longlag.tasks import Adding, CopyMemory, FirstInput, Intents, Parity, Recall, SelectiveCopy
 from longlag.training import Training
 from tests.tiny import PARITY
 
@@ -66,6 +66,7 @@ def through_json(experiment: Experiment, folder: Path | None = None) -> Experime
 TASKS = [
     Adding(20),
     CopyMemory(lag=5, symbols=4, items=3),
+    FirstInput(lag=9, symbols=3),
     Parity(2, 30),
     Recall(length=16, pairs=2, vocab=40),
     SelectiveCopy(length=9, items=2, vocab=5),
@@ -75,7 +76,26 @@ CELLS = [
     FeedForward(8, window=3),
     GRU(8, learned_carry=True),
     LSTM(8, chrono=50),
-    MinGRU(8),
+    MinGRU(8, negative_eigenvalues=True),
+    cells.CoRNN(8, step_size=0.1),
+    cells.DeltaNet(8, heads=2, negative_eigenvalues=True),
+    cells.GLA(8, rank=4),
+    cells.GatedDeltaNet(8, key_features=3),
+    cells.IndRNN(8, longest_lag=9),
+    cells.LEM(8, step_size=0.5),
+    cells.LRU(8, r_min=0.9),
+    cells.LayerNormLSTM(8),
+    cells.LinearAttention(8),
+    cells.MGU(8),
+    cells.MLSTM(8, heads=1),
+    cells.MinLSTM(8, forget_bias=2.0),
+    cells.PeepholeLSTM(8),
+    cells.ProjectedLSTM(8, projection=3),
+    cells.RGLRU(8),
+    cells.Retention(8),
+    cells.S5(8, state=3),
+    cells.S6(8, rank=2),
+    cells.SLSTM(8, heads=2),
     None,
 ]
 
@@ -149,7 +169,7 @@ def test_a_cell_of_ones_own_may_bear_a_name_of_the_library(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("lsmt", None, r"unknown cell: expected one of elman, .*'lsmt'\. Did you mean 'lstm'\?"),
+        ("lsmt", None, r"unknown cell: expected one of co-rnn, .*'lsmt'\. Did you mean 'lstm'\?"),
         ("LSTM", None, r"unknown cell: expected one of"),
         ("own.py", OWN, r"unknown cell: expected one of .*got 'own\.py'"),
         ("none.py:Leak", OWN, r"cannot read .*none\.py: No such file"),
@@ -209,9 +229,34 @@ def test_a_configuration_that_is_none_is_refused(change: Any, message: str):
 
 def test_names_on_the_command_line():
     assert list(task_names()) == [
-        "adding", "copy-memory", "intents", "parity", "recall", "selective-copy",
+        "adding", "copy-memory", "first-input", "intents", "parity", "recall", "selective-copy",
     ]  # fmt: skip
-    assert list(cell_names()) == ["elman", "feed-forward", "gru", "lstm", "min-gru"]
+    assert list(cell_names()) == [
+        "co-rnn",
+        "delta-net",
+        "gated-delta-net",
+        "elman",
+        "feed-forward",
+        "gla",
+        "gru",
+        "ind-rnn",
+        "layer-norm-lstm",
+        "lem",
+        "linear-attention",
+        "lru",
+        "lstm",
+        "mgu",
+        "min-gru",
+        "min-lstm",
+        "mlstm",
+        "peephole-lstm",
+        "projected-lstm",
+        "retention",
+        "rglru",
+        "s5",
+        "s6",
+        "slstm",
+    ]
     assert {cell_name(cls) for cls in cell_names().values()} == set(cell_names())
     assert {task_name(cls) for cls in task_names().values()} == set(task_names())
     assert "lstm-carry" not in cell_names() and hasattr(cells, "LSTMCarry")

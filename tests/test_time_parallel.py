@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from longlag import GRU, LSTM, MinGRU, unroll
-from tests.contract import assert_close, backward_in_chunks
+from tests.contract import assert_close, in_chunks
 
 B, D, H = 2, 2, 3
 CELL = LSTM(H, learned_carry=True)
@@ -24,7 +24,7 @@ def double_precision(x64):
 
 @pytest.fixture
 def short_chunks():
-    with backward_in_chunks():
+    with in_chunks():
         yield
 
 

@@ -18,7 +18,7 @@ from longlag.matrix_cell import MatrixCell
 
 __all__ = ["COLUMNS", "WIDTH", "catalogue"]
 
-COLUMNS = ("name", "kind", "parameters", "state", "what it is", "reference")
+COLUMNS = ("name", "kind", "parameters", "state", "reference")
 # D and H of every row, and the length at which a cache is counted.
 WIDTH, LENGTH = 64, 1000
 
@@ -41,15 +41,15 @@ def catalogue() -> list[tuple[str, ...]]:
         cell: Any = cls(WIDTH)  # type: ignore[call-arg]
         params = jax.eval_shape(lambda c=cell: c.init(jax.random.key(0), WIDTH))
         state = jax.eval_shape(cell.initial_carry, params)
-        rows.append((name, kind(cls), *_sizes(params, state), *_words(cls)))
+        rows.append((name, kind(cls), *_sizes(params, state), _reference(cls)))
     order = ("dense", "linear", "matrix", "other")
     rows.sort(key=lambda row: order.index(row[1]))
     for name, build in ATTENTIONS.items():
         layer = build()
         params = jax.eval_shape(lambda a=layer: a.init(jax.random.key(0), WIDTH))
         state = jax.eval_shape(lambda p, a=layer: a.init_state(p, (1,), LENGTH), params)
-        rows.append((name, "attention", *_sizes(params, state), *_words(type(layer))))
-    return rows
+        rows.append((name, "attention", *_sizes(params, state), _reference(type(layer))))
+    return [*rows, ("none", "attention", "0", "0 B", "the recurrence alone")]
 
 
 def kind(cls: type[Cell]) -> str:
@@ -64,11 +64,10 @@ def _sizes(params: Any, state: Any) -> tuple[str, str]:
     return f"{count:,}", f"{size:,} B"
 
 
-def _words(cls: type) -> tuple[str, str]:
-    """The first line of a docstring, and its reference as far as it names one work."""
+def _reference(cls: type) -> str:
+    """The first work that a docstring refers to."""
     text = inspect.getdoc(cls) or ""
-    summary = text.partition("\n")[0].rstrip(".")
     found = re.search(r"^Reference: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-    reference = " ".join(found[1].split()) if found else ""
-    number = re.match(r".*?arXiv \d{4}\.\d{4,5}", reference)
-    return summary, number[0] if number else re.split(r"[;]|\.$", reference)[0]
+    first = " ".join(found[1].split()).partition("; ")[0] if found else ""
+    number = re.match(r".*?arXiv \d{4}\.\d{4,5}", first)
+    return number[0] if number else first.rstrip(".")
