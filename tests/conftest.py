@@ -21,6 +21,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = "not deep"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps a module whose tests share an expensive fixture, such as a run, on one worker."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        found = [d for name in names for d in item._fixtureinfo.name2fixturedefs.get(name, ())]  # type: ignore[attr-defined]
+        own = {d.scope for d in found if d.baseid and d.baseid == item.nodeid.partition("::")[0]}
+        if "module" in own:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The processes that the tests start share what they compile, and leave the user's cache be."""

@@ -13,6 +13,7 @@ from longlag.command_line import plain_errors
 KEYS = {"shape", "pass", "auto", "ms", "ratios", "spread", "to_peers", "compile_s"}
 
 
+@pytest.mark.deep
 def test_a_whole_run(capsys: pytest.CaptureFixture[str]):
     """In processes of their own, as the benchmark does."""
     argv = ["--shape", "6,5", "--rounds", "1", "--passes", "train", "--lengths", "5", "20"]

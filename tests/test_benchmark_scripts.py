@@ -82,7 +82,6 @@ def test_every_stepping_runs(kind: str, attention: str | None):
         run()  # a donated state is not asked for again
 
 
-@pytest.mark.deep
 def test_streaming(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streaming, "PRESETS", (("min_gru", "window", "interleaved"),))
     argv = ["--early", "3", "--late", "20", "--depth", "2", "--width", "8", "--rounds", "1"]
@@ -93,6 +92,7 @@ def test_streaming(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert row["state_bytes"] == 4 * 8 + 4 * (16 * (8 + 8 + 1) + 1)
 
 
+@pytest.mark.deep
 def test_seeds(capsys: pytest.CaptureFixture[str]):
     argv = ["--seeds", "2", "--width", "4", "--lag", "2", "--batch", "2", "--steps", "1"]
     (row,) = found_by(seeds, [*argv, "--rounds", "1", "--cell", "gru"], capsys)

@@ -86,6 +86,7 @@ def test_the_table_is_that_of_the_recorded_results(file: Path):
     assert section(found) in record.README.read_text(encoding="utf-8")
 
 
+@pytest.mark.deep
 def test_memory_of_every_way(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Of three of them, for each has a process."""
     fewer = {way: memory.WAYS[way] for way in ("autodiff", "recompute", "remat sqrt")}
@@ -98,6 +99,7 @@ def test_memory_of_every_way(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert all(row["ms"] > 0 and row["to_autodiff"] > 0 for row in found["rows"])
 
 
+@pytest.mark.deep
 def test_time_grows_as_the_length_does(capsys: pytest.CaptureFixture[str]):
     """The self-test: it fails on a jaxlib whose loops rewrite whole buffers, and names it."""
     assert length.main(["--lengths", "2000", "8000", "--width", "16"]) == 0
