@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from longlag.attention import Additive, Multiplicative
+from longlag.attention import Additive, Local, Multiplicative
 
 
 @dataclasses.dataclass
@@ -29,7 +29,7 @@ class Expected:
 def attend(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np.ndarray):
     """Runs an attention over `xs` `[T, B, D]`; mask and resets are `[T, B]`."""
     T, B, _ = xs.shape
-    width = xs.shape[-1] if isinstance(layer, Additive | Multiplicative) else layer.features
+    width = width_of(layer, xs.shape[-1])
     outputs = np.zeros((T, B, width), np.result_type(xs, *jax.tree.leaves(params)))
     weights = np.zeros((B, T, T), outputs.dtype)
     positions = np.full((T, B), -1)
@@ -53,8 +53,29 @@ def attend(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np
     return Expected(outputs, weights, positions, pasts)
 
 
+def attend_source(layer: Any, params: Any, xs: np.ndarray, source: np.ndarray, mask: np.ndarray):
+    """Reads `source` `[B, S, E]`, with `mask` `[B, S]`, from `xs` `[T, B, D]`."""
+    (T, B, _), S = xs.shape, source.shape[1]
+    outputs = np.zeros((T, B, width_of(layer, source.shape[2])), np.result_type(xs, source))
+    outputs = outputs.astype(np.result_type(outputs, *jax.tree.leaves(params)))
+    weights = np.zeros((T, B, S), outputs.dtype)
+    for row in range(B):
+        (read_at,) = np.nonzero(mask[row])
+        seen = [entry(layer, params, s, source[row, s]) for s in read_at]
+        for t in range(T) if seen else ():
+            outputs[t, row], weights[t, row, read_at] = read(layer, params, t, xs[t, row], seen)
+    return outputs, weights
+
+
+def width_of(layer: Any, memory: int) -> int:
+    layer = layer.attention if isinstance(layer, Local) else layer
+    return memory if isinstance(layer, Additive | Multiplicative) else layer.features
+
+
 def entry(layer: Any, params: Any, position: int, x: np.ndarray) -> dict[str, np.ndarray]:
     """What one step leaves behind."""
+    if isinstance(layer, Local):
+        return entry(layer.attention, params["attention"], position, x)
     if isinstance(layer, Multiplicative):
         key = {} if layer.score == "dot" else {"key": x @ params["key"]["kernel"]}
         return {**key, "value": x}
@@ -66,15 +87,33 @@ def entry(layer: Any, params: Any, position: int, x: np.ndarray) -> dict[str, np
     return {"key": turned(layer, key, position), "value": value}
 
 
-def read(layer: Any, params: Any, position: int, x: np.ndarray, seen: list[dict[str, np.ndarray]]):
+def read(
+    layer: Any,
+    params: Any,
+    position: int,
+    x: np.ndarray,
+    seen: list[dict[str, np.ndarray]],
+    bell: np.ndarray | float = 1.0,
+):
     """What one step makes of the entries that it sees, and its weights on them."""
+    if isinstance(layer, Local):
+        predicted = params["position"]["score"][:, 0] @ np.tanh(x @ params["position"]["kernel"])
+        distance = np.arange(len(seen)) - len(seen) / (1 + np.exp(-predicted))
+        (near,) = np.nonzero(np.abs(distance.real) <= layer.radius)
+        sigma = layer.radius / 2
+        bell = np.exp(-(distance[near] ** 2) / (2 * sigma**2))
+        inner = layer.attention, params["attention"], position, x, [seen[i] for i in near], bell
+        output, of_near = read(*inner)
+        alpha = np.zeros(len(seen), of_near.dtype)
+        alpha[near] = of_near
+        return output, alpha
     if isinstance(layer, Multiplicative):
-        alpha = softmax(np.array([x @ s.get("key", s["value"]) for s in seen]))
+        alpha = softmax(np.array([x @ s.get("key", s["value"]) for s in seen])) * bell
         return sum(a * s["value"] for a, s in zip(alpha, seen)), alpha
     if isinstance(layer, Additive):
         query = x @ params["query"]["kernel"] + params["query"]["bias"]
         v = params["score"]["kernel"][:, 0]
-        alpha = softmax(np.array([v @ np.tanh(query + s["key"]) for s in seen]))
+        alpha = softmax(np.array([v @ np.tanh(query + s["key"]) for s in seen])) * bell
         return sum(a * s["value"] for a, s in zip(alpha, seen)), alpha
     query = placed(layer, params, x, position) @ params["query"]["kernel"]
     query = turned(layer, query, position)
@@ -85,7 +124,7 @@ def read(layer: Any, params: Any, position: int, x: np.ndarray, seen: list[dict[
         if layer.positions == "alibi":
             back = np.arange(len(seen) - 1, -1, -1)
             scores = np.array(scores) - 2 ** (-8 * (head + 1) / layer.heads) * back
-        alpha = softmax(np.array(scores))
+        alpha = softmax(np.array(scores)) * bell
         contexts.append(sum(a * s["value"][shared] for a, s in zip(alpha, seen)))
         alphas.append(alpha)
     return np.concatenate(contexts) @ params["out"]["kernel"], np.mean(alphas, axis=0)

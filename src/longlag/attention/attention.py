@@ -10,7 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from longlag.attention.cache import Cache, Memory, chunk_positions, empty_cache, recall, record
+from longlag.attention.cache import (
+    Cache,
+    Memory,
+    chunk_positions,
+    empty_cache,
+    memorise,
+    recall,
+    record,
+)
 from longlag.cell import Params
 from longlag.layer import Layer, State
 from longlag.select import select
@@ -30,6 +38,8 @@ class Attention(Layer):
     `capacity` entries: a chunk that is longer is refused, and a row that outgrows it at run time
     gives NaN from there on, never a silent overwriting.
 
+    The same attention reads what an encoder left: `memorise` once, `read_memory` at every step.
+
     Attributes:
         features: a width, whose meaning each kind gives.
         window: None (everything), or how many positions are read.
@@ -43,6 +53,16 @@ class Attention(Layer):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{type(self).__name__}.{name}: expected at least 1, got {value}")
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
+        """Draws parameters.
+
+        Args:
+            key: a typed key.
+            in_features: D, the width of what reads.
+            memory_features: E, the width of what an encoder left; None: the own past, so D.
+        """
 
     @abc.abstractmethod
     def write(self, params: Params, xs: jax.Array, position: jax.Array) -> Any:
@@ -78,6 +98,53 @@ class Attention(Layer):
         entry = jax.eval_shape(self.write, params, one, position)
         entry = jax.tree.map(lambda e: jax.ShapeDtypeStruct(e.shape[2:], e.dtype), entry)
         return empty_cache(entry, batch, slots)
+
+    def memorise(self, params: Params, encoded: jax.Array, mask: jax.Array | None = None) -> Memory:
+        """What an encoder left, ready to be read, by `read_memory`, any number of times.
+
+        Parameters for it are those of `init` with the width E of the encoder, which each kind takes
+        as a third argument, `memory_features`.
+
+        Args:
+            params: parameters.
+            encoded: `[B, S, E]`.
+            mask: `[B, S]` bool or None; what is false is never read.
+
+        Raises:
+            ValueError: a wrong shape.
+        """
+        check_sequence("encoded", encoded, mask, None, time_major=False)
+        if mask is not None:
+            encoded = select(mask, encoded, jnp.zeros_like(encoded))
+        count = jnp.zeros(encoded.shape[0], jnp.int32)
+        position, _ = chunk_positions(count, encoded.shape[1], mask, None)
+        position = jnp.broadcast_to(position, encoded.shape[:2])
+        return memorise(self.write(params, encoded, position), position, mask)
+
+    def read_memory(
+        self, params: Params, xs: jax.Array, memory: Memory
+    ) -> tuple[jax.Array, jax.Array]:
+        """What each step reads of what an encoder left.
+
+        Args:
+            params: parameters.
+            xs: `[T, B, D]`, the queries.
+            memory: from `memorise`.
+
+        Returns:
+            Contexts `[T, B, K]` and weights `[T, B, S]`; NaN in the rows of an encoder that was not
+            finite where it is read, zero where nothing is to be read.
+        """
+        xs = jnp.swapaxes(xs, 0, 1)
+        shape = (*xs.shape[:2], memory.visible.shape[2])
+        spread = memory.replace(  # type: ignore[attr-defined]
+            visible=jnp.broadcast_to(memory.visible, shape),
+            query_position=jnp.broadcast_to(memory.query_position, shape[:2]),
+        )
+        found = self.read(params, xs, spread)
+        found = (select(memory.spoilt, jnp.full_like(x, jnp.nan), x) for x in found)
+        contexts, weights = (jnp.swapaxes(x, 0, 1) for x in found)
+        return contexts, weights
 
     def cache_of(self, state: State) -> State:
         """All of it."""

@@ -11,7 +11,16 @@ import jax.numpy as jnp
 
 from longlag.select import select
 
-__all__ = ["Cache", "Memory", "empty_cache", "masked_softmax", "recall", "record"]
+__all__ = [
+    "Cache",
+    "Memory",
+    "empty_cache",
+    "masked_softmax",
+    "memorise",
+    "recall",
+    "record",
+    "weigh",
+]
 
 
 @flax.struct.dataclass
@@ -42,6 +51,9 @@ class Memory:
         query_position: `[B, T]` int32, the position of each step; meaningless where masked.
         spoilt: `[B, T]` bool, whether step t sees an entry that is not finite. Such entries are
             zeros here, since a weight of zero would not keep them from the other steps.
+        scale: `[B, T, M]`, by which weights are multiplied, or None.
+
+    What an encoder left is the same for all steps that read it; T is then 1 where it is kept.
     """
 
     entries: Any
@@ -49,6 +61,7 @@ class Memory:
     visible: jax.Array
     query_position: jax.Array
     spoilt: jax.Array
+    scale: jax.Array | None = None
 
 
 def empty_cache(entry: Any, batch: int, slots: int) -> Cache:
@@ -129,11 +142,28 @@ def recall(
         visible &= position[:, :, None] - memory_position[:, None, :] < window
     if mask is not None:
         visible &= mask[:, :, None]
+    return _sound(entries, memory_position, visible, position)
+
+
+def memorise(entries: Any, position: jax.Array, mask: jax.Array | None) -> Memory:
+    """What an encoder left, for any number of steps that may all read all of it.
+
+    Args:
+        entries: leaves `[B, S, ...]`.
+        position: `[B, S]` int32, the unmasked steps before each.
+        mask: `[B, S]` bool or None; what is false is not read.
+    """
+    visible = jnp.ones(position.shape, bool) if mask is None else mask
+    return _sound(entries, position, visible[:, None], jnp.zeros_like(position[:, :1]))
+
+
+def _sound(entries: Any, position: jax.Array, visible: jax.Array, query: jax.Array) -> Memory:
+    """The memory with what is not finite taken out of it."""
     finite = [jnp.isfinite(e).all(range(2, e.ndim)) for e in jax.tree.leaves(entries)]
     finite = functools.reduce(jnp.logical_and, finite)  # [B, M]
     entries = jax.tree.map(lambda e: select(finite, e, jnp.zeros_like(e)), entries)
     spoilt = jnp.any(visible & ~finite[:, None, :], axis=2)
-    return Memory(entries, memory_position, visible, position, spoilt)
+    return Memory(entries, position, visible, query, spoilt)
 
 
 def record(
@@ -163,6 +193,18 @@ def record(
         position=kept.at[row, slot].set(position, mode="drop"),
         count=count,
     )
+
+
+def weigh(logits: jax.Array, memory: Memory) -> jax.Array:
+    """The weights of every step on every entry, from scores.
+
+    Args:
+        logits: `[B, ..., T, M]`, heads between.
+        memory: says what is visible.
+    """
+    heads = range(1, logits.ndim - 2)
+    weights = masked_softmax(logits, jnp.expand_dims(memory.visible, heads))
+    return weights if memory.scale is None else weights * jnp.expand_dims(memory.scale, heads)
 
 
 def masked_softmax(logits: jax.Array, visible: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, masked_softmax
+from longlag.attention.cache import Memory, weigh
 from longlag.cell import Params, dot
 from longlag.select import select
 from longlag.spec import choose
@@ -18,7 +18,7 @@ __all__ = ["DotProduct", "rotate"]
 
 
 class DotProduct(Attention):
-    """Multi-head scaled dot-product attention over the sequence so far.
+    """Multi-head scaled dot-product attention over the sequence so far, or over an encoder's.
 
         q = W_q (x + p)                                 N heads of width K each
         k, v = W_k (x + p), W_v x                       M heads, each for N / M queries
@@ -92,13 +92,14 @@ class DotProduct(Attention):
         """M."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
         """Draws parameters: LeCun normal kernels."""
+        memory_features = in_features if memory_features is None else memory_features
         of_keys = self.features // self.heads * self.key_heads
         shapes = {
             "query": (in_features, self.features),
-            "key": (in_features, of_keys),
-            "value": (in_features, of_keys),
+            "key": (memory_features, of_keys),
+            "value": (memory_features, of_keys),
             "out": (self.features, self.features),
         }
         keys = jax.random.split(key, len(shapes) + 1)
@@ -110,6 +111,14 @@ class DotProduct(Attention):
             table = 0.02 * jax.random.normal(keys[-1], (self.max_positions, in_features))
             params["position"] = {"embedding": table}
         return params
+
+    def memorise(self, params, encoded, mask=None):
+        """See `Attention.memorise`; a step has no distance to what an encoder left."""
+        if self.positions != "none":
+            raise ValueError(
+                f"DotProduct.positions: expected 'none' over an encoder, got {self.positions!r}"
+            )
+        return super().memorise(params, encoded, mask)
 
     def write(self, params, xs, position):
         """The step's key, turned by its position, and its value."""
@@ -129,8 +138,8 @@ class DotProduct(Attention):
         logits = jnp.einsum("btgnk,bmgk->bgntm", grouped, key) * scale
         if bias is not None:
             logits += bias.reshape(bias.shape[0], *logits.shape[1:3], *bias.shape[2:])
-        weights = masked_softmax(logits, memory.visible[:, None, None])
-        if self.implementation is None:
+        weights = weigh(logits, memory)
+        if self.implementation is None or memory.scale is not None:
             contexts = jnp.einsum("bgntm,bmgk->btgnk", weights, value)
         else:
             contexts = jax.nn.dot_product_attention(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, masked_softmax
+from longlag.attention.cache import Memory, weigh
 from longlag.cell import Params, dot
 from longlag.spec import choose
 
@@ -17,7 +17,7 @@ __all__ = ["Multiplicative"]
 
 
 class Multiplicative(Attention):
-    """Multiplicative attention over a recurrence's own past outputs.
+    """Multiplicative attention over a recurrence's own past outputs, or over an encoder's.
 
         e[t, s] = x[t] · x[s]             score="dot"
         e[t, s] = x[t] · W x[s]           score="general"
@@ -27,15 +27,16 @@ class Multiplicative(Attention):
     The third score of the paper, "concat", is `Additive`.
 
     Attributes:
-        features: D, the width of the inputs, of which queries, keys and values are made.
+        features: D, the width of the inputs, which are the queries.
         window: None (everything), or how many positions are read.
         score: "general" or "dot".
 
-    Parameters: with score="general" `key.kernel` `[D, D]`, W; with "dot" none.
+    Parameters: with score="general" `key.kernel` `[E, D]`, W, for a memory of width E, which is D
+    over the own past; with "dot" none.
 
     Reference: Luong, Pham and Manning 2015, arXiv 1508.04025, there over an encoder's states.
 
-    Cost: D² parameters or none; each step of the cache 2D numbers, or D with "dot".
+    Cost: D E parameters or none; each step of the cache 2D numbers, or D with "dot".
     """
 
     score: Literal["general", "dot"] = "general"
@@ -44,16 +45,23 @@ class Multiplicative(Attention):
         super().__post_init__()
         choose(self.score, ("general", "dot"), "Multiplicative.score")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
         """Draws W, LeCun normal."""
+        memory_features = in_features if memory_features is None else memory_features
         if in_features != self.features:
             raise ValueError(
                 f"Multiplicative.features: expected the width of its inputs, {in_features}; got "
                 f"{self.features}"
             )
         if self.score == "dot":
+            if memory_features != in_features:
+                raise ValueError(
+                    f"{self}: expected a memory as wide as its inputs, {in_features}; got "
+                    f"{memory_features}"
+                )
             return {}
-        return {"key": {"kernel": initializers.lecun_normal()(key, (in_features, in_features))}}
+        shape = (memory_features, in_features)
+        return {"key": {"kernel": initializers.lecun_normal()(key, shape)}}
 
     def write(self, params, xs, position):
         """The step's value x, and its key W x unless that is x too."""
@@ -66,7 +74,7 @@ class Multiplicative(Attention):
         """The equations above."""
         values = memory.entries["value"]
         logits = jnp.einsum("btd,bmd->btm", xs, memory.entries.get("key", values))
-        weights = masked_softmax(logits, memory.visible)
+        weights = weigh(logits, memory)
         return jnp.einsum("btm,bmd->btd", weights, values), weights
 
     def _in_features(self, params: Params) -> int:
