@@ -99,7 +99,7 @@ def read(
     if isinstance(layer, Local):
         predicted = params["position"]["score"][:, 0] @ np.tanh(x @ params["position"]["kernel"])
         distance = np.arange(len(seen)) - len(seen) / (1 + np.exp(-predicted))
-        (near,) = np.nonzero(np.abs(distance.real) <= layer.radius)
+        (near,) = np.nonzero(~(np.abs(distance.real) > layer.radius))  # all where it is NaN
         sigma = layer.radius / 2
         bell = np.exp(-(distance[near] ** 2) / (2 * sigma**2))
         inner = layer.attention, params["attention"], position, x, [seen[i] for i in near], bell
