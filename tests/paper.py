@@ -76,6 +76,42 @@ def min_gru(params, xs, h, candidate="linear"):
     return np.array(ys), (h,)
 
 
+def stack_rnn(params, xs, h, stack):
+    W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
+    ys, depth = [], len(stack)
+    for x in xs:
+        h = np.tanh(x @ W + b + h @ U + stack[0] @ params["top"]["kernel"])
+        scores = np.exp(h @ params["action"]["kernel"] + params["action"]["bias"])
+        push, pop, keep = scores / scores.sum()
+        pushed = h @ params["push"]["kernel"] + params["push"]["bias"]
+        old = [pushed, *stack, np.zeros_like(pushed)]  # entry i of the stack is old[i + 1]
+        stack = np.array(
+            [push * old[i] + keep * old[i + 1] + pop * old[i + 2] for i in range(depth)]
+        )
+        ys.append(h)
+    return np.array(ys), (h, np.array(stack))
+
+
+def gsa(params, xs, state, heads, slots):
+    H = (params["input"]["kernel"].shape[1] - heads * slots) // 3
+    K = H // heads
+    memory, ys = state.copy(), []
+    for x in xs:
+        z = x @ params["input"]["kernel"] + params["input"]["bias"]
+        swished = z[: 3 * H] * sigmoid(z[: 3 * H])
+        y = np.zeros(H)
+        for n in range(heads):
+            q, k, v = (swished[j * H + n * K : j * H + (n + 1) * K] for j in range(3))
+            keep = sigmoid(z[3 * H + n * slots : 3 * H + (n + 1) * slots]) ** (1 / 8)
+            for s in range(slots):
+                memory[n, s, :K] = keep[s] * memory[n, s, :K] + (1 - keep[s]) * k
+                memory[n, s, K:] = keep[s] * memory[n, s, K:] + (1 - keep[s]) * v
+            scores = np.exp(memory[n, :, :K] @ q / np.sqrt(K))
+            y[n * K : (n + 1) * K] = scores / scores.sum() @ memory[n, :, K:]
+        ys.append(y)
+    return np.array(ys), (memory,)
+
+
 def feed_forward(params, xs, window=1):
     """From zero inputs before the first; it has no state to speak of."""
     W = per_gate(params["input"]["kernel"], window)

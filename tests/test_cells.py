@@ -10,6 +10,7 @@ import pytest
 from longlag import GRU, LSTM, Carry, Cell, Elman, LSTMCarry, MinGRU, unroll
 from longlag.cells import (
     GLA,
+    GSA,
     LEM,
     LRU,
     MGU,
@@ -29,6 +30,7 @@ from longlag.cells import (
     PeepholeLSTM,
     ProjectedLSTM,
     Retention,
+    StackRNN,
 )
 from tests import paper
 from tests.contract import Flags, check_cell, check_loop, draw
@@ -52,12 +54,14 @@ CELLS = [
     ProjectedLSTM(3, projection=2, learned_carry=True),
     CoRNN(3),
     LEM(3),
+    StackRNN(3, depth=3, width=2, learned_carry=True),
     SLSTM(4, heads=2, learned_carry=True),
     MinLSTM(3, negative_eigenvalues=True),
     LRU(3, state=2, learned_carry=True),
     S5(3, state=2),
     S6(3, state=2, learned_carry=True),
     RGLRU(3),
+    GSA(4, heads=2, slots=3),
     LinearAttention(4, heads=2),
     Retention(4, heads=2, key_features=3, learned_carry=True),
     GLA(4, heads=2, key_features=3, learned_carry=True),
@@ -131,6 +135,8 @@ PAPERS = [
     (LayerNormLSTM(4), paper.layer_norm_lstm),
     (ProjectedLSTM(4, projection=3), paper.projected_lstm),
     (CoRNN(4), paper.co_rnn),
+    (GSA(4, heads=2, slots=3), functools.partial(paper.gsa, heads=2, slots=3)),
+    (StackRNN(4, depth=3, width=2), paper.stack_rnn),
     (LEM(4, step_size=0.5), functools.partial(paper.lem, step=0.5)),
     (SLSTM(4, heads=2), paper.slstm),
     (MinGRU(4), paper.min_gru),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from longlag.models import SequenceModel
 from longlag.tasks import Batch, CopyMemory, Parity
 from longlag.training import (
     TrainState,
@@ -69,7 +70,7 @@ def test_padding_changes_no_evaluation():
 
 
 def test_a_model_is_told_of_padding_and_resets(rng: np.random.Generator):
-    class Told(Canned):
+    class Told(SequenceModel):
         def apply(self, params, inputs, state=None, *, mask=None, resets=None, key=None):
             assert mask is not None and resets is not None
             return state, params + jnp.stack([mask, resets], -1)
@@ -77,7 +78,12 @@ def test_a_model_is_told_of_padding_and_resets(rng: np.random.Generator):
     mask = jnp.asarray(rng.integers(0, 2, (4, 5)) > 0)
     ones = jnp.ones((4, 5))
     batch = Batch(ones, (~mask).astype(jnp.int32), ones, ones > 0, mask, resets=~mask)
-    assert evaluate(Told(), Parity(), TRAINING, jnp.zeros((1, 4, 5, 2)), batch).accuracy == 1
+    assert (
+        evaluate(
+            Told("tokens", 2, 4, (), 2), Parity(), TRAINING, jnp.zeros((1, 4, 5, 2)), batch
+        ).accuracy
+        == 1
+    )
 
 
 def test_an_evaluation_has_no_dropout():

@@ -80,6 +80,7 @@ CELLS = [
     cells.CoRNN(8, step_size=0.1),
     cells.DeltaNet(8, heads=2, negative_eigenvalues=True),
     cells.GLA(8, rank=4),
+    cells.GSA(8, slots=3),
     cells.GatedDeltaNet(8, key_features=3),
     cells.IndRNN(8, longest_lag=9),
     cells.LEM(8, step_size=0.5),
@@ -96,6 +97,7 @@ CELLS = [
     cells.S5(8, state=3),
     cells.S6(8, rank=2),
     cells.SLSTM(8, heads=2),
+    cells.StackRNN(8, depth=4),
     None,
 ]
 

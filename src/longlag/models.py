@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.cell import Cell, Params
+from longlag.embedding import Embedding
 from longlag.layer import Layer, State
 from longlag.layers import (
     MLP,
@@ -27,7 +28,7 @@ from longlag.layers import (
 from longlag.select import select
 from longlag.short_convolution import ShortConvolution
 from longlag.spec import Spec, choose
-from longlag.unroll import check_sequence
+from longlag.tasks.task import Batch
 
 __all__ = ["ATTENTIONS", "Cost", "SequenceModel", "build", "cost"]
 
@@ -52,7 +53,12 @@ class SequenceModel(Spec):
     out_features: int
 
     def __post_init__(self) -> None:
-        choose(self.inputs, ("tokens", "features"), "SequenceModel.inputs")
+        self.embedding  # noqa: B018 - refuses an impossible one
+
+    @property
+    def embedding(self) -> Embedding:
+        """How the inputs enter."""
+        return Embedding(self.inputs, self.in_features, self.width)
 
     @property
     def stack(self) -> Stack:
@@ -62,14 +68,9 @@ class SequenceModel(Spec):
     def init(self, key: jax.Array) -> Params:
         """Draws parameters: `embed`, `layers`, `head`; a fresh head answers zero everywhere."""
         embed_key, layers_key = jax.random.split(key)
-        if self.inputs == "tokens":
-            table = jax.random.normal(embed_key, (self.in_features, self.width))
-            embed = {"embedding": table * self.width**-0.5}
-        else:
-            embed = Dense(self.width).init(embed_key, self.in_features)
         width = self.stack.out_features(self.width)
         return {
-            "embed": embed,
+            "embed": self.embedding.init(embed_key),
             "layers": self.stack.init(layers_key, self.width),
             "head": {
                 "kernel": jnp.zeros((width, self.out_features)),
@@ -123,6 +124,10 @@ class SequenceModel(Spec):
             answers = select(mask, answers, jnp.zeros_like(answers))
         return state, answers
 
+    def answer(self, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        """Answers to a batch, `[B, T, out_features]`, as training and evaluation want them."""
+        return self.apply(params, batch.inputs, mask=batch.mask, resets=batch.resets, key=key)[1]
+
     def probe(
         self,
         params: Params,
@@ -146,28 +151,7 @@ class SequenceModel(Spec):
         resets: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
         """What the layers are given: inputs `[T, B, width]`, and mask and resets time-major."""
-        check_sequence("inputs", inputs, mask, resets, time_major=False)
-        integers = jnp.issubdtype(inputs.dtype, jnp.integer)
-        if self.inputs == "tokens" and (inputs.ndim != 2 or not integers):
-            raise ValueError(
-                f"inputs: expected tokens, integers of shape [B, T]; got {inputs.dtype} of shape "
-                f"{inputs.shape}"
-            )
-        if self.inputs == "features" and (inputs.ndim != 3 or inputs.shape[2] != self.in_features):
-            raise ValueError(
-                f"inputs: expected features of shape [B, T, {self.in_features}]; got "
-                f"{inputs.dtype} of shape {inputs.shape}"
-            )
-        if mask is not None:
-            inputs = select(mask, inputs, jnp.zeros_like(inputs))
-        inputs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (inputs, mask, resets))
-        if self.inputs == "tokens":
-            # A token outside the table gives NaN, not another row: -1 is not the last.
-            table = jnp.asarray(params["embed"]["embedding"]).at[inputs]
-            xs = table.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-        else:
-            xs = Dense(self.width).at_each_step(params["embed"], inputs, None)
-        return xs, mask, resets
+        return self.embedding.apply(params["embed"], inputs, mask, resets)
 
 
 def build(

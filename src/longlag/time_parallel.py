@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from longlag.chunks import chunk_length, over_chunks
 
@@ -261,13 +262,15 @@ def _along_time(linearise, *xs):
         return flat
 
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    traced = jax.make_jaxpr(leaves)(*one).jaxpr
-    reached = set(traced.invars)
-    for equation in traced.eqns:
+    traced = jax.make_jaxpr(leaves)(*one)
+    reached = set(traced.jaxpr.invars)
+    for equation in traced.jaxpr.eqns:
         if any(_among(var, reached) for var in equation.invars):
             reached.update(equation.outvars)
-    varies = [_among(var, reached) for var in traced.outvars]
-    flat = jax.vmap(leaves, out_axes=[0 if v else None for v in varies])(*xs)
+    varies = [_among(var, reached) for var in traced.jaxpr.outvars]
+    # What was traced, not `leaves` once more: under vmap a pullback may come with other leaves.
+    along = jax.vmap(jaxpr_as_fun(traced), out_axes=[0 if v else None for v in varies])
+    flat = along(*jax.tree.leaves(xs))
 
     def rebuild(varying, fixed):
         varying, fixed = iter(varying), iter(fixed)

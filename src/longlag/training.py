@@ -13,6 +13,7 @@ import optax
 from longlag.cell import Params
 from longlag.chunks import check_chunk, sum_over_time
 from longlag.models import SequenceModel
+from longlag.seq2seq import Seq2Seq
 from longlag.spec import Spec, choose
 from longlag.tasks import Batch, Task, pad
 
@@ -27,6 +28,8 @@ __all__ = [
     "losses",
     "note_evaluation",
 ]
+
+Model = SequenceModel | Seq2Seq
 
 # Every stream of randomness has a number of its own, so that test data are never training data.
 _INIT, _DATA, _DROPOUT, _VALIDATION, _TEST = range(5)
@@ -190,10 +193,13 @@ def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
 
 def _loss(model, task, training, params, batch, key):
     """The mean loss of a batch, over the whole sequence at once or over chunks of time."""
-    if training.time_chunk == 0:
-        _, answers = model.apply(
-            params, batch.inputs, mask=batch.mask, resets=batch.resets, key=key
+    if training.time_chunk and isinstance(model, Seq2Seq):
+        raise ValueError(
+            f"time_chunk: expected 0 for a {type(model).__name__}, whose source is read as a "
+            f"whole; got {training.time_chunk}"
         )
+    if training.time_chunk == 0:
+        answers = model.answer(params, batch, key)
         return mean_loss(losses(task, answers, batch)[0], batch.weights)
 
     def chunk_loss(state, chunk, index):
@@ -218,7 +224,7 @@ def _loss(model, task, training, params, batch, key):
     return total / batch.weights.sum()
 
 
-def init_states(model: SequenceModel, training: Training, seeds: int) -> TrainState:
+def init_states(model: Model, training: Training, seeds: int) -> TrainState:
     """The states before the first step.
 
     It is not compiled as a whole: its operations are few, and those of one model are compiled
@@ -249,7 +255,7 @@ def init_states(model: SequenceModel, training: Training, seeds: int) -> TrainSt
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def dispatch(
-    model: SequenceModel, task: Task, training: Training, states: TrainState, active: jax.Array
+    model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
 ) -> tuple[TrainState, jax.Array]:
     """Takes `training.dispatch` optimiser steps with every active seed, in one program.
 
@@ -309,7 +315,7 @@ def dispatch(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def evaluate(
-    model: SequenceModel, task: Task, training: Training, params: Params, batch: Batch
+    model: Model, task: Task, training: Training, params: Params, batch: Batch
 ) -> Evaluation:
     """Evaluates S seeds on one batch.
 
@@ -326,7 +332,7 @@ def evaluate(
     """
 
     def one(params):
-        _, answers = model.apply(params, batch.inputs, mask=batch.mask, resets=batch.resets)
+        answers = model.answer(params, batch)
         each, right = losses(task, answers, batch)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
         return Evaluation(

@@ -8,6 +8,7 @@ from longlag.cells.elman import Elman as Elman
 from longlag.cells.feed_forward import FeedForward as FeedForward
 from longlag.cells.gla import GLA as GLA
 from longlag.cells.gru import GRU as GRU
+from longlag.cells.gsa import GSA as GSA
 from longlag.cells.ind_rnn import IndRNN as IndRNN
 from longlag.cells.layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
 from longlag.cells.lem import LEM as LEM
@@ -28,3 +29,5 @@ from longlag.cells.s5 import S5 as S5
 from longlag.cells.s6 import S6 as S6
 from longlag.cells.slstm import SLSTM as SLSTM
 from longlag.cells.slstm import SLSTMCarry as SLSTMCarry
+from longlag.cells.stack_rnn import StackCarry as StackCarry
+from longlag.cells.stack_rnn import StackRNN as StackRNN

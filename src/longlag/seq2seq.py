@@ -1,0 +1,360 @@
+"""Sequence to sequence: an encoder, an attention over what it left, and a decoder.
+
+    source ─ Embedding ─ encoder ─┬─ summary ─────────────┐
+                                  └─ memory ── attention ─┤
+    target, one step back ─ Embedding ─ (+) ─ decoder ── tanh ─ head ─ answers
+                                         ╰── input feeding ──╯
+
+With or without attention is one switch on the same model, as everywhere in this library. Training
+gives the decoder the true past of the target (teacher forcing); `longlag.search` lets it go on by
+its own answers, greedily or by a beam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+
+from longlag.attention.attention import Attention
+from longlag.attention.cache import Memory
+from longlag.cell import Cell, Params, dot
+from longlag.embedding import Embedding
+from longlag.layer import Layer, State
+from longlag.layers import Dense, Stack
+from longlag.spec import Spec
+from longlag.tasks.task import Batch
+from longlag.unroll import unroll
+
+__all__ = ["DecoderState", "Encoded", "Seq2Seq"]
+
+
+@flax.struct.dataclass
+class Encoded:
+    """What the encoder hands over.
+
+    Attributes:
+        summary: `[B, W]`, made of its outputs at the first and the last step of the source: of a
+            bidirectional encoder each direction has read all of it at one of the two.
+        memory: what the attention reads, or None without one.
+    """
+
+    summary: jax.Array
+    memory: Memory | None
+
+
+@flax.struct.dataclass
+class DecoderState:
+    """What the decoder remembers between two steps of the target.
+
+    Attributes:
+        layers: the states of its layers.
+        attentional: `[B, W]`, the last attentional state, with input feeding; else None.
+    """
+
+    layers: Any
+    attentional: jax.Array | None
+
+
+class Seq2Seq(Spec):
+    """Encoder, attention, decoder.
+
+        m[s] = encoder of the source
+        c    = W_s [m[first], m[last]] + b_s
+        u[t] = E y[t-1] + c                       with input feeding, + W_f h̃[t-1]
+        h[t] = decoder of u[1] .. u[t]
+        a[t] = what the attention reads of m with the query h[t]
+        h̃[t] = tanh(W_c [h[t], a[t]] + b_c)       without attention, tanh(W_c h[t] + b_c)
+        answers[t] = W h̃[t] + b
+
+    Attributes:
+        inputs: of the source: "tokens" or "features".
+        in_features: token classes of the source, or D.
+        out_features: V, token classes of the target.
+        width: W, of both embeddings and of h̃.
+        encoder: layers over the source; they need not stream (`layers.Bidirectional`).
+        decoder: layers over the target; they stream.
+        attention: over what the encoder left; None: the summary is all that the decoder is told.
+        input_feeding: each step is told what the last one read. The steps then run one after the
+            other, the attention inside, and the layers must have states of a fixed size.
+        start: the token that stands before the first of the target.
+
+    Parameters: `source` and `target` (as in `Embedding`), `encoder`, `decoder` (as in `Stack`),
+    `summary` `[2 E, W]`, `attention`, `attentional` `[H + K, W]`, `feed.kernel` `[W, W]`, `head`
+    `[W, V]`, zero at first.
+
+    Reference: Cho et al. 2014, arXiv 1406.1078 (a summary read at every step of the decoder);
+    Sutskever, Vinyals and Le 2014, arXiv 1409.3215; Bahdanau, Cho and Bengio 2015, arXiv 1409.0473;
+    Luong, Pham and Manning 2015, arXiv 1508.04025 (h̃, input feeding; there h̃[t-1] stands beside
+    E y[t-1], which for a first layer that begins with an affine map is a sum like ours). The first
+    state of the decoder is its own; the papers make it of the summary.
+    """
+
+    inputs: Literal["tokens", "features"]
+    in_features: int
+    out_features: int
+    width: int
+    encoder: tuple[Layer, ...]
+    decoder: tuple[Layer, ...]
+    attention: Attention | None = None
+    input_feeding: bool = False
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        self.source  # noqa: B018 - refuses an impossible one
+        if not 0 <= self.start < self.out_features:
+            raise ValueError(
+                f"Seq2Seq.start: expected a token of 0 .. {self.out_features - 1}, got {self.start}"
+            )
+        if not self.input_feeding:
+            return
+        stack = self._stack
+
+        def state(capacity: int) -> State:
+            params = stack.init(jax.random.key(0), self.width)
+            return stack.init_state(params, (1,), capacity)
+
+        sizes = [jax.tree.map(jnp.shape, jax.eval_shape(lambda n=n: state(n))) for n in (1, 2)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                "Seq2Seq.input_feeding: expected decoder layers whose state does not grow with the "
+                f"target (a recurrence, an attention with a window); got {self.decoder}"
+            )
+
+    @property
+    def source(self) -> Embedding:
+        """How the source enters."""
+        return Embedding(self.inputs, self.in_features, self.width)
+
+    @property
+    def target(self) -> Embedding:
+        """How the past of the target enters."""
+        return Embedding("tokens", self.out_features, self.width)
+
+    @property
+    def _stack(self) -> Stack:
+        return Stack(self.decoder)
+
+    def init(self, key: jax.Array) -> Params:
+        """Draws parameters; a fresh head answers zero everywhere."""
+        keys = jax.random.split(key, 8)
+        encoded = Stack(self.encoder).out_features(self.width)
+        hidden = self._stack.out_features(self.width)
+        params: Params = {
+            "source": self.source.init(keys[0]),
+            "target": self.target.init(keys[1]),
+            "encoder": Stack(self.encoder).init(keys[2], self.width),
+            "decoder": self._stack.init(keys[3], self.width),
+            "summary": Dense(self.width).init(keys[4], 2 * encoded),
+            "head": {
+                "kernel": jnp.zeros((self.width, self.out_features)),
+                "bias": jnp.zeros(self.out_features),
+            },
+        }
+        if self.attention is not None:
+            params["attention"] = self.attention.init(keys[5], hidden, encoded)
+            hidden += _context_features(self.attention, params["attention"], hidden, encoded)
+        params["attentional"] = Dense(self.width).init(keys[6], hidden)
+        if self.input_feeding:
+            kernel = initializers.lecun_normal()(keys[7], (self.width, self.width))
+            params["feed"] = {"kernel": kernel}
+        return params
+
+    def encode(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Encoded:
+        """Reads the source.
+
+        Args:
+            params: parameters.
+            inputs: tokens `[B, S]`, or features `[B, S, D]`.
+            mask: `[B, S]` bool, false at padding; None means none.
+            key: source of dropout while training.
+
+        Raises:
+            ValueError: a wrong shape or dtype.
+        """
+        xs, mask_t, _ = self.source.apply(params["source"], inputs, mask)
+        _, ms = Stack(self.encoder).apply(params["encoder"], xs, mask=mask_t, key=key)
+        if mask_t is None:
+            first, last = ms[0], ms[-1]
+        else:
+            # Of a row that is all padding any step will do: its outputs are zero.
+            rows = jnp.arange(ms.shape[1])
+            first = ms[mask_t.argmax(axis=0), rows]
+            last = ms[len(ms) - 1 - mask_t[::-1].argmax(axis=0), rows]
+        ends = jnp.concatenate([first, last], axis=-1)
+        memory = None
+        if self.attention is not None:
+            memory = self.attention.memorise(params["attention"], jnp.swapaxes(ms, 0, 1), mask)
+        return Encoded(Dense(self.width).at_each_step(params["summary"], ends, None), memory)
+
+    def init_state(self, params: Params, batch_size: int, capacity: int) -> DecoderState:
+        """The decoder's state before the first step.
+
+        Args:
+            params: parameters.
+            batch_size: B.
+            capacity: steps of the target that an attention of the decoder's own past has room for.
+        """
+        layers = self._stack.init_state(params["decoder"], (batch_size,), capacity)
+        like = jnp.result_type(params["attentional"]["kernel"], jnp.float32)
+        fed = jnp.zeros((batch_size, self.width), like) if self.input_feeding else None
+        return DecoderState(layers, fed)
+
+    def decode(
+        self,
+        params: Params,
+        encoded: Encoded,
+        tokens: jax.Array,
+        state: DecoderState | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> tuple[DecoderState | None, jax.Array]:
+        """Answers at every step of the target, or of the next chunk of it.
+
+        Args:
+            params: parameters.
+            encoded: from `encode`.
+            tokens: `[B, L]`, the token before the one that is asked for.
+            state: from `init_state` or the last chunk; None begins anew and keeps nothing.
+            key: source of dropout while training.
+
+        Returns:
+            The new state (None if `state` was None), and the answers `[B, L, V]`.
+        """
+        state, (states, _) = self._attentional(params, encoded, tokens, state, key)
+        answers = Dense(self.out_features).at_each_step(params["head"], states, None)
+        return state, jnp.swapaxes(answers, 0, 1)
+
+    def apply(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        targets: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Answers under teacher forcing.
+
+        Args:
+            params: parameters.
+            inputs: the source.
+            targets: `[B, L]`, the tokens that are asked for; padding at the end may be anything
+                within the vocabulary.
+            mask: `[B, S]` bool or None, of the source.
+            key: source of dropout while training.
+
+        Returns:
+            `[B, L, V]`.
+        """
+        keys = (None, None) if key is None else jax.random.split(key)
+        encoded = self.encode(params, inputs, mask=mask, key=keys[0])
+        return self.decode(params, encoded, self.shifted(targets), key=keys[1])[1]
+
+    def alignment(
+        self,
+        params: Params,
+        inputs: jax.Array,
+        targets: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """Where each step of the target looked in the source, under teacher forcing.
+
+        Returns:
+            `[B, L, S]`, averaged over heads; it is what Bahdanau's pictures show.
+
+        Raises:
+            ValueError: the model has no attention.
+        """
+        if self.attention is None:
+            raise ValueError("alignment: expected a model with attention, got attention=None")
+        encoded = self.encode(params, inputs, mask=mask)
+        _, (_, hs) = self._attentional(params, encoded, self.shifted(targets), None, None)
+        assert encoded.memory is not None
+        _, weights = self.attention.read_memory(params["attention"], hs, encoded.memory)
+        return jnp.swapaxes(weights, 0, 1)
+
+    def shifted(self, targets: jax.Array) -> jax.Array:
+        """What the decoder is given: `start`, then the targets but for the last one."""
+        return jnp.pad(targets[:, :-1], [(0, 0), (1, 0)], constant_values=self.start)
+
+    def answer(self, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        """Answers to a batch under teacher forcing, as training and evaluation want them."""
+        return self.apply(params, batch.inputs, batch.targets, mask=batch.mask, key=key)
+
+    def _attentional(self, params, encoded, tokens, state, key):
+        """The decoder's new state, all h̃ `[L, B, W]` and all h `[L, B, H]`."""
+        us = self.target.apply(params["target"], tokens)[0] + encoded.summary
+        if not self.input_feeding:
+            layers = None if state is None else state.layers
+            layers, hs = self._stack.apply(params["decoder"], us, layers, key=key)
+            state = None if state is None else DecoderState(layers, None)
+            return state, (_combine(self.attention, params, encoded.memory, hs), hs)
+        used = {name: params[name] for name in ("decoder", "attentional", "feed")}
+        if self.attention is not None:
+            used |= {"attention": params["attention"], "memory": encoded.memory}
+        cell = _InputFeeding(self.decoder, self.attention, self.width)
+        last, outputs = unroll(cell, used, us, state, key=key, time_major=True)
+        return (None if state is None else last), outputs
+
+
+def _context_features(attention: Attention, params: Params, hidden: int, encoded: int) -> int:
+    """The width of what an attention reads."""
+    xs, ms = (jax.ShapeDtypeStruct((1, 1, n), jnp.float32) for n in (hidden, encoded))
+
+    def read(params, xs, ms):
+        return attention.read_memory(params, xs, attention.memorise(params, ms))[0]
+
+    return jax.eval_shape(read, params, xs, ms).shape[-1]
+
+
+def _combine(attention, params, memory, hs):
+    """h̃ from h, at every step: `[L, B, W]`."""
+    if attention is not None:
+        contexts, _ = attention.read_memory(params["attention"], hs, memory)
+        hs = jnp.concatenate([hs, contexts], axis=-1)
+    return jnp.tanh(dot(hs, params["attentional"]["kernel"]) + params["attentional"]["bias"])
+
+
+class _InputFeeding(Cell[DecoderState]):
+    """One step of the decoder with its attention: a cell, so that `unroll` runs it.
+
+    The memory is one of its parameters: it is the same at every step, and its gradient is a sum
+    over the steps like any parameter's.
+    """
+
+    layers: tuple[Layer, ...]
+    attention: Attention | None
+    width: int
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        raise NotImplementedError("the parameters are those of Seq2Seq")
+
+    def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> DecoderState:
+        layers: State = Stack(self.layers).init_state(params["decoder"], batch_shape, 1)
+        like = jnp.result_type(params["attentional"]["kernel"], jnp.float32)
+        return DecoderState(layers, jnp.zeros((*batch_shape, self.width), like))
+
+    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None) -> Any:
+        del params
+        return xs, None if key is None else jax.random.split(key, len(xs))
+
+    def step(self, params: Params, carry: DecoderState, z: Any) -> tuple[DecoderState, Any]:
+        u, key = z
+        assert carry.attentional is not None
+        u = u + dot(carry.attentional, params["feed"]["kernel"])
+        layers, hs = Stack(self.layers).apply(params["decoder"], u[None], carry.layers, key=key)
+        combined = _combine(self.attention, params, params.get("memory"), hs)[0]
+        return DecoderState(layers, combined), (combined, hs[0])
