@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import family, intents
+from experiments import family, intents, questions
 from longlag import report
 from longlag.catalogue import COLUMNS as COLUMNS_OF_CATALOGUE
 from longlag.catalogue import catalogue
@@ -81,7 +81,9 @@ def table(question: str) -> str:
     if question == "intents":
         return _section(intents.COLUMNS, intents.lines(results), results, intents.verdict(results))
     if question.startswith("family-"):
-        return _section(family.COLUMNS, family.lines(results), results, family.verdict(results))
+        return _section(
+            questions.COLUMNS, questions.lines(results), results, questions.verdict(results)
+        )
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
     for heading, group in lines(cells).items():

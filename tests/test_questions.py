@@ -1,0 +1,113 @@
+"""A question put to several arms: run once, gone on with, its table and verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import family, record
+from experiments.questions import COLUMNS, Question, ask, folder, lines, verdict
+from longlag import LSTM
+from longlag.experiment import cell_names
+from tests.tiny import PARITY
+
+TINY = dataclasses.replace(
+    PARITY, seeds=1, training=dataclasses.replace(PARITY.training, steps=5, eval_size=8)
+)
+
+
+def row(arm: str, seed: int, lag: int, accuracy: float | None, solved_at: int | None = None):
+    fixed = {"kind": "dense", "train_lag": 40, "budget": 2000, "parameters": 1234}
+    cost = {"state_bytes": 256, "seconds": 2.0, "floor": 0.5}
+    varying = {"arm": arm, "seed": seed, "lag": lag, "accuracy": accuracy, "solved_at": solved_at}
+    return fixed | cost | varying
+
+
+RESULTS = {
+    "threshold": 0.95,
+    "meta": {"core_hours": 0.5},
+    "rows": [
+        # Seed 0 holds at both lengths, seed 1 at the longer one alone.
+        *(row("both", 0, 40, 1.0, 100), row("both", 0, 64, 0.97), row("both", 0, 256, 0.96)),
+        *(row("both", 1, 40, 1.0, 300), row("both", 1, 64, 0.90), row("both", 1, 256, 0.99)),
+        *(row("lost", 0, 40, None), row("lost", 0, 64, None), row("lost", 0, 256, None)),
+    ],
+}
+
+
+def test_lines_count_the_seeds_that_hold_at_every_length():
+    both, lost = (dict(zip(COLUMNS, line)) for line in lines(RESULTS))
+    assert both == {
+        "arm": "both",
+        "kind": "dense",
+        "trained at": "40: 1.00",
+        "tested at": "256: 0.97 (0.96–0.99)",
+        "held": "1/2",
+        "floor": "0.50",
+        "steps": "200",
+        "params": "1,234",
+        "state": "256 B",
+        "time": "4 s",
+    }
+    assert (lost["tested at"], lost["held"], lost["steps"]) == (
+        "256: diverged",
+        "0/1",
+        "not within 2,000",
+    )
+    assert "In every seed: 0 of 2 arms; in at least one: 1." in verdict(RESULTS)
+
+
+def test_where_nothing_longer_is_tested_the_trained_length_counts():
+    rows = [row("a", seed, 40, accuracy) for seed, accuracy in enumerate((0.95, 0.94))]
+    (line,) = lines(RESULTS | {"rows": rows})
+    assert dict(zip(COLUMNS, line))["held"] == "1/2"
+
+
+@pytest.mark.usefixtures("shared_compilations")
+def test_a_question_is_asked_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arms = {"LSTM, small": TINY, "LSTM, 2": dataclasses.replace(TINY, cell=LSTM(4))}
+    question = Question("Which is it?", arms, 0.5)
+    results = ask(question, "a command", tmp_path, workers=1)
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert [(r["arm"], r["lag"]) for r in results["rows"]] == [
+        *(("LSTM, small", 8), ("LSTM, small", 16), ("LSTM, 2", 8), ("LSTM, 2", 16))
+    ]
+    assert results["meta"]["command"] == "a command" and results["rows"][0]["floor"] == 0.5
+    file = tmp_path / folder("LSTM, 2") / "results.json"
+    marked = json.loads(file.read_text())
+    marked["rows"][0]["accuracy"] = 0.125
+    file.write_text(json.dumps(marked))
+    again = ask(question, "a command", tmp_path, workers=1)
+    assert again["rows"][2]["accuracy"] == 0.125, "a finished arm was run once more"
+    assert "Which is it?" in capsys.readouterr().out
+
+
+def test_a_question_may_be_restricted():
+    question = Question("?", {"a": TINY, "b": TINY}, 0.5).restricted(["b"], seeds=3, steps=7)
+    ((arm, job),) = question.arms.items()
+    assert (arm, job.seeds, job.training.steps) == ("b", 3, 7)
+    with pytest.raises(ValueError, match="arm"):
+        question.restricted(["c"])
+
+
+def test_every_cell_is_asked():
+    for name in ("hold", "parity"):
+        asked = {type(job.cell) for job in family.QUESTIONS[name]().arms.values()}
+        assert asked == set(cell_names().values())
+
+
+@pytest.mark.parametrize("question", family.QUESTIONS)
+def test_committed_results_answer_the_question_as_it_is(question: str):
+    """A table in the documents is of the arms, seeds and budget that the script has today."""
+    file = record.RESULTS / f"family-{question}" / "cpu.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    found: dict[str, set[tuple[int, int]]] = {}
+    for r in rows:
+        found.setdefault(r["arm"], set()).add((r["seed"], r["budget"]))
+    arms = family.QUESTIONS[question]().arms
+    assert found == {
+        arm: {(seed, job.training.steps) for seed in range(job.seeds)} for arm, job in arms.items()
+    }
