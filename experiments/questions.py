@@ -12,7 +12,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from longlag.experiment import Experiment
 from longlag.spec import choose
 from longlag.sweep import sweep
 
-__all__ = ["COLUMNS", "Question", "ask", "lines", "verdict"]
+__all__ = ["COLUMNS", "Question", "ask", "by_arm", "lines", "trained", "verdict"]
+
+Found = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,17 @@ class Question:
         return dataclasses.replace(self, arms=kept)
 
 
-def ask(question: Question, command: str, out: Path, workers: int = 0) -> dict[str, Any]:
+def ask(
+    question: Question,
+    command: str,
+    out: Path,
+    workers: int = 0,
+    *,
+    also: Mapping[str, Any] | None = None,
+    columns: Sequence[str] | None = None,
+    lines_of: Callable[[Found], Sequence[Sequence[str]]] | None = None,
+    verdict_of: Callable[[Found], str] | None = None,
+) -> Found:
     """Runs all arms, prints the table and leaves `results.json` in `out`.
 
     Args:
@@ -71,6 +83,10 @@ def ask(question: Question, command: str, out: Path, workers: int = 0) -> dict[s
         command: what the user typed, for the record.
         out: the folder; a run folder for each arm is in it.
         workers: processes, each pinned to one core; 0 means one per core.
+        also: more entries of `results.json`.
+        columns: of another table than that of `COLUMNS`.
+        lines_of: its lines, in place of `lines`.
+        verdict_of: what stands under it, in place of `verdict`.
 
     Returns:
         What `results.json` holds.
@@ -87,22 +103,23 @@ def ask(question: Question, command: str, out: Path, workers: int = 0) -> dict[s
     results = {
         "rows": rows,
         "threshold": question.threshold,
+        **(also or {}),
         "meta": {
             "command": command,
             "commit": env["commit"],
             "device": f"{env['cpu']}, {env['cpu_count']} cores",
             "versions": {k: env["versions"][k] for k in ("jax", "jaxlib", "longlag")},
             "wall_seconds": round(time.perf_counter() - began, 1),
-            "core_hours": round(sum(row["seconds"] for row in _trained(rows)) / 3600, 3),
+            "core_hours": round(sum(row["seconds"] for row in trained(rows)) / 3600, 3),
         },
     }
     with writing("the results", out):
         replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
-    table = Table(*COLUMNS, title=question.title, title_justify="left")
-    for line in lines(results):
+    table = Table(*(columns or COLUMNS), title=question.title, title_justify="left")
+    for line in (lines_of or lines)(results):
         table.add_row(*line)
     console.print(table)
-    console.print(verdict(results), highlight=False)
+    console.print((verdict_of or verdict)(results), highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
     return results
 
@@ -118,15 +135,15 @@ COLUMNS = (
 )
 
 
-def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
+def lines(results: Found) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
 
     "tested at" is the longest lag; "held" counts the seeds over the threshold at every lag but
     the trained one.
     """
     found: list[tuple[str, ...]] = []
-    for arm, rows in _by_arm(results).items():
-        near = _trained(rows)
+    for arm, rows in by_arm(results).items():
+        near = trained(rows)
         beyond = [row for row in rows if row["lag"] != row["train_lag"]]
         longest = max((row["lag"] for row in beyond), default=None)
         far = [row for row in beyond if row["lag"] == longest]
@@ -148,11 +165,11 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     return found
 
 
-def verdict(results: dict[str, Any]) -> str:
+def verdict(results: Found) -> str:
     """What stands under the table."""
-    arms = _by_arm(results)
+    arms = by_arm(results)
     counts = {
-        arm: (len(_held(rows, results["threshold"])), len(_trained(rows)))
+        arm: (len(_held(rows, results["threshold"])), len(trained(rows)))
         for arm, rows in arms.items()
     }
     every = sum(held == of for held, of in counts.values())
@@ -164,16 +181,17 @@ def verdict(results: dict[str, Any]) -> str:
     )
 
 
-def _by_arm(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    arms: dict[str, list[dict[str, Any]]] = {}
+def by_arm(results: Found) -> dict[str, list[Found]]:
+    """The rows of every arm."""
+    arms: dict[str, list[Found]] = {}
     for row in results["rows"]:
         arms.setdefault(row["arm"], []).append(row)
     return arms
 
 
-def _held(rows: Sequence[dict[str, Any]], threshold: float) -> list[int]:
+def _held(rows: Sequence[Found], threshold: float) -> list[int]:
     """The seeds that did it."""
-    asked = [row for row in rows if row["lag"] != row["train_lag"]] or _trained(rows)
+    asked = [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
     seeds = {row["seed"] for row in asked}
     missed = {row["seed"] for row in asked if (row["accuracy"] or 0) < threshold}
     return sorted(seeds - missed)
@@ -186,11 +204,12 @@ def _kind(job: Experiment) -> str:
     return kind(type(job.cell)) + ("" if attention == "none" else " + attention")
 
 
-def _trained(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def trained(rows: Sequence[Found]) -> list[Found]:
+    """The rows at the lag trained at."""
     return [row for row in rows if row["lag"] == row["train_lag"]]
 
 
-def _spread(rows: Sequence[dict[str, Any]]) -> str:
+def _spread(rows: Sequence[Found]) -> str:
     values = [row["accuracy"] for row in rows if row["accuracy"] is not None]
     if not values:
         return "diverged"

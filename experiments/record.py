@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import family, intents, questions
+from experiments import family, intents, questions, reproduce
 from longlag import report
 from longlag.catalogue import COLUMNS as COLUMNS_OF_CATALOGUE
 from longlag.catalogue import catalogue
@@ -33,6 +33,7 @@ TABLES = {
     "demo": ("README.md", "experiments/README.md"),
     "intents": ("experiments/README.md",),
     **{f"family-{question}": ("experiments/README.md",) for question in family.QUESTIONS},
+    **{f"reproduce-{name}": ("experiments/README.md",) for name in reproduce.PROTOCOLS},
 }
 
 
@@ -50,7 +51,7 @@ def main(
         if question not in TABLES:
             raise ValueError(f"question: expected one of {sorted(TABLES)}, got {question!r}")
         results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-        also = ("meta", "roles", "threshold", "probes", "floor")
+        also = ("meta", "roles", "threshold", "probes", "floor", "preset")
         kept = {k: results[k] for k in also if k in results}
         kept["rows"] = [
             {k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]
@@ -84,6 +85,10 @@ def table(question: str) -> str:
         return _section(
             questions.COLUMNS, questions.lines(results), results, questions.verdict(results)
         )
+    if question.startswith("reproduce-"):
+        name = question.removeprefix("reproduce-")
+        found = reproduce.lines(name, results), results, reproduce.verdict(name, results)
+        return _section(reproduce.COLUMNS, *found)
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
     for heading, group in lines(cells).items():
