@@ -14,9 +14,14 @@ from longlag import LSTM, unroll
 from longlag.tasks import (
     Adding,
     CopyMemory,
+    CycleNavigation,
+    EvenPairs,
     FirstInput,
+    ModularArithmetic,
     Parity,
+    ParityDense,
     Recall,
+    Reverse,
     SelectiveCopy,
     pad,
 )
@@ -29,9 +34,14 @@ SMALL = {
     Recall(length=12, pairs=3, vocab=15): {"length": 14, "pairs": 2, "vocab": 16},
     FirstInput(lag=7, symbols=5): {"lag": 9, "symbols": 3},
     Parity(min_length=2, max_length=9): {"min_length": 5, "max_length": 11},
+    ParityDense(min_length=2, max_length=9): {"min_length": 5, "max_length": 11},
+    EvenPairs(min_length=1, max_length=9): {"min_length": 5, "max_length": 11},
+    CycleNavigation(1, 9, places=5): {"min_length": 5, "max_length": 11, "places": 3},
+    ModularArithmetic(1, 9, modulus=5): {"min_length": 5, "max_length": 11, "modulus": 3},
+    Reverse(2, 7, symbols=3): {"min_length": 5, "max_length": 9, "symbols": 2},
 }  # fmt: skip
 # A step of lag is so many steps of time, if it is not one.
-STEPS_PER_LAG = {}
+STEPS_PER_LAG = {Reverse: 2}
 DIALS = [(task, name, value) for task, dials in SMALL.items() for name, value in dials.items()]
 B = 64
 
@@ -167,6 +177,12 @@ IMPOSSIBLE = [
     (Parity, {"min_length": 0}, "min_length >= 1"),
     (Parity, {"min_length": 41}, "max_length >= min_length"),
     (Parity, {"max_length": -1}, "max_length >= min_length"),
+    (CycleNavigation, {"min_length": 0}, "min_length >= 1"),
+    (CycleNavigation, {"places": 1}, "places >= 2"),
+    (ModularArithmetic, {"max_length": 0}, "max_length >= min_length"),
+    (ModularArithmetic, {"modulus": 1}, "modulus >= 2"),
+    (Reverse, {"min_length": -1}, "min_length >= 1"),
+    (Reverse, {"symbols": 1}, "symbols >= 2"),
 ]
 
 
@@ -184,6 +200,11 @@ FROZEN = {
     Recall: "3f0198fa35dc",
     FirstInput: "b72f7d103f4d",
     Parity: "9fef7c2d7336",
+    ParityDense: "e556b66fe435",
+    EvenPairs: "60f13338de65",
+    CycleNavigation: "ded5d49d25ab",
+    ModularArithmetic: "c3db243c6ca4",
+    Reverse: "8fde203817d3",
 }
 
 

@@ -2,10 +2,15 @@
 
 from longlag.tasks.adding import Adding
 from longlag.tasks.copy_memory import CopyMemory
+from longlag.tasks.cycle_navigation import CycleNavigation
+from longlag.tasks.even_pairs import EvenPairs
 from longlag.tasks.first_input import FirstInput
 from longlag.tasks.intents import Intents
+from longlag.tasks.modular_arithmetic import ModularArithmetic
 from longlag.tasks.parity import Parity
+from longlag.tasks.parity_dense import ParityDense
 from longlag.tasks.recall import Recall
+from longlag.tasks.reverse import Reverse
 from longlag.tasks.selective_copy import SelectiveCopy
 from longlag.tasks.task import Batch, Floor, Task, pad
 
@@ -13,11 +18,16 @@ __all__ = [
     "Adding",
     "Batch",
     "CopyMemory",
+    "CycleNavigation",
+    "EvenPairs",
     "FirstInput",
     "Floor",
     "Intents",
+    "ModularArithmetic",
     "Parity",
+    "ParityDense",
     "Recall",
+    "Reverse",
     "SelectiveCopy",
     "Task",
     "pad",
