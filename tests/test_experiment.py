@@ -26,6 +26,7 @@ from longlag.tasks import (
     CycleNavigation,
     EvenPairs,
     FirstInput,
+    GroupWord,
     Intents,
     ModularArithmetic,
     Parity,
@@ -82,6 +83,7 @@ TASKS = [
     CycleNavigation(2, 30, places=7),
     EvenPairs(2, 30),
     FirstInput(lag=9, symbols=3),
+    GroupWord(2, 30, group="a4xz5"),
     ModularArithmetic(2, 30, modulus=3),
     Parity(2, 30),
     ParityDense(2, 30),
@@ -247,7 +249,7 @@ def test_a_configuration_that_is_none_is_refused(change: Any, message: str):
 
 def test_names_on_the_command_line():
     assert list(task_names()) == [
-        "adding", "copy-memory", "cycle-navigation", "even-pairs", "first-input",
+        "adding", "copy-memory", "cycle-navigation", "even-pairs", "first-input", "group-word",
         "intents", "modular-arithmetic", "parity", "parity-dense", "recall",
         "reverse", "selective-copy",
     ]  # fmt: skip

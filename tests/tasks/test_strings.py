@@ -8,6 +8,7 @@ import pytest
 from longlag.tasks import (
     CycleNavigation,
     EvenPairs,
+    GroupWord,
     ModularArithmetic,
     Parity,
     ParityDense,
@@ -23,7 +24,7 @@ def strings(batch):
         yield tokens[:length].tolist(), length - 1
 
 
-KINDS = [CycleNavigation, EvenPairs, ModularArithmetic, ParityDense, Reverse]
+KINDS = [CycleNavigation, EvenPairs, GroupWord, ModularArithmetic, ParityDense, Reverse]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,7 +42,7 @@ def test_asked_at_the_last_token_alone(kind, draw):
     np.testing.assert_array_equal(batch.weights, batch.scored.astype(np.float32))
 
 
-@pytest.mark.parametrize("task", [ParityDense(2, 9)], ids=str)
+@pytest.mark.parametrize("task", [ParityDense(2, 9), GroupWord(1, 9)], ids=str)
 def test_asked_at_every_token(task, draw):
     batch = draw(task, 8192)
     np.testing.assert_array_equal(batch.scored, batch.mask)
@@ -111,7 +112,7 @@ def test_even_lengths_of_modular_arithmetic_are_rounded_down(draw, even):
 
 
 def test_tokens_are_uniform(draw, even):
-    for task, tokens in (EvenPairs(1, 9), 2), (CycleNavigation(1, 9), 3):
+    for task, tokens in (EvenPairs(1, 9), 2), (CycleNavigation(1, 9), 3), (GroupWord(1, 9), 6):
         batch = draw(task, 8192)
         even(np.bincount(batch.inputs[batch.mask], minlength=tokens))
     batch = draw(ModularArithmetic(1, 9), 8192)

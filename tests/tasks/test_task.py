@@ -17,6 +17,7 @@ from longlag.tasks import (
     CycleNavigation,
     EvenPairs,
     FirstInput,
+    GroupWord,
     ModularArithmetic,
     Parity,
     ParityDense,
@@ -38,6 +39,7 @@ SMALL = {
     EvenPairs(min_length=1, max_length=9): {"min_length": 5, "max_length": 11},
     CycleNavigation(1, 9, places=5): {"min_length": 5, "max_length": 11, "places": 3},
     ModularArithmetic(1, 9, modulus=5): {"min_length": 5, "max_length": 11, "modulus": 3},
+    GroupWord(1, 9, group="s3"): {"min_length": 5, "max_length": 11, "group": "a5"},
     Reverse(2, 7, symbols=3): {"min_length": 5, "max_length": 9, "symbols": 2},
 }  # fmt: skip
 # A step of lag is so many steps of time, if it is not one.
@@ -181,6 +183,7 @@ IMPOSSIBLE = [
     (CycleNavigation, {"places": 1}, "places >= 2"),
     (ModularArithmetic, {"max_length": 0}, "max_length >= min_length"),
     (ModularArithmetic, {"modulus": 1}, "modulus >= 2"),
+    (GroupWord, {"min_length": 17}, "max_length >= min_length"),
     (Reverse, {"min_length": -1}, "min_length >= 1"),
     (Reverse, {"symbols": 1}, "symbols >= 2"),
 ]
@@ -191,6 +194,12 @@ def test_impossible_dials_are_refused_with_expected_and_got(kind, dials, expecte
     (dial, value), *_ = dials.items()
     with pytest.raises(ValueError, match=rf"expected .*{expected}.*, got .*\b{dial}={value}\b"):
         kind(**dials)
+
+
+@pytest.mark.parametrize("kind", [GroupWord])
+def test_an_unknown_group_is_refused_with_the_nearest(kind):
+    with pytest.raises(ValueError, match=r"group: expected one of z5, .*; got 'a6'.* mean 'a5'"):
+        kind(group="a6")
 
 
 FROZEN = {
@@ -204,6 +213,7 @@ FROZEN = {
     EvenPairs: "60f13338de65",
     CycleNavigation: "ded5d49d25ab",
     ModularArithmetic: "c3db243c6ca4",
+    GroupWord: "e2584a2aa9d9",
     Reverse: "8fde203817d3",
 }
 

@@ -5,6 +5,7 @@ from longlag.tasks.copy_memory import CopyMemory
 from longlag.tasks.cycle_navigation import CycleNavigation
 from longlag.tasks.even_pairs import EvenPairs
 from longlag.tasks.first_input import FirstInput
+from longlag.tasks.group_word import GroupWord
 from longlag.tasks.intents import Intents
 from longlag.tasks.modular_arithmetic import ModularArithmetic
 from longlag.tasks.parity import Parity
@@ -22,6 +23,7 @@ __all__ = [
     "EvenPairs",
     "FirstInput",
     "Floor",
+    "GroupWord",
     "Intents",
     "ModularArithmetic",
     "Parity",
