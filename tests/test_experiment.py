@@ -34,6 +34,7 @@ from longlag.tasks import (
     Recall,
     Reverse,
     SelectiveCopy,
+    StateRecall,
 )
 from longlag.training import Training
 from tests.tiny import PARITY
@@ -90,6 +91,7 @@ TASKS = [
     Recall(length=16, pairs=2, vocab=40),
     Reverse(2, 30, symbols=3),
     SelectiveCopy(length=9, items=2, vocab=5),
+    StateRecall(2, 30, group="s3", pairs=6, values=9),
 ]
 CELLS = [
     Elman(8, activation="relu", recurrent_init="identity"),
@@ -251,7 +253,7 @@ def test_names_on_the_command_line():
     assert list(task_names()) == [
         "adding", "copy-memory", "cycle-navigation", "even-pairs", "first-input", "group-word",
         "intents", "modular-arithmetic", "parity", "parity-dense", "recall",
-        "reverse", "selective-copy",
+        "reverse", "selective-copy", "state-recall",
     ]  # fmt: skip
     assert list(cell_names()) == [
         "co-rnn",

@@ -1,4 +1,4 @@
-"""Words of groups, against permutations that move things."""
+"""Words of groups and the task composed of them, against permutations that move things."""
 
 import itertools
 from typing import get_args
@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from longlag.tasks import GroupWord
+from longlag.tasks import GroupWord, StateRecall
 from longlag.tasks.groups import Group, multiplication_table
 
 SIZES = {"z5": 5, "s3": 6, "a5": 60, "s5": 120, "z60": 60, "a4xz5": 60}
@@ -90,3 +90,75 @@ def test_products_are_uniform_at_every_step_and_the_last_letter_tells_nothing(dr
         if step > 0:
             pairs = 6 * batch.inputs[here, step] + batch.targets[here, step]
             even(np.bincount(pairs, minlength=36))
+
+
+# --- state recall -------------------------------------------------------------------------------
+
+
+def read(tokens, task):
+    """The pairs as a dictionary by the number of their key, and the word after them."""
+    V, D = task.values, task.pairs
+    pairs, (*word, query) = tokens[: 2 * D], tokens[2 * D :]
+    book = {key - V: value for key, value in zip(pairs[::2], pairs[1::2])}
+    assert set(book) == set(range(D)) and len(set(book.values())) == D
+    assert all(0 <= value < V for value in book.values())
+    assert query == V + D + SIZES[task.group]
+    return book, [letter - V - D for letter in word]
+
+
+TASKS = [
+    (StateRecall(1, 5, group="s3", pairs=4, values=7), 8192),
+    (StateRecall(2, 6, group="z5", pairs=6, values=6), 64),
+    (StateRecall(64, 64, group="a5"), 64),
+]
+
+
+@pytest.mark.parametrize(("task", "size"), TASKS, ids=str)
+def test_the_answer_is_the_value_of_the_key_that_the_word_selects(task, size, draw):
+    batch = draw(task, size)
+    for row in range(64):
+        tokens = batch.inputs[row][batch.mask[row]].tolist()
+        book, word = read(tokens, task)
+        assert task.min_length <= len(word) <= task.max_length
+        state = products(task.group, word)[-1]
+        end = len(tokens) - 1
+        assert batch.mask[row, : end + 1].all() and not batch.mask[row, end + 1 :].any()
+        assert np.flatnonzero(batch.scored[row]).tolist() == [end]
+        assert batch.targets[row, end] == book[state % task.pairs]
+    np.testing.assert_array_equal(batch.weights, batch.scored.astype(np.float32))
+
+
+def test_orders_values_and_lengths_are_uniform(draw, even):
+    task, size = TASKS[0]
+    batch = draw(task, size)
+    keys, values = batch.inputs[:, 0:8:2] - 7, batch.inputs[:, 1:8:2]
+    orders = [np.all(keys == order, axis=1).sum() for order in itertools.permutations(range(4))]
+    even(orders)
+    for place in range(4):
+        even(np.bincount(7 * keys[:, place] + values[:, place], minlength=28))
+    even(np.bincount(batch.mask.sum(axis=1) - 9, minlength=6)[1:])
+    even(np.bincount(batch.inputs[:, 8] - 11, minlength=6))
+
+
+def test_both_halves_alone_reach_their_floors_and_no_more(draw):
+    task, size = TASKS[0]
+    batch, (_, no_lookup, no_state) = draw(task, size), task.floors()
+    answers = batch.targets[batch.scored]
+    any_pair = batch.inputs[:, 3]  # whatever the state, the value that stands second
+    assert (any_pair == answers).mean() == pytest.approx(no_lookup.accuracy, abs=0.02)
+    assert no_lookup.accuracy == 1 / 4 and no_lookup.loss == pytest.approx(np.log(4))
+    keys, values = batch.inputs[:, 0:8:2] - 7, batch.inputs[:, 1:8:2]
+    selected = keys[values == answers[:, None]]
+    chances = np.bincount(selected) / size  # of six states, two select key 0 and two key 1
+    assert chances[0] == pytest.approx(no_state.accuracy, abs=0.02)
+    assert no_state.accuracy == pytest.approx(1 / 3)
+    assert -(chances * np.log(chances)).sum() == pytest.approx(no_state.loss, abs=0.01)
+
+
+def test_with_as_many_pairs_as_states_both_halves_are_worth_the_same():
+    for task in StateRecall(group="z5", pairs=5), StateRecall(group="s3", pairs=6):
+        floor, no_lookup, no_state = task.floors()
+        assert no_lookup.accuracy == pytest.approx(no_state.accuracy)
+        assert no_lookup.accuracy == 1 / task.pairs and floor.accuracy == 1 / 16
+    more = StateRecall(group="z5", pairs=10).floors()
+    assert [floor.accuracy for floor in more[1:]] == [1 / 10, pytest.approx(1 / 5)]

@@ -13,6 +13,7 @@ from longlag.tasks import (
     Parity,
     ParityDense,
     Reverse,
+    StateRecall,
 )
 
 
@@ -27,7 +28,7 @@ def strings(batch):
 KINDS = [CycleNavigation, EvenPairs, GroupWord, ModularArithmetic, ParityDense, Reverse]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, StateRecall])
 def test_another_lag_is_that_length_alone(kind):
     task = kind(1, 40)
     assert task.at_lag(160) == kind(160, 160) and task.at_lag(160).at_lag(80) == kind(80, 80)

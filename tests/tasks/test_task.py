@@ -24,6 +24,7 @@ from longlag.tasks import (
     Recall,
     Reverse,
     SelectiveCopy,
+    StateRecall,
     pad,
 )
 from tests.tiny import checksum
@@ -41,6 +42,9 @@ SMALL = {
     ModularArithmetic(1, 9, modulus=5): {"min_length": 5, "max_length": 11, "modulus": 3},
     GroupWord(1, 9, group="s3"): {"min_length": 5, "max_length": 11, "group": "a5"},
     Reverse(2, 7, symbols=3): {"min_length": 5, "max_length": 9, "symbols": 2},
+    StateRecall(1, 5, group="s3", pairs=4, values=7): {
+        "min_length": 3, "max_length": 6, "group": "z5", "pairs": 3, "values": 9,
+    },
 }  # fmt: skip
 # A step of lag is so many steps of time, if it is not one.
 STEPS_PER_LAG = {Reverse: 2}
@@ -186,6 +190,9 @@ IMPOSSIBLE = [
     (GroupWord, {"min_length": 17}, "max_length >= min_length"),
     (Reverse, {"min_length": -1}, "min_length >= 1"),
     (Reverse, {"symbols": 1}, "symbols >= 2"),
+    (StateRecall, {"min_length": 0}, "min_length >= 1"),
+    (StateRecall, {"pairs": 1}, "pairs >= 2"),
+    (StateRecall, {"values": 4}, "values >= pairs"),
 ]
 
 
@@ -196,7 +203,7 @@ def test_impossible_dials_are_refused_with_expected_and_got(kind, dials, expecte
         kind(**dials)
 
 
-@pytest.mark.parametrize("kind", [GroupWord])
+@pytest.mark.parametrize("kind", [GroupWord, StateRecall])
 def test_an_unknown_group_is_refused_with_the_nearest(kind):
     with pytest.raises(ValueError, match=r"group: expected one of z5, .*; got 'a6'.* mean 'a5'"):
         kind(group="a6")
@@ -215,6 +222,7 @@ FROZEN = {
     ModularArithmetic: "c3db243c6ca4",
     GroupWord: "e2584a2aa9d9",
     Reverse: "8fde203817d3",
+    StateRecall: "18f508416178",
 }
 
 

@@ -13,6 +13,7 @@ from longlag.tasks.parity_dense import ParityDense
 from longlag.tasks.recall import Recall
 from longlag.tasks.reverse import Reverse
 from longlag.tasks.selective_copy import SelectiveCopy
+from longlag.tasks.state_recall import StateRecall
 from longlag.tasks.task import Batch, Floor, Task, pad
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Recall",
     "Reverse",
     "SelectiveCopy",
+    "StateRecall",
     "Task",
     "pad",
 ]

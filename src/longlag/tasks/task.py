@@ -124,6 +124,10 @@ class Task(Spec, abc.ABC):
     def floor(self) -> Floor:
         """Loss and accuracy of the best fixed answer; a table prints them as a row."""
 
+    def floors(self) -> tuple[Floor, ...]:
+        """All rows that a table prints: the floor, then any that solve a part of the task."""
+        return (self.floor(),)
+
     @abc.abstractmethod
     def picture(self) -> str:
         """One small example of this kind of task, sampled and drawn in text by `sketch`."""
