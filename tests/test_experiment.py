@@ -27,6 +27,7 @@ from longlag.tasks import (
     EvenPairs,
     FirstInput,
     GroupWord,
+    InductionHeads,
     Intents,
     ModularArithmetic,
     Parity,
@@ -35,6 +36,7 @@ from longlag.tasks import (
     Reverse,
     SelectiveCopy,
     StateRecall,
+    TemporalOrder,
 )
 from longlag.training import Training
 from tests.tiny import PARITY
@@ -85,6 +87,7 @@ TASKS = [
     EvenPairs(2, 30),
     FirstInput(lag=9, symbols=3),
     GroupWord(2, 30, group="a4xz5"),
+    InductionHeads(length=30, vocab=5),
     ModularArithmetic(2, 30, modulus=3),
     Parity(2, 30),
     ParityDense(2, 30),
@@ -92,6 +95,7 @@ TASKS = [
     Reverse(2, 30, symbols=3),
     SelectiveCopy(length=9, items=2, vocab=5),
     StateRecall(2, 30, group="s3", pairs=6, values=9),
+    TemporalOrder(length=30, symbols=3),
 ]
 CELLS = [
     Elman(8, activation="relu", recurrent_init="identity"),
@@ -252,8 +256,8 @@ def test_a_configuration_that_is_none_is_refused(change: Any, message: str):
 def test_names_on_the_command_line():
     assert list(task_names()) == [
         "adding", "copy-memory", "cycle-navigation", "even-pairs", "first-input", "group-word",
-        "intents", "modular-arithmetic", "parity", "parity-dense", "recall",
-        "reverse", "selective-copy", "state-recall",
+        "induction-heads", "intents", "modular-arithmetic", "parity", "parity-dense", "recall",
+        "reverse", "selective-copy", "state-recall", "temporal-order",
     ]  # fmt: skip
     assert list(cell_names()) == [
         "co-rnn",

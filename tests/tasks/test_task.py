@@ -18,6 +18,7 @@ from longlag.tasks import (
     EvenPairs,
     FirstInput,
     GroupWord,
+    InductionHeads,
     ModularArithmetic,
     Parity,
     ParityDense,
@@ -25,6 +26,7 @@ from longlag.tasks import (
     Reverse,
     SelectiveCopy,
     StateRecall,
+    TemporalOrder,
     pad,
 )
 from tests.tiny import checksum
@@ -42,12 +44,14 @@ SMALL = {
     ModularArithmetic(1, 9, modulus=5): {"min_length": 5, "max_length": 11, "modulus": 3},
     GroupWord(1, 9, group="s3"): {"min_length": 5, "max_length": 11, "group": "a5"},
     Reverse(2, 7, symbols=3): {"min_length": 5, "max_length": 9, "symbols": 2},
+    InductionHeads(length=9, vocab=6): {"length": 12, "vocab": 4},
+    TemporalOrder(length=20, symbols=2): {"length": 40, "symbols": 3},
     StateRecall(1, 5, group="s3", pairs=4, values=7): {
         "min_length": 3, "max_length": 6, "group": "z5", "pairs": 3, "values": 9,
     },
 }  # fmt: skip
 # A step of lag is so many steps of time, if it is not one.
-STEPS_PER_LAG = {Reverse: 2}
+STEPS_PER_LAG = {Reverse: 2, TemporalOrder: 1.1}
 DIALS = [(task, name, value) for task, dials in SMALL.items() for name, value in dials.items()]
 B = 64
 
@@ -190,6 +194,10 @@ IMPOSSIBLE = [
     (GroupWord, {"min_length": 17}, "max_length >= min_length"),
     (Reverse, {"min_length": -1}, "min_length >= 1"),
     (Reverse, {"symbols": 1}, "symbols >= 2"),
+    (InductionHeads, {"length": 2}, "length >= 3"),
+    (InductionHeads, {"vocab": 2}, "vocab >= 3"),
+    (TemporalOrder, {"length": 9}, "length >= 10"),
+    (TemporalOrder, {"symbols": 4}, "symbols 2 or 3"),
     (StateRecall, {"min_length": 0}, "min_length >= 1"),
     (StateRecall, {"pairs": 1}, "pairs >= 2"),
     (StateRecall, {"values": 4}, "values >= pairs"),
@@ -222,6 +230,8 @@ FROZEN = {
     ModularArithmetic: "c3db243c6ca4",
     GroupWord: "e2584a2aa9d9",
     Reverse: "8fde203817d3",
+    InductionHeads: "e6b353f7e2fa",
+    TemporalOrder: "c53061ad896e",
     StateRecall: "18f508416178",
 }
 

@@ -6,6 +6,7 @@ from longlag.tasks.cycle_navigation import CycleNavigation
 from longlag.tasks.even_pairs import EvenPairs
 from longlag.tasks.first_input import FirstInput
 from longlag.tasks.group_word import GroupWord
+from longlag.tasks.induction_heads import InductionHeads
 from longlag.tasks.intents import Intents
 from longlag.tasks.modular_arithmetic import ModularArithmetic
 from longlag.tasks.parity import Parity
@@ -15,6 +16,7 @@ from longlag.tasks.reverse import Reverse
 from longlag.tasks.selective_copy import SelectiveCopy
 from longlag.tasks.state_recall import StateRecall
 from longlag.tasks.task import Batch, Floor, Task, pad
+from longlag.tasks.temporal_order import TemporalOrder
 
 __all__ = [
     "Adding",
@@ -25,6 +27,7 @@ __all__ = [
     "FirstInput",
     "Floor",
     "GroupWord",
+    "InductionHeads",
     "Intents",
     "ModularArithmetic",
     "Parity",
@@ -34,5 +37,6 @@ __all__ = [
     "SelectiveCopy",
     "StateRecall",
     "Task",
+    "TemporalOrder",
     "pad",
 ]
