@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from typing import Any
 
@@ -19,7 +18,7 @@ from longlag.training import (
     init_states,
     note_evaluation,
 )
-from tests.tiny import PARITY, TRAINING, Affine, Canned, Sums, data_key
+from tests.tiny import PARITY, TRAINING, Affine, Canned, Sums, checksum, data_key
 
 
 @pytest.mark.parametrize("how", ["map", "vmap"])
@@ -109,13 +108,6 @@ def test_evaluation_sets_are_apart_from_each_other_and_from_training():
     test = rows(evaluation_batch(Sums(), 64, "test").inputs)
     assert len(trained) == 4 * 50 * 8 and len(validation) == len(test) == 64
     assert not (trained & validation or trained & test or validation & test)
-
-
-def checksum(batch: Batch) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(batch):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:12]
 
 
 @pytest.mark.parametrize(

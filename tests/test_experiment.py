@@ -20,7 +20,24 @@ from longlag.experiment import (
     task_name,
     task_names,
 )
-from longlag.tasks import Adding, CopyMemory, FirstInput, Intents, Parity, Recall, SelectiveCopy
+from longlag.tasks import (
+    Adding,
+    CopyMemory,
+    CycleNavigation,
+    EvenPairs,
+    FirstInput,
+    GroupWord,
+    InductionHeads,
+    Intents,
+    ModularArithmetic,
+    Parity,
+    ParityDense,
+    Recall,
+    Reverse,
+    SelectiveCopy,
+    StateRecall,
+    TemporalOrder,
+)
 from longlag.training import Training
 from tests.tiny import PARITY
 
@@ -66,10 +83,19 @@ def through_json(experiment: Experiment, folder: Path | None = None) -> Experime
 TASKS = [
     Adding(20),
     CopyMemory(lag=5, symbols=4, items=3),
+    CycleNavigation(2, 30, places=7),
+    EvenPairs(2, 30),
     FirstInput(lag=9, symbols=3),
+    GroupWord(2, 30, group="a4xz5"),
+    InductionHeads(length=30, vocab=5),
+    ModularArithmetic(2, 30, modulus=3),
     Parity(2, 30),
+    ParityDense(2, 30),
     Recall(length=16, pairs=2, vocab=40),
+    Reverse(2, 30, symbols=3),
     SelectiveCopy(length=9, items=2, vocab=5),
+    StateRecall(2, 30, group="s3", pairs=6, values=9),
+    TemporalOrder(length=30, symbols=3),
 ]
 CELLS = [
     Elman(8, activation="relu", recurrent_init="identity"),
@@ -231,7 +257,9 @@ def test_a_configuration_that_is_none_is_refused(change: Any, message: str):
 
 def test_names_on_the_command_line():
     assert list(task_names()) == [
-        "adding", "copy-memory", "first-input", "intents", "parity", "recall", "selective-copy",
+        "adding", "copy-memory", "cycle-navigation", "even-pairs", "first-input", "group-word",
+        "induction-heads", "intents", "modular-arithmetic", "parity", "parity-dense", "recall",
+        "reverse", "selective-copy", "state-recall", "temporal-order",
     ]  # fmt: skip
     assert list(cell_names()) == [
         "co-rnn",

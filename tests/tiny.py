@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from longlag import LSTM
 from longlag.experiment import Architecture, Experiment
@@ -78,6 +80,14 @@ class Sums(Task):
 
     def picture(self) -> str:
         return ""
+
+
+def checksum(batch: Batch) -> str:
+    """Of all that a batch holds, dtypes and shapes too."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(batch):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def data_key(seed: int, step: int) -> jax.Array:

@@ -248,13 +248,12 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
 
 
 def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """The task's floor as rows of the table, one per test length."""
+    """The task's floors as rows of the table, one of each per test length."""
     task_name = experiment.config()["task"]["name"]
     rows = []
     for lag in experiment.lags:
         tested = experiment.task.at_lag(lag)
-        floor = tested.floor()
-        rows.append(
+        rows += [
             {
                 "task": task_name,
                 "arm": f"floor: {floor.note}",
@@ -271,7 +270,8 @@ def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:
                 "state_bytes": None,
                 "seconds": None,
             }
-        )
+            for floor in tested.floors()
+        ]
     return rows
 
 

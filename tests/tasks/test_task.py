@@ -1,6 +1,7 @@
 """What every task must do, whatever it asks."""
 
 import dataclasses
+import functools
 import inspect
 import textwrap
 import time
@@ -9,7 +10,26 @@ import jax
 import numpy as np
 import pytest
 
-from longlag.tasks import Adding, CopyMemory, FirstInput, Parity, Recall, SelectiveCopy, pad
+from longlag import LSTM, unroll
+from longlag.tasks import (
+    Adding,
+    CopyMemory,
+    CycleNavigation,
+    EvenPairs,
+    FirstInput,
+    GroupWord,
+    InductionHeads,
+    ModularArithmetic,
+    Parity,
+    ParityDense,
+    Recall,
+    Reverse,
+    SelectiveCopy,
+    StateRecall,
+    TemporalOrder,
+    pad,
+)
+from tests.tiny import checksum
 
 SMALL = {
     CopyMemory(lag=5, symbols=6, items=3): {"lag": 7, "symbols": 4, "items": 4},
@@ -18,7 +38,20 @@ SMALL = {
     Recall(length=12, pairs=3, vocab=15): {"length": 14, "pairs": 2, "vocab": 16},
     FirstInput(lag=7, symbols=5): {"lag": 9, "symbols": 3},
     Parity(min_length=2, max_length=9): {"min_length": 5, "max_length": 11},
-}
+    ParityDense(min_length=2, max_length=9): {"min_length": 5, "max_length": 11},
+    EvenPairs(min_length=1, max_length=9): {"min_length": 5, "max_length": 11},
+    CycleNavigation(1, 9, places=5): {"min_length": 5, "max_length": 11, "places": 3},
+    ModularArithmetic(1, 9, modulus=5): {"min_length": 5, "max_length": 11, "modulus": 3},
+    GroupWord(1, 9, group="s3"): {"min_length": 5, "max_length": 11, "group": "a5"},
+    Reverse(2, 7, symbols=3): {"min_length": 5, "max_length": 9, "symbols": 2},
+    InductionHeads(length=9, vocab=6): {"length": 12, "vocab": 4},
+    TemporalOrder(length=20, symbols=2): {"length": 40, "symbols": 3},
+    StateRecall(1, 5, group="s3", pairs=4, values=7): {
+        "min_length": 3, "max_length": 6, "group": "z5", "pairs": 3, "values": 9,
+    },
+}  # fmt: skip
+# A step of lag is so many steps of time, if it is not one.
+STEPS_PER_LAG = {Reverse: 2, TemporalOrder: 1.1}
 DIALS = [(task, name, value) for task, dials in SMALL.items() for name, value in dials.items()]
 B = 64
 
@@ -97,7 +130,7 @@ def test_every_dial_changes_the_data(task, dial, value, draw):
     batch = draw(task, B)
     turned = dataclasses.replace(task, **{dial: value})
     if turned.time_steps == task.time_steps:
-        assert not np.array_equal(batch.inputs, draw(turned, B).inputs)
+        assert not same(batch, draw(turned, B))
 
 
 @every
@@ -110,7 +143,8 @@ def test_the_lag_dial_makes_the_task_longer(task):
     task = type(task)()
     longer = task.at_lag(2 * task.lag)
     assert type(longer) is type(task) and longer.lag == 2 * task.lag
-    assert longer.time_steps == task.time_steps + task.lag
+    steps = STEPS_PER_LAG.get(type(task), 1) * task.lag
+    assert longer.time_steps == pytest.approx(task.time_steps + steps)
     assert task.at_lag(task.lag) == task
 
 
@@ -153,6 +187,20 @@ IMPOSSIBLE = [
     (Parity, {"min_length": 0}, "min_length >= 1"),
     (Parity, {"min_length": 41}, "max_length >= min_length"),
     (Parity, {"max_length": -1}, "max_length >= min_length"),
+    (CycleNavigation, {"min_length": 0}, "min_length >= 1"),
+    (CycleNavigation, {"places": 1}, "places >= 2"),
+    (ModularArithmetic, {"max_length": 0}, "max_length >= min_length"),
+    (ModularArithmetic, {"modulus": 1}, "modulus >= 2"),
+    (GroupWord, {"min_length": 17}, "max_length >= min_length"),
+    (Reverse, {"min_length": -1}, "min_length >= 1"),
+    (Reverse, {"symbols": 1}, "symbols >= 2"),
+    (InductionHeads, {"length": 2}, "length >= 3"),
+    (InductionHeads, {"vocab": 2}, "vocab >= 3"),
+    (TemporalOrder, {"length": 9}, "length >= 10"),
+    (TemporalOrder, {"symbols": 4}, "symbols 2 or 3"),
+    (StateRecall, {"min_length": 0}, "min_length >= 1"),
+    (StateRecall, {"pairs": 1}, "pairs >= 2"),
+    (StateRecall, {"values": 4}, "values >= pairs"),
 ]
 
 
@@ -161,6 +209,79 @@ def test_impossible_dials_are_refused_with_expected_and_got(kind, dials, expecte
     (dial, value), *_ = dials.items()
     with pytest.raises(ValueError, match=rf"expected .*{expected}.*, got .*\b{dial}={value}\b"):
         kind(**dials)
+
+
+@pytest.mark.parametrize("kind", [GroupWord, StateRecall])
+def test_an_unknown_group_is_refused_with_the_nearest(kind):
+    with pytest.raises(ValueError, match=r"group: expected one of z5, .*; got 'a6'.* mean 'a5'"):
+        kind(group="a6")
+
+
+FROZEN = {
+    CopyMemory: "167b02501578",
+    Adding: "38d5de29dff1",
+    SelectiveCopy: "3d612e7efe7b",
+    Recall: "3f0198fa35dc",
+    FirstInput: "b72f7d103f4d",
+    Parity: "9fef7c2d7336",
+    ParityDense: "e556b66fe435",
+    EvenPairs: "60f13338de65",
+    CycleNavigation: "ded5d49d25ab",
+    ModularArithmetic: "c3db243c6ca4",
+    GroupWord: "e2584a2aa9d9",
+    Reverse: "8fde203817d3",
+    InductionHeads: "e6b353f7e2fa",
+    TemporalOrder: "c53061ad896e",
+    StateRecall: "18f508416178",
+}
+
+
+@every
+def test_data_are_frozen(task, draw):
+    assert checksum(draw(task, B)) == FROZEN[type(task)]
+
+
+@pytest.mark.parametrize("task", [t for t in SMALL if t.targets_kind == "classes"], ids=name)
+def test_a_fixed_answer_reaches_the_floor(task, draw):
+    """For each step, answers as frequent as on other data; it is the best that reads nothing."""
+    seen, new, floor = draw(task, 8192, seed=1), draw(task, 8192), task.floor()
+    counts = np.full((task.time_steps, task.out_features), 1e-3)
+    rows, steps = np.nonzero(seen.weights)
+    np.add.at(counts, (steps, seen.targets[rows, steps]), 1)
+    chances = counts / counts.sum(axis=1, keepdims=True)
+    said = chances[np.arange(task.time_steps), new.targets]
+    loss = -(new.weights * np.log(said)).sum() / new.weights.sum()
+    assert loss == pytest.approx(floor.loss, abs=0.01)
+    right = (new.targets == chances.argmax(axis=1))[new.scored]
+    assert right.mean() == pytest.approx(floor.accuracy, abs=0.015)
+
+
+def quickest(run, limit=0.0):
+    """The least seconds of a call, of twenty or until one is under the limit: others work too."""
+    times = []
+    for i in range(20):
+        start = time.perf_counter()
+        jax.block_until_ready(run(jax.random.key(i)))
+        times.append(time.perf_counter() - start)
+        if min(times) < limit:
+            break
+    return min(times)
+
+
+@functools.cache
+def seconds_of_training():
+    """What a step of time costs in a training step of a small LSTM at the size of these batches."""
+    cell, xs = LSTM(64), np.ones((B, 20, 64), np.float32)
+    params = cell.init(jax.random.key(0), 64)
+    gradient = jax.jit(jax.grad(lambda params: unroll(cell, params, xs)[1].sum()))
+    return quickest(lambda _: gradient(params)) / xs.shape[1]
+
+
+@pytest.mark.parametrize("kind", [type(task) for task in SMALL], ids=lambda kind: kind.__name__)
+def test_drawing_costs_at_most_a_tenth_of_training(kind):
+    task = kind()
+    limit = 0.1 * seconds_of_training() * task.time_steps
+    assert quickest(jax.jit(lambda key: task.sample(key, B)), limit) < limit
 
 
 def test_drawing_the_largest_batches_is_quick():

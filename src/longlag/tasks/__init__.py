@@ -2,23 +2,41 @@
 
 from longlag.tasks.adding import Adding
 from longlag.tasks.copy_memory import CopyMemory
+from longlag.tasks.cycle_navigation import CycleNavigation
+from longlag.tasks.even_pairs import EvenPairs
 from longlag.tasks.first_input import FirstInput
+from longlag.tasks.group_word import GroupWord
+from longlag.tasks.induction_heads import InductionHeads
 from longlag.tasks.intents import Intents
+from longlag.tasks.modular_arithmetic import ModularArithmetic
 from longlag.tasks.parity import Parity
+from longlag.tasks.parity_dense import ParityDense
 from longlag.tasks.recall import Recall
+from longlag.tasks.reverse import Reverse
 from longlag.tasks.selective_copy import SelectiveCopy
+from longlag.tasks.state_recall import StateRecall
 from longlag.tasks.task import Batch, Floor, Task, pad
+from longlag.tasks.temporal_order import TemporalOrder
 
 __all__ = [
     "Adding",
     "Batch",
     "CopyMemory",
+    "CycleNavigation",
+    "EvenPairs",
     "FirstInput",
     "Floor",
+    "GroupWord",
+    "InductionHeads",
     "Intents",
+    "ModularArithmetic",
     "Parity",
+    "ParityDense",
     "Recall",
+    "Reverse",
     "SelectiveCopy",
+    "StateRecall",
     "Task",
+    "TemporalOrder",
     "pad",
 ]

@@ -7,12 +7,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from longlag.tasks.task import Batch, Floor, Task, sketch
+from longlag.tasks.strings import PrefixTask
+from longlag.tasks.task import Floor, sketch
 
 __all__ = ["Parity"]
 
 
-class Parity(Task):
+class Parity(PrefixTask):
     """Parity of a bit string, asked at its last bit only.
 
     Bits are uniform and the length is uniform in min_length..max_length; every sequence is padded
@@ -36,23 +37,9 @@ class Parity(Task):
     Raises:
         ValueError: if min_length < 1 or max_length < min_length.
 
-    Reference: Delétang et al. (2023), arXiv 2207.02098 (lengths 1..40, tested on 41..500). The
-    form that asks at every bit is another task.
+    Reference: Delétang et al. (2023), arXiv 2207.02098 (lengths 1..40, tested on 41..500).
+    `ParityDense` asks at every bit.
     """
-
-    min_length: int = 1
-    max_length: int = 40
-
-    lag_field = "max_length"
-
-    def __post_init__(self) -> None:
-        self.require(self.min_length >= 1, "min_length >= 1")
-        self.require(self.max_length >= self.min_length, "max_length >= min_length")
-
-    @property
-    def time_steps(self) -> int:
-        """T, the longest string."""
-        return self.max_length
 
     @property
     def in_features(self) -> int:
@@ -64,26 +51,13 @@ class Parity(Task):
         """Even and odd."""
         return 2
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
-        """Draws inputs and targets `[B, T]` int32, asked at the last bit."""
-        B, T = batch_size, self.max_length
-        of_bits, of_lengths = jax.random.split(key)
-        lengths = jax.random.randint(of_lengths, (B, 1), self.min_length, T + 1, jnp.int32)
-        steps = jnp.arange(T, dtype=jnp.int32)
-        mask, last = steps < lengths, steps == lengths - 1
-        bits = jnp.where(mask, jax.random.randint(of_bits, (B, T), 0, 2, jnp.int32), 0)
-        odd = jnp.sum(bits, axis=1, keepdims=True, dtype=jnp.int32) % 2
-        return Batch(
-            inputs=bits,
-            targets=jnp.where(last, odd, 0),
-            weights=last.astype(jnp.float32),
-            scored=last,
-            mask=mask,
-        )
+    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+        """Uniform bits."""
+        return jax.random.randint(key, (batch_size, self.max_length), 0, 2, jnp.int32)
 
-    def at_lag(self, lag: int) -> Parity:
-        """Strings of exactly `lag` bits; for the present lag the task itself, with all lengths."""
-        return self if lag == self.max_length else Parity(lag, lag)
+    def answers(self, tokens: jax.Array) -> jax.Array:
+        """Whether the number of ones so far is odd."""
+        return jnp.cumsum(tokens, axis=1, dtype=jnp.int32) % 2
 
     def floor(self) -> Floor:
         """Both answers alike."""

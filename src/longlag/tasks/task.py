@@ -61,6 +61,19 @@ class Floor:
     accuracy: float
     note: str
 
+    @classmethod
+    def of_chances(cls, chances: np.ndarray, note: str) -> Floor:
+        """The floor where answers are not alike: their entropy, and the likeliest one.
+
+        Args:
+            chances: `[cases, answers]`, how likely each answer is, in cases that a fixed answer can
+                tell apart (such as lengths) and that are alike themselves.
+            note: who this predictor is.
+        """
+        surprise = -np.log(np.where(chances > 0, chances, 1))
+        loss = (chances * surprise).sum(axis=1).mean()
+        return cls(float(loss), float(chances.max(axis=1).mean()), note)
+
 
 class Task(Spec, abc.ABC):
     """A memory task: hyperparameters as fields, data as a pure function of a key.
@@ -111,6 +124,10 @@ class Task(Spec, abc.ABC):
     def floor(self) -> Floor:
         """Loss and accuracy of the best fixed answer; a table prints them as a row."""
 
+    def floors(self) -> tuple[Floor, ...]:
+        """All rows that a table prints: the floor, then any that solve a part of the task."""
+        return (self.floor(),)
+
     @abc.abstractmethod
     def picture(self) -> str:
         """One small example of this kind of task, sampled and drawn in text by `sketch`."""
@@ -157,7 +174,12 @@ def distinct(key: jax.Array, batch_size: int, size: int, count: int) -> jax.Arra
     return jax.lax.top_k(jax.random.uniform(key, (batch_size, size), jnp.float32), count)[1]
 
 
-def sketch(task: Task, seed: int, names: Mapping[int, str] | None = None) -> str:
+def sketch(
+    task: Task,
+    seed: int,
+    names: Mapping[int, str] | None = None,
+    answers: Mapping[int, str] | None = None,
+) -> str:
     """Draws one sequence of a task in text: inputs above targets, one column per step.
 
     A dot among the targets is a step where nothing is asked, a dash a step of padding.
@@ -166,18 +188,23 @@ def sketch(task: Task, seed: int, names: Mapping[int, str] | None = None) -> str
         task: small, so that a sequence fits on a line.
         seed: which sequence.
         names: how to write a token; those not named are written as numbers.
+        answers: how to write an answer; as a token if it is None.
     """
     batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), 1)
     asked = np.asarray(batch.weights[0]) > 0
     mask = np.ones_like(asked) if batch.mask is None else np.asarray(batch.mask[0])
 
-    def write(value: float) -> str:
-        return (names or {}).get(int(value), f"{round(float(value), 2):g}")
+    def write(value: float, named: Mapping[int, str] | None) -> str:
+        return (named or {}).get(int(value), f"{round(float(value), 2):g}")
 
     lines: list[tuple[str, list[str]]] = []
-    for label, array, shown in ("inputs", batch.inputs, mask), ("targets", batch.targets, asked):
+    for label, array, shown, named in (
+        ("inputs", batch.inputs, mask, names),
+        ("targets", batch.targets, asked, names if answers is None else answers),
+    ):
         for i, row in enumerate(np.asarray(array[0]).reshape(len(mask), -1).T):
-            cells = [write(v) if s else "." if m else "-" for v, s, m in zip(row, shown, mask)]
+            steps = zip(row, shown, mask)
+            cells = [write(v, named) if s else "." if m else "-" for v, s, m in steps]
             lines.append((label if i == 0 else "", cells))
     width = max(len(cell) for _, cells in lines for cell in cells)
     return "\n".join(f"{label:<7} " + " ".join(c.rjust(width) for c in row) for label, row in lines)

@@ -1,0 +1,81 @@
+"""Strings of varying length under a mask: what the tasks of formal languages share."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+
+from longlag.tasks.task import Batch, Task
+
+__all__ = ["PrefixTask", "StringTask"]
+
+
+class StringTask(Task):
+    """A task whose strings have a length that is uniform in min_length..max_length.
+
+    `at_lag` gives a single length, to test beyond the training lengths.
+    """
+
+    min_length: int = 1
+    max_length: int = 40
+
+    lag_field = "max_length"
+
+    def __post_init__(self) -> None:
+        self.require(self.min_length >= 1, "min_length >= 1")
+        self.require(self.max_length >= self.min_length, "max_length >= min_length")
+
+    def lengths(self, key: jax.Array, batch_size: int) -> jax.Array:
+        """Draws a length for each string, `[B, 1]` int32."""
+        shortest, longest = self.min_length, self.max_length
+        return jax.random.randint(key, (batch_size, 1), shortest, longest + 1, jnp.int32)
+
+    def at_lag(self, lag: int) -> Self:
+        """Strings of exactly `lag` tokens; for the present lag the task itself, all lengths."""
+        if lag == self.max_length:
+            return self
+        return dataclasses.replace(self, min_length=lag, max_length=lag)
+
+
+class PrefixTask(StringTask):
+    """A task whose answer exists after every token, as a function of the string so far.
+
+    Strings are padded to max_length under a false mask.
+
+    Class attributes:
+        dense: asked at every token; otherwise at the last one only.
+    """
+
+    dense: ClassVar[bool] = False
+
+    @property
+    def time_steps(self) -> int:
+        """T, the longest string."""
+        return self.max_length
+
+    @abc.abstractmethod
+    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+        """Draws strings of the full length, `[B, T]` int32."""
+
+    @abc.abstractmethod
+    def answers(self, tokens: jax.Array) -> jax.Array:
+        """What is right after each token, `[B, T]` int32."""
+
+    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+        """Draws inputs and targets `[B, T]` int32, asked at the last token or at every one."""
+        of_tokens, of_lengths = jax.random.split(key)
+        lengths = self.lengths(of_lengths, batch_size)
+        steps = jnp.arange(self.max_length, dtype=jnp.int32)
+        mask, last = steps < lengths, steps == lengths - 1
+        tokens, asked = self.tokens(of_tokens, batch_size), mask if self.dense else last
+        return Batch(
+            inputs=jnp.where(mask, tokens, 0),
+            targets=jnp.where(asked, self.answers(tokens), 0),
+            weights=asked.astype(jnp.float32),
+            scored=asked,
+            mask=mask,
+        )
