@@ -1,6 +1,6 @@
 """Do cells and attentions here agree with those of flax, torch, keras, haiku and equinox?
 
-    python -m experiments.agreement                          (1 minute)
+    python -m experiments.agreement                          (2 minutes)
     python -m experiments.record runs/agreement agreement    (the table in docs/agreement.md)
 
 Every pair of `experiments.peers` runs on equal weights, inputs and first carries, in float32 and
@@ -68,6 +68,7 @@ def main(out: Path = Path("runs/agreement")) -> int:
         },
     }
     with writing("the results", out):
+        out.mkdir(parents=True, exist_ok=True)
         replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
     table = Table(*COLUMNS)
     for line in lines(results):

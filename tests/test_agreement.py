@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import agreement
+from experiments import agreement, peers, record
 from experiments.peers import PAIRS
 from experiments.peers.measure import arguments, draw, measure, ours
 from longlag.layers import Bidirectional
@@ -57,3 +59,23 @@ def check(found, kind):
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.float64], ids=str)
 def test_in_float32_too(pair):
     check(measure(pair, pair.build()), "float32")
+
+
+def test_the_script_leaves_what_the_table_is_made_of(tmp_path, monkeypatch):
+    pairs = [p for p in PAIRS if p.name in ("torch.nn.RNN", "torch.nn.MultiheadAttention")]
+    monkeypatch.setattr(peers, "PAIRS", pairs)
+    assert agreement.main(tmp_path / "new" / "folder") == 0
+    results = json.loads((tmp_path / "new" / "folder" / "results.json").read_text("utf-8"))
+    assert set(results["meta"]["versions"]) >= {pair.package for pair in pairs}
+    assert [line[0] for line in agreement.lines(results)] == [pair.here for pair in pairs]
+
+
+def test_the_table_has_every_pair_and_keeps_its_bounds():
+    results = json.loads((record.RESULTS / "agreement" / "cpu.json").read_text("utf-8"))
+    rows = results["rows"]
+    assert [(row["here"], row["there"]) for row in rows] == [(p.here, p.name) for p in PAIRS]
+    for row, pair in zip(rows, PAIRS):
+        assert (row["float64"] is not None) == pair.float64
+        for kind in agreement.BOUNDS:
+            if row[kind]:
+                check(row[kind], kind)
