@@ -3,7 +3,8 @@
     python -m experiments.record runs/demo demo
     python -m experiments.record            (makes the tables again from what is committed)
 
-No number in README.md or experiments/README.md is typed by hand; a test makes the tables again.
+No number in README.md, experiments/README.md or docs/ is typed by hand; a test makes the tables
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import family, intents, questions, reproduce
+from experiments import agreement, family, intents, questions, reproduce
 from longlag import report
 from longlag.catalogue import COLUMNS as COLUMNS_OF_CATALOGUE
 from longlag.catalogue import catalogue
@@ -32,6 +33,7 @@ CATALOGUE = "docs/cells.md"
 TABLES = {
     "demo": ("README.md", "experiments/README.md"),
     "intents": ("experiments/README.md",),
+    "agreement": ("docs/agreement.md",),
     **{f"family-{question}": ("experiments/README.md",) for question in family.QUESTIONS},
     **{f"reproduce-{name}": ("experiments/README.md",) for name in reproduce.PROTOCOLS},
 }
@@ -82,13 +84,7 @@ def table(question: str) -> str:
     if question == "intents":
         return _section(intents.COLUMNS, intents.lines(results), results, intents.verdict(results))
     if question.startswith("family-"):
-        return _section(
-            questions.COLUMNS, questions.lines(results), results, questions.verdict(results)
-        )
-    if question.startswith("reproduce-"):
-        name = question.removeprefix("reproduce-")
-        found = reproduce.lines(name, results), results, reproduce.verdict(name, results)
-        return _section(reproduce.COLUMNS, *found)
+from experiments import agreement, family, intents, questions, reproduce
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
     for heading, group in lines(cells).items():
@@ -104,7 +100,8 @@ def table(question: str) -> str:
 def _section(
     columns: Sequence[str], rows: Sequence[Sequence[str]], results: dict[str, Any], found: str
 ) -> str:
-    return "\n".join([markdown(columns, rows), "", found, "", _source(results["meta"])])
+    source = f"{_source(results['meta'])} Median over the seeds, their range in brackets."
+    return "\n".join([markdown(columns, rows), "", found, "", source])
 
 
 def _spread(median: str, spread: str) -> str:
@@ -115,8 +112,7 @@ def _source(meta: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
     return (
         f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s in all; commit "
-        f"`{(meta['commit'] or 'none')[:10]}`; {versions}. Median over the seeds, their range in "
-        "brackets."
+        f"`{(meta['commit'] or 'none')[:10]}`; {versions}."
     )
 
 

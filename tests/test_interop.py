@@ -1,18 +1,13 @@
-"""Weights from and to others: each peer, run on our weights and we on its, gives the same."""
+"""Weights from and to others, where `tests/test_agreement.py` does not run the two sides."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import equinox as eqx
 import flax.linen as nn
-import haiku as hk
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
 import pytest
 import torch
@@ -42,99 +37,8 @@ def close(got, expected):
     np.testing.assert_allclose(np.asarray(got), expected, rtol=2e-5, atol=2e-6)
 
 
-# Not ours to mend: keras hands numpy its variables the old way, torch says which kernel it takes.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning"),
-]
-
-# Each runs the peer over XS: with the given weights, or with its own fresh ones, which it returns.
-
-
-def linen(cell, given=None):
-    kinds = {LSTM: nn.OptimizedLSTMCell, GRU: nn.GRUCell, Elman: nn.SimpleCell}
-    rnn = nn.RNN(kinds[type(cell)](H))
-    own = rnn.init(jax.random.key(1), XS)["params"]["cell"]
-    given = random_like(own, 2) if given is None else given
-    return rnn.apply({"params": {"cell": given}}, XS), given
-
-
-def nnx_(cell, given=None):
-    kinds = {LSTM: nnx.OptimizedLSTMCell, GRU: nnx.GRUCell, Elman: nnx.SimpleCell}
-    rnn = nnx.RNN(kinds[type(cell)](D, H, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
-    state = nnx.state(rnn.cell, nnx.Param)
-    own = nnx.to_pure_dict(state)
-    given = random_like(own, 2) if given is None else given
-    nnx.replace_by_pure_dict(state, given)
-    nnx.update(rnn.cell, state)
-    return rnn(XS, rngs=nnx.Rngs(0)), given
-
-
-def haiku(cell, given=None):
-    kinds = {LSTM: hk.LSTM, GRU: hk.GRU, Elman: hk.VanillaRNN}
-
-    def run(xs):
-        core = kinds[type(cell)](H)
-        return hk.dynamic_unroll(core, xs, core.initial_state(B), time_major=False)[0]
-
-    made = hk.without_apply_rng(hk.transform(run))
-    given = random_like(made.init(jax.random.key(0), XS), 2) if given is None else given
-    return made.apply(given, XS), given
-
-
-def equinox(cell, given=None):
-    kind = eqx.nn.LSTMCell if isinstance(cell, LSTM) else eqx.nn.GRUCell
-    module = kind(D, H, key=jax.random.key(0))
-    names = ["weight_ih", "weight_hh", "bias", *(["bias_n"] if isinstance(cell, GRU) else [])]
-    given = random_like({n: getattr(module, n) for n in names}, 2) if given is None else given
-    for name, value in given.items():
-        module = eqx.tree_at(lambda m, n=name: getattr(m, n), module, value)
-
-    def row(xs):
-        zero = jnp.zeros(H)
-
-        def step(state, x):
-            state = module(x, state)
-            return state, state[0] if isinstance(cell, LSTM) else state
-
-        return jax.lax.scan(step, (zero, zero) if isinstance(cell, LSTM) else zero, xs)[1]
-
-    return jax.vmap(row)(XS), module if given is None else given
-
-
-def keras_(cell, given=None):
-    kinds = {LSTM: keras.layers.LSTM, GRU: keras.layers.GRU, Elman: keras.layers.SimpleRNN}
-    layer = kinds[type(cell)](H, return_sequences=True)
-    layer.build(XS.shape)
-    given = random_like(layer.get_weights(), 2) if given is None else given
-    layer.set_weights([np.asarray(w) for w in given])
-    return layer(XS), given
-
-
-PEERS = [
-    ("linen", linen, [Elman(H), LSTM(H), GRU(H)]),
-    ("nnx", nnx_, [Elman(H), LSTM(H), GRU(H)]),
-    ("haiku", haiku, [Elman(H, activation="relu"), LSTM(H), GRU(H, reset="before")]),
-    ("equinox", equinox, [LSTM(H), GRU(H)]),
-    ("keras", keras_, [Elman(H), LSTM(H), GRU(H)]),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "run", "cell"),
-    [(name, run, cell) for name, run, cells in PEERS for cell in cells],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
-)
-def test_a_peer_gives_the_same_on_our_weights_and_we_on_its(name, run, cell):
-    params = weights(cell)
-    if name == "nnx" and isinstance(cell, GRU):  # which has no such bias
-        params["recurrent"]["bias"] = np.zeros(H, np.float32)
-    there = getattr(interop, f"to_{name}")
-    back = getattr(interop, f"from_{name}")
-    close(run(cell, there(cell, params))[0], ours(cell, params))
-    assert_close(back(cell, there(cell, params)), jax.tree.map(jnp.asarray, params), name, 1e-6)
-    ys, own = run(cell)
-    close(ours(cell, back(cell, own)), np.asarray(ys))
+# Not ours to mend: torch says which kernel it takes.
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 
 
 # --- torch: layers, directions, projections -----------------------------------------------------
@@ -176,6 +80,26 @@ def test_torch_without_biases():
     (params,) = interop.from_torch(GRU(H), {k: v.detach() for k, v in rnn.state_dict().items()})
     with torch.no_grad():
         close(ours(GRU(H), params), rnn(torch.tensor(XS))[0].numpy())
+
+
+# --- what a pair does not have ------------------------------------------------------------------
+
+
+def test_an_equinox_module_is_read_as_its_arrays_are():
+    module = eqx.nn.GRUCell(D, H, key=jax.random.key(0))
+    arrays = {name: getattr(module, name) for name in ("weight_ih", "weight_hh", "bias", "bias_n")}
+    read = interop.from_equinox(GRU(H), module)
+    assert_close(read, interop.from_equinox(GRU(H), arrays), "equinox", 0)
+    bare = eqx.nn.LSTMCell(D, H, use_bias=False, key=jax.random.key(0))
+    assert not np.any(interop.from_equinox(LSTM(H), bare)["input"]["bias"])
+
+
+def test_an_mgu_of_flax_comes_in_as_a_gru_and_only_with_its_reset():
+    shapes = jax.eval_shape(
+        nn.MGUCell(H, reset_gate=False).init, jax.random.key(0), jnp.zeros((B, H)), XS[:, 0]
+    )
+    with pytest.raises(ValueError, match="expected an MGUCell with reset_gate=True"):
+        interop.from_linen(GRU(H), random_like(shapes["params"], 2))
 
 
 # --- cells inside each other's loops ------------------------------------------------------------
@@ -245,6 +169,10 @@ def test_a_file_keeps_every_bit_and_says_what_it_is_not(tmp_path: Path):
         (
             lambda: interop.from_keras(GRU(H), [XS, XS, np.zeros(3 * H)]),
             r"a bias of shape \[2, 3H\]",
+        ),
+        (
+            lambda: interop.from_keras(GRU(H, reset="before"), [XS, XS, np.zeros((2, 3 * H))]),
+            r"a bias of shape \[3H\], from a GRU with reset_after=False",
         ),
         (
             lambda: interop.to_torch(LSTM(H), [{}] * 3, bidirectional=True),

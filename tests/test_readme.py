@@ -112,7 +112,7 @@ def test_the_commands_of_a_document_are_understood(
     assert all((ROOT / f"{name}.py").is_file() for name in names), names
 
 
-@pytest.mark.parametrize("document", ["README.md", "experiments/README.md"])
+@pytest.mark.parametrize("document", ["README.md", "experiments/README.md", "docs/agreement.md"])
 def test_the_tables_are_those_of_the_committed_results(document: str):
     text = (ROOT / document).read_text(encoding="utf-8")
     marked = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", text, re.DOTALL)

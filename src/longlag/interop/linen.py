@@ -1,6 +1,8 @@
 """flax linen: `SimpleCell`, `LSTMCell` and `OptimizedLSTMCell`, `GRUCell`, and cells inside cells.
 
-flax has a kernel for every gate; the bias of an LSTM is at its recurrent kernels.
+flax has a kernel for every gate; the bias of an LSTM is at its recurrent kernels. A `SimpleCell`
+has the activation that its `activation_fn` says. flax's `MGUCell` is not our `MGU` but a GRU whose
+gates r and z are one: its weights come in as those of a `GRU`, twice, and cannot go back.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ __all__ = ["LinenCell", "OfLinen", "from_linen", "to_linen"]
 
 def to_linen(cell: Cell, params: Params) -> dict[str, Any]:
     """The `params` of the flax cell, for `linen_cell.apply({"params": ...})`."""
-    kind = kind_of(cell, "flax linen", "after")
+    kind = kind_of(cell, "flax linen", "after", activation=None)
     W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
     if kind == "elman":
         return {"i": {"kernel": W, "bias": b}, "h": {"kernel": U}}
@@ -34,11 +36,15 @@ def to_linen(cell: Cell, params: Params) -> dict[str, Any]:
 
 
 def from_linen(cell: Cell, theirs: dict[str, Any]) -> Params:
-    """The longlag parameters from the `params` of the flax cell."""
-    kind = kind_of(cell, "flax linen", "after")
+    """The longlag parameters from the `params` of the flax cell; a GRU's from an `MGUCell` too."""
+    kind = kind_of(cell, "flax linen", "after", activation=None)
     if kind == "elman":
         return like(kind, theirs["i"]["kernel"], theirs["h"]["kernel"], theirs["i"]["bias"])
     gates = "ifgo" if kind == "lstm" else "rzn"
+    if kind == "gru" and "ir" not in theirs:  # an MGUCell
+        gates = "ffn"
+        if "bias" not in theirs["hn"]:
+            raise ValueError("theirs: expected an MGUCell with reset_gate=True, got one without")
     kernel = join(theirs[f"i{g}"]["kernel"] for g in gates)
     recurrent = join(theirs[f"h{g}"]["kernel"] for g in gates)
     if kind == "lstm":

@@ -1,7 +1,9 @@
-"""flax nnx: `SimpleCell`, `OptimizedLSTMCell`, `GRUCell`, and a longlag cell as a module.
+"""flax nnx: `SimpleCell`, both LSTM cells, `GRUCell`, and a longlag cell as a module.
 
 The layout is that of `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`: `dense_i` for the input,
-`dense_h` for the state, gates in our order. The GRU has no bias at the candidate's product.
+`dense_h` for the state, gates in our order; `LSTMCell` alone has a kernel for every gate. The GRU
+has no bias at the candidate's product. A `SimpleCell` has the activation that its `activation_fn`
+says.
 """
 
 from __future__ import annotations
@@ -13,15 +15,27 @@ import jax.numpy as jnp
 from flax import nnx
 
 from longlag.cell import Cell, Params
+from longlag.interop.linen import from_linen, to_linen
 from longlag.interop.shared import kind_of, like, no_candidate_bias
 from longlag.unroll import unroll
 
 __all__ = ["NNXRecurrent", "from_nnx", "to_nnx"]
 
+# `LSTMCell` is laid out as linen's; "if" is no name for an attribute.
+_NNX, _LINEN = {"if": "if_"}, {"if_": "if"}
 
-def to_nnx(cell: Cell, params: Params) -> dict[str, Any]:
-    """The parameters of the nnx cell as a plain dict, for `nnx.replace_by_pure_dict`."""
-    kind = kind_of(cell, "flax nnx", "after")
+
+def to_nnx(cell: Cell, params: Params, *, optimized: bool = True) -> dict[str, Any]:
+    """The parameters of the nnx cell as a plain dict, for `nnx.replace_by_pure_dict`.
+
+    Args:
+        cell: an Elman, LSTM or GRU(reset="after").
+        params: its parameters.
+        optimized: those of an LSTM for `OptimizedLSTMCell`, rather than for `LSTMCell`.
+    """
+    kind = kind_of(cell, "flax nnx", "after", activation=None)
+    if kind == "lstm" and not optimized:
+        return {_NNX.get(name, name): part for name, part in to_linen(cell, params).items()}
     W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
     if kind == "lstm":
         return {"dense_i": {"kernel": W}, "dense_h": {"kernel": U, "bias": b}}
@@ -32,7 +46,9 @@ def to_nnx(cell: Cell, params: Params) -> dict[str, Any]:
 
 def from_nnx(cell: Cell, theirs: dict[str, Any]) -> Params:
     """The longlag parameters from those of the nnx cell."""
-    kind = kind_of(cell, "flax nnx", "after")
+    kind = kind_of(cell, "flax nnx", "after", activation=None)
+    if kind == "lstm" and "dense_i" not in theirs:
+        return from_linen(cell, {_LINEN.get(name, name): part for name, part in theirs.items()})
     side = "dense_h" if kind == "lstm" else "dense_i"
     bias = jnp.asarray(theirs[side]["bias"])
     return like(

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from longlag.cell import Cell, Params
@@ -20,7 +21,7 @@ def kind_of(cell: Cell, framework: str, reset: str | None, activation: str | Non
     Args:
         cell: the cell.
         framework: whose counterpart is looked for, for the message.
-        reset: the form of the GRU that the framework has.
+        reset: the form of the GRU that the framework has; None: both.
         activation: the activation of its plain network; None: any.
 
     Raises:
@@ -30,14 +31,14 @@ def kind_of(cell: Cell, framework: str, reset: str | None, activation: str | Non
         raise ValueError(f"{cell}: expected no learned first state, for which {framework} has none")
     if type(cell) is LSTM:
         return "lstm"
-    if type(cell) is GRU and cell.reset == reset:
+    if type(cell) is GRU and reset in (None, cell.reset):
         return "gru"
     if type(cell) is Elman and activation in (None, cell.activation):
         return "elman"
     plain = "Elman" if activation is None else f"Elman(activation={activation!r})"
+    gru = "GRU" if reset is None else f"GRU(reset={reset!r})"
     raise ValueError(
-        f"expected a cell that {framework} has too: {plain}, LSTM or GRU(reset={reset!r}); got "
-        f"{cell}"
+        f"expected a cell that {framework} has too: {plain}, LSTM or {gru}; got {cell}"
     )
 
 
@@ -71,7 +72,8 @@ def like(kind: str, kernel: Any, recurrent: Any, bias: Any, candidate: Any = Non
 def no_candidate_bias(params: Params, framework: str) -> None:
     """Raises `ValueError` unless a GRU's own bias at the candidate's product is zero."""
     bias = params["recurrent"]["bias"]
-    if isinstance(bias, Tracer) or jnp.any(bias):
+    # By numpy, since inside `jax.jit` what jax makes of a constant is traced too.
+    if isinstance(bias, Tracer) or np.any(np.asarray(bias)):
         raise ValueError(
             f"recurrent.bias: expected zeros, since the GRU of {framework} has no such bias; got "
             f"{'a traced array' if isinstance(bias, Tracer) else 'others'}"

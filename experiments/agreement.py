@@ -1,0 +1,112 @@
+"""Do cells and attentions here agree with those of flax, torch, keras, haiku and equinox?
+
+    python -m experiments.agreement                          (2 minutes)
+    python -m experiments.record runs/agreement agreement    (the table in docs/agreement.md)
+
+Every pair of `experiments.peers` runs on equal weights, inputs and first carries, in float32 and
+in float64. Needs `pip install "longlag[peers]"`.
+
+Leaves runs/agreement/results.json.
+"""  # noqa: D400
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from rich.table import Table
+
+from longlag.command_line import console, plain_errors
+from longlag.disk import replace_file, writing
+from longlag.environment import environment, version
+
+# What no difference exceeds; the tests measure again.
+BOUNDS = {"float32": 2e-5, "float64": 1e-13}
+PACKAGES = ("flax", "dm-haiku", "equinox", "keras", "torch")
+COLUMNS = (
+    "here",
+    "there",
+    "compared",
+    *(f"{kind}: {what}" for kind in BOUNDS for what in ("outputs", "gradients")),
+)
+
+
+def main(out: Path = Path("runs/agreement")) -> int:
+    """Measures every pair.
+
+    Args:
+        out: the folder.
+    """
+    try:
+        from experiments.peers import PAIRS
+        from experiments.peers.measure import measure
+    except ModuleNotFoundError as error:
+        raise ValueError(f'{error}: expected the peers, pip install "longlag[peers]"') from error
+    began, env = time.perf_counter(), environment()
+    rows = []
+    for pair in PAIRS:
+        row: dict[str, Any] = {"here": pair.here, "package": pair.package, "there": pair.name}
+        for kind in BOUNDS:
+            with jax.enable_x64(kind == "float64"):
+                skipped = kind == "float64" and not pair.float64
+                row[kind] = None if skipped else measure(pair, pair.build())
+        rows.append(row | {"carry": pair.has_carry})
+    results = {
+        "rows": rows,
+        "meta": {
+            "command": "python -m experiments.agreement",
+            "commit": env["commit"],
+            "device": f"{env['cpu']}, {env['cpu_count']} cores",
+            "versions": {k: env["versions"][k] for k in ("jax", "jaxlib", "longlag")}
+            | {name: version(name) for name in PACKAGES},
+            "wall_seconds": round(time.perf_counter() - began, 1),
+        },
+    }
+    with writing("the results", out):
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
+    table = Table(*COLUMNS)
+    for line in lines(results):
+        table.add_row(*line)
+    console.print(table)
+    console.print(verdict(results))
+    console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A line of `COLUMNS` for every pair."""
+    versions, found = results["meta"]["versions"], []
+    for row in results["rows"]:
+        outputs, gradients = ("outputs", "weights, inputs")
+        if row["carry"]:
+            outputs, gradients = f"{outputs}, last carry", f"{gradients}, first carry"
+        numbers = [
+            f"{row[kind][what]:.1e}" if row[kind] else "float32 inside"
+            for kind in BOUNDS
+            for what in ("outputs", "gradients")
+        ]
+        there = f"{row['package']} {versions[row['package']]} `{row['there']}`"
+        found.append((row["here"], there, f"{outputs}; gradients in {gradients}", *numbers))
+    return found
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """What stands under the table."""
+    said = []
+    for kind, bound in BOUNDS.items():
+        rows = [row for row in results["rows"] if row[kind]]
+        worst = max(max(row[kind]["outputs"], row[kind]["gradients"]) for row in rows)
+        said.append(f"{kind}, {len(rows)} pairs: at most {worst:.1e}, and held below {bound:.0e}")
+    largest = max(row["float32"]["largest"] for row in results["rows"])
+    return f"{'; '.join(said)}. The largest entry that is compared is {largest:.0f}."
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(tyro.cli(main, prog="python -m experiments.agreement", description=__doc__))
