@@ -84,7 +84,16 @@ def table(question: str) -> str:
     if question == "intents":
         return _section(intents.COLUMNS, intents.lines(results), results, intents.verdict(results))
     if question.startswith("family-"):
-from experiments import agreement, family, intents, questions, reproduce
+        return _section(
+            questions.COLUMNS, questions.lines(results), results, questions.verdict(results)
+        )
+    if question.startswith("reproduce-"):
+        name = question.removeprefix("reproduce-")
+        found = reproduce.lines(name, results), results, reproduce.verdict(name, results)
+        return _section(reproduce.COLUMNS, *found)
+    if question == "agreement":
+        parts = (markdown(agreement.COLUMNS, agreement.lines(results)), agreement.verdict(results))
+        return "\n\n".join([*parts, _source(results["meta"])])
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
     for heading, group in lines(cells).items():
