@@ -176,7 +176,8 @@ def verdict(results: Found) -> str:
     some = sum(held > 0 for held, _ in counts.values())
     return (
         f'"held": seeds with at least {results["threshold"]:.2f} at every length tested beyond the '
-        f"trained one, or at that if it is the only one. In every seed: {every} of {len(counts)} arms; in at least one: {some}. "
+        f"trained one, or at that if it is the only one. In every seed: {every} of {len(counts)} "
+        f"arms; in at least one: {some}. "
         f"{results['meta']['core_hours']:.2f} core-hours."
     )
 
