@@ -1,8 +1,9 @@
 """Times how long a train step takes to compile, from nothing.
 
     python -m benchmarks.compile_time --quick           (within a minute)
-    python -m benchmarks.compile_time                   (LSTM and GRU, seven rounds: 5 minutes)
+    python -m benchmarks.compile_time                   (layers and stacks, seven rounds: 8 minutes)
     python -m benchmarks.compile_time --shape 8,200,32,64 --cells lstm --rounds 5
+    python -m benchmarks.compile_time --cells lstm-stack griffin-stack
     python -m benchmarks.compile_time --record          (keeps the results in benchmarks/results)
 
 Compilation is met at every change of a model, so it is a price of its own. A step is the value and
@@ -14,12 +15,17 @@ medians of both together. Below 1 longlag is faster.
 
 flax linen runs its plain cells, `RNN(LSTMCell)` and `RNN(GRUCell)`; "flax linen, fused" is
 `RNN(OptimizedLSTMCell)`, which has fewer and larger products, as longlag has.
+
+A stack is longlag's model of twelve blocks beside one of its pattern once, of width H: "lstm-stack"
+has blocks of an LSTM and an MLP, "griffin-stack" turns of two recurrent blocks and one of local
+attention. Equal blocks are one program in a loop, so the share should be at most 2.
 The last line printed is one JSON object with everything.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
 import sys
 import time
@@ -38,17 +44,18 @@ from benchmarks.unroll import read_shape
 from longlag.command_line import console, plain_errors
 from longlag.report.table import markdown
 
-OURS = "longlag"
+STACK = 12  # blocks
+PATTERN = {"lstm-stack": 1, "griffin-stack": 3}  # blocks of a pattern
 Found = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Times the compilation of one layer's train step.
+    """Times the compilation of the train step of a layer or a stack.
 
     Attributes:
         shape: B,T,D,H: batch, steps, input features, hidden features. Several may be given.
-        cells: which recurrences.
+        cells: which recurrences, and which stacks.
         rounds: fresh processes of each framework for each layer; an odd number has a median of its
             own.
         quick: one cell, three rounds, unless they are given.
@@ -56,7 +63,9 @@ class Options:
     """
 
     shape: tuple[str, ...] = ("32,512,64,128",)
-    cells: tuple[Literal["lstm", "gru"], ...] = ("lstm", "gru")
+    cells: tuple[Literal["lstm", "gru", "lstm-stack", "griffin-stack"], ...] = (
+        *("lstm", "gru", "lstm-stack", "griffin-stack"),
+    )
     rounds: int = 7
     quick: bool = False
     record: bool = False
@@ -87,19 +96,19 @@ def main(argv: Sequence[str]) -> int:
             rows.append(
                 record.quietly(measure, layer, options.rounds, lambda: progress.advance(bar))
             )
-    title = "seconds to a compiled train step; share: longlag's by theirs"
+    title = "seconds to a compiled train step; share: the first line's by this one's"
     console.print(table(title, COLUMNS, _lines(rows), left=3))
     record.finish(rows, section, rounds=options.rounds)
     return 0
 
 
 def measure(layer: Layer, rounds: int, advance: Callable[[], Any]) -> Found:
-    """Compiles one layer's train step in every framework, in fresh processes.
+    """Compiles one layer's train step in every framework, or both stacks, in fresh processes.
 
     Returns:
         A row: `cell, shape`; `trace_s`, `compile_s` and `total_s` (name -> median seconds);
-        `ratios` (peer -> longlag's median total to the peer's) and `spread` (peer -> least and
-        greatest ratio of one round).
+        `ratios` (peer -> median total of longlag, or of the deep stack, to the peer's) and `spread`
+        (peer -> least and greatest ratio of one round).
     """
     names = contestants(layer)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
@@ -109,16 +118,16 @@ def measure(layer: Layer, rounds: int, advance: Callable[[], Any]) -> Found:
             advance()
     totals = {name: [sum(pair) for pair in each] for name, each in times.items()}
     median = {name: float(np.median(each)) for name, each in totals.items()}
-    peers = [name for name in names if name != OURS]
+    ours, *peers = names
     return {
         "cell": layer.cell,
         "shape": list(layer.shape),
         "trace_s": {n: round(float(np.median([t for t, _ in times[n]])), 3) for n in names},
         "compile_s": {n: round(float(np.median([c for _, c in times[n]])), 3) for n in names},
         "total_s": {name: round(value, 3) for name, value in median.items()},
-        "ratios": {name: round(median[OURS] / median[name], 3) for name in peers},
+        "ratios": {name: round(median[ours] / median[name], 3) for name in peers},
         "spread": {
-            name: [round(r, 3) for r in median_ratio(totals[OURS], totals[name])[1:]]
+            name: [round(r, 3) for r in median_ratio(totals[ours], totals[name])[1:]]
             for name in peers
         },
     }
@@ -151,9 +160,40 @@ def seconds(name: str, layer: Layer) -> tuple[float, float]:
 
 
 def contestants(layer: Layer) -> dict[str, Callable[[Layer], tuple[Any, Any]]]:
-    """From a name to what returns `apply(params, xs) -> ys` and the parameters."""
+    """From a name to what returns `apply(params, xs) -> ys` and the parameters; ours first."""
+    if layer.cell in PATTERN:
+        depths = (STACK, PATTERN[layer.cell])
+        return {
+            f"longlag, {depth} block{'s' * (depth > 1)}": functools.partial(_stack, depth)
+            for depth in depths
+        }
     fused = {"flax linen, fused": _linen_fused} if layer.cell == "lstm" else {}
-    return {OURS: _longlag, "flax linen": _linen, **fused}
+    return {"longlag": _longlag, "flax linen": _linen, **fused}
+
+
+def _stack(depth: int, layer: Layer) -> tuple[Any, Any]:
+    import jax
+
+    from longlag import LSTM
+    from longlag.blocks import griffin
+    from longlag.models import SequenceModel, build
+
+    D, H = layer.shape[2:]
+    if layer.cell == "lstm-stack":
+        model = build(
+            inputs="features",
+            in_features=D,
+            out_features=H,
+            cell=LSTM(H),
+            width=H,
+            depth=depth,
+            mlp=2 * H,
+        )
+    else:
+        layers = griffin(H, depth, heads=1, window=16, blocks=1)
+        model = SequenceModel("features", D, H, layers, H)
+    params = model.init(jax.random.key(0))
+    return lambda params, xs: model.apply(params, xs)[1], params
 
 
 def _longlag(layer: Layer) -> tuple[Any, Any]:

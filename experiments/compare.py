@@ -26,6 +26,7 @@ from longlag.catalogue import COLUMNS, WIDTH, catalogue
 from longlag.command_line import cache_compilations, console, parse, plain_errors
 from longlag.experiment import Experiment, task_names
 from longlag.interrupt import stop_requested
+from longlag.matching import mixer_parameters, mixers
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Progress as Report
 from longlag.runs import carry_out, create, floor_rows
@@ -42,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     experiment, folder = _prepare(argv)
     cache_compilations()
+    for line in sizes(experiment):
+        console.print(line, highlight=False)
     with stop_requested() as stop:
         found = _with_progress(experiment, folder, stop)
     if found is None:
@@ -53,6 +56,16 @@ def main(argv: Sequence[str]) -> int:
     where = f"run folder {folder.path}\nreport     {page}"
     console.print(where, highlight=False, soft_wrap=True)
     return 0
+
+
+def sizes(experiment: Experiment) -> list[str]:
+    """What the mixers came to, if their number of parameters was asked for."""
+    if not experiment.architecture.mixer_parameters:
+        return []
+    return [
+        f"{mixer_parameters(mixer, experiment.architecture.width):,} parameters: {mixer}"
+        for mixer in mixers(experiment.model.stack)
+    ]
 
 
 def listing() -> Group:
@@ -86,11 +99,13 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     asked, read = parse(argv, "python -m experiments.compare", __doc__ or "", stored)
     if read.out is not None:
         raise ValueError(f"expected --resume or --out; got both, {resume} and {read.out}")
-    config = asked.config()
+    config, made_with = asked.config(), stored.config()
     if config["cell"] and type(asked.cell) is type(stored.cell):
         # A user's own cell comes from its copy in the run folder, and keeps the name it had.
         config["cell"]["name"] = folder.config["cell"]["name"]
-    folder.require_same(config)
+    if made_with["cell"]:
+        made_with["cell"]["name"] = folder.config["cell"]["name"]
+    folder.require_same(config, made_with)
     return stored, folder
 
 

@@ -73,7 +73,7 @@ def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
             architecture=Architecture(
                 attention=attention,  # type: ignore[arg-type]
                 width=WIDTH,
-                heads=HEADS,
+                heads=HEADS if attention == "full" else Architecture.heads,
             ),
             training=Training(
                 steps=steps or budget, dispatch=25, batch_size=32, learning_rate=3e-3, eval_size=256

@@ -88,7 +88,7 @@ def arms(options: Options) -> dict[str, Experiment]:
             cell=cell(features=options.width),  # type: ignore[call-arg]
             architecture=Architecture(
                 attention=attention,  # type: ignore[arg-type]
-                placement="read",
+                placement="auto" if attention == "none" else "read",
                 width=options.width,
                 mlp=2 * options.width,
                 dropout=0.2,
@@ -154,7 +154,10 @@ def train(options: Options) -> tuple[int, Path]:
     config = {"experiment": "intents", "options": chosen}
     config["arms"] = {name: one.config() for name, one in experiments.items()}
     if options.resume is not None:
-        RunFolder.open(path).require_same(config)
+        made = RunFolder.open(path)
+        arms_made = made.config["arms"].items()
+        read = {name: Experiment.from_config(one).config() for name, one in arms_made}
+        made.require_same(config, {**made.config, "arms": read})
     else:
         RunFolder.create(path, config)
     _describe(next(iter(experiments.values())).task)

@@ -81,7 +81,7 @@ def entry(layer: Any, params: Any, position: int, x: np.ndarray) -> dict[str, np
         return {**key, "value": x}
     if isinstance(layer, Additive):
         return {"key": x @ params["key"]["kernel"], "value": x}
-    width = layer.features // layer.heads
+    width = (layer.inner_features or layer.features) // layer.heads
     key = placed(layer, params, x, position) @ params["key"]["kernel"]
     value = (x @ params["value"]["kernel"]).reshape(-1, width)
     return {"key": turned(layer, key, position), "value": value}
@@ -141,7 +141,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 def turned(layer: Any, x: np.ndarray, position: int) -> np.ndarray:
     """The heads of a vector, `[N, K]`, each pair (i, i + K / 2) turned by its own angle."""
-    heads = x.reshape(-1, layer.features // layer.heads).copy()
+    heads = x.reshape(-1, (layer.inner_features or layer.features) // layer.heads).copy()
     if layer.positions == "rotary":
         half = heads.shape[1] // 2
         for i in range(half):

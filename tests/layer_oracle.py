@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from longlag.attention import Attention
+from longlag.block import Block
 from longlag.cells import LSTM, FeedForward
 from longlag.layers import (
     MLP,
@@ -23,9 +24,11 @@ from longlag.layers import (
     Recurrent,
     Repeated,
     Residual,
+    Scale,
     Stack,
 )
 from longlag.short_convolution import ShortConvolution
+from tests import block_oracle
 from tests.attention_oracle import attend
 
 
@@ -56,14 +59,15 @@ def forward(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: n
                 xs = forward(layer.inner, of_layer, xs, *flags)
             return xs
         case Residual():
-            normed = forward(Norm(), params["norm"], xs, *flags)
+            normed = forward(layer.norm, params["norm"], xs, *flags)
             return xs + forward(layer.inner, params["inner"], normed, *flags)
         case Read():
             contexts = forward(layer.inner, params["inner"], xs, *flags)
             return np.tanh(affine(params["join"], np.concatenate([xs, contexts], axis=-1)))
         case Norm():
             parts = np.stack(np.split(xs, layer.groups, axis=-1), axis=-2)
-            parts = parts / np.sqrt(np.mean(parts**2, -1, keepdims=True) + 1e-6)
+            parts = parts - layer.centered * np.mean(parts, -1, keepdims=True)
+            parts = parts / np.sqrt(np.mean(parts**2, -1, keepdims=True) + layer.epsilon)
             return parts.reshape(xs.shape) * params["scale"]
         case Gated():
             gate = affine(params["gate"], xs)
@@ -79,9 +83,16 @@ def forward(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: n
             back = forward(inner, params["backward"], xs[::-1], mask[::-1], begins)
             return np.concatenate([there, back[::-1]], axis=-1)
         case Dense():
-            return affine(params, xs)
+            return affine(params, xs) if layer.blocks == 1 else block_oracle.diagonal(params, xs)
+        case Scale():
+            return xs * params["scale"]
         case MLP():
-            return affine(params["down"], gelu(affine(params["up"], xs)))
+            activation = {"gelu": gelu, "silu": block_oracle.silu}[layer.activation]
+            up = affine(params["up"], xs)
+            gated = layer.gated and activation(affine(params["gate"], xs)) * up
+            return affine(params["down"], gated if layer.gated else activation(up))
+        case Block():
+            return block_oracle.run(layer, params, xs, *flags)
         case Attention():
             return attend(layer, params, xs, *flags).outputs
         case Recurrent():
@@ -91,7 +102,7 @@ def forward(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: n
 
 
 def affine(params: Any, x: np.ndarray) -> np.ndarray:
-    return x @ params["kernel"] + params["bias"]
+    return x @ params["kernel"] + params.get("bias", 0)
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -137,5 +148,5 @@ def convolve(layer: ShortConvolution, params: Any, xs: np.ndarray, mask: Any, re
             past = [] if resets[t, row] else past
             if mask[t, row]:
                 past = [xs[t, row], *past][: layer.width]
-                ys[t, row] = params["bias"] + sum(w * x for w, x in zip(params["kernel"], past))
+                ys[t, row] = block_oracle.filtered(params, past)
     return ys

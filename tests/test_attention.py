@@ -29,7 +29,7 @@ LAYERS = {
     "window-7": DotProduct(8, heads=2, window=7),
     "general": Multiplicative(4),
     "dot-window-3": Multiplicative(4, score="dot", window=3),
-    "alibi-grouped": DotProduct(16, heads=4, kv_heads=2, positions="alibi"),
+    "alibi-grouped": DotProduct(5, heads=4, kv_heads=2, inner_features=16, positions="alibi"),
     "learned-multi-query": DotProduct(
         8, heads=2, kv_heads=1, positions="learned", max_positions=40
     ),

@@ -119,6 +119,7 @@ def test_angles_are_float32_under_bfloat16(rng):
         (lambda: DotProduct(6, heads=4), "multiple of 8 .*got 6"),
         (lambda: DotProduct(6, heads=4, positions="none"), r"multiple of 4 \(heads\), got 6"),
         (lambda: DotProduct(6, heads=2), "even width"),
+        (lambda: DotProduct(8, heads=2, inner_features=6), "inner_features: .*of 4 .*got 6"),
         (lambda: DotProduct(8, heads=0), "heads: expected at least 1, got 0"),
         (lambda: DotProduct(8, positions="rotari"), "Did you mean 'rotary'"),
         (lambda: DotProduct(8, window=0), "window: expected at least 1, got 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from types import ModuleType
 from typing import Any
@@ -47,6 +48,34 @@ def test_compile_time(capsys: pytest.CaptureFixture[str]):
     assert row["shape"] == [2, 3, 4, 5] and min(row["trace_s"].values()) > 0
     low, high = row["spread"]["flax linen"]
     assert low == high == pytest.approx(row["ratios"]["flax linen"], abs=2e-3)
+    argv = ["--shape", "2,3,4,6", "--cells", "griffin-stack", "--rounds", "1"]
+    (row,) = found_by(compile_time, argv, capsys)
+    assert row["cell"] == "griffin-stack" and list(row["ratios"]) == ["longlag, 3 blocks"]
+    deep, once = row["total_s"].values()
+    assert row["ratios"]["longlag, 3 blocks"] == pytest.approx(deep / once, abs=0.01)
+
+
+STACKS = [("lstm-stack", "1 block"), ("griffin-stack", "3 blocks")]
+
+
+@pytest.mark.parametrize(("stack", "once"), STACKS)
+def test_a_stack_of_twelve_is_one_program_of_its_pattern(stack: str, once: str):
+    """Not much longer, that is: the loop over turns, and the axis of their parameters."""
+    layer = Layer(stack, (2, 3, 4, 6), training=True)
+    lines, applies = {}, []
+
+    def parameters(make: Any) -> Any:
+        apply, params = make(layer)
+        applies.append(apply)
+        return params
+
+    for contestant, make in compile_time.contestants(layer).items():
+        params = jax.eval_shape(functools.partial(parameters, make))
+        lowered = jax.jit(applies[-1]).lower(params, layer.inputs)
+        lines[contestant] = len(lowered.as_text().splitlines())
+    deep, shallow = lines.values()
+    assert list(lines) == ["longlag, 12 blocks", f"longlag, {once}"]
+    assert shallow < deep < 1.5 * shallow
 
 
 def test_every_contestant_compiles():

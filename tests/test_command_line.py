@@ -15,6 +15,7 @@ from longlag import LSTM
 from longlag.command_line import parse, plain_errors
 from longlag.experiment import Architecture, cell_names, task_names
 from longlag.models import ATTENTIONS
+from longlag.runs import create
 from longlag.tasks import CopyMemory, Parity, Recall
 from longlag.training import Training
 from tests.small_disk import contents, fill, make_read_only, small_disk
@@ -81,6 +82,9 @@ def say(here: Path, capsys: pytest.CaptureFixture[str]):
         ("--resume nowhere", "expected a run folder at nowhere; got nothing"),
         ("--resume", "--resume"),
         ("--cell none", "model: expected a cell or an attention; got neither"),
+        ("--heads 2", "model heads: expected 4, since it has no effect with attention 'none'; got"),
+        ("--mixer-parameters 9", "expected 9 parameters within 5% .*; the nearest is"),
+        ("--mixer-parameters 9 --cell.features 3", "the cell's features at the width 64"),
     ],
 )
 def test_bad_input_is_one_message(say, here: Path, argv: str, message: str):
@@ -179,6 +183,28 @@ def test_of_an_option_given_twice_the_last_counts():
     experiment, _ = parse(argv.split(), "compare", "", compare.DEFAULT)
     assert (experiment.task, experiment.cell) == (Parity(), LSTM(16))
     assert experiment.architecture.width == 16
+
+
+def test_mixers_of_the_size_that_was_asked_for_are_named():
+    argv = "--cell min-gru --attention full --mixer-parameters 33024"
+    experiment, _ = parse(argv.split(), "compare", "", compare.DEFAULT)
+    gru, full = compare.sizes(experiment)
+    assert gru.startswith("33,044 parameters: Recurrent(cell=MinGRU(features=170,")
+    assert full.startswith("32,768 parameters: DotProduct(") and "inner_features=128" in full
+    assert compare.sizes(compare.DEFAULT) == []
+
+
+def test_a_run_of_before_is_resumed(here: Path):
+    """Options have come since, and some that it names had no effect."""
+    experiment, _ = parse(OPTIONS, "compare", "", compare.DEFAULT)
+    folder = create(experiment, here / "mine", here, "")
+    config = json.loads((folder.path / "config.json").read_text())
+    config["architecture"] |= {"heads": 2}
+    del config["architecture"]["mixer_parameters"]
+    (folder.path / "config.json").write_text(json.dumps(config))
+    assert compare._prepare(["--resume", "mine"])[0] == experiment
+    with pytest.raises(ValueError, match=r"training\.steps: expected 20; got 21"):
+        compare._prepare(["--resume", "mine", "--steps", "21"])
 
 
 def test_list_names_everything(say, here: Path):

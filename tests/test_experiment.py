@@ -319,9 +319,20 @@ def test_lags(task: Any, test_lags: tuple[int, ...], lags: tuple[int, ...]):
     assert Experiment(task, LSTM(8), test_lags=test_lags).lags == lags
 
 
+def test_a_run_of_before_comes_back_without_the_options_that_had_no_effect():
+    config = json.loads(json.dumps(PARITY.config()))
+    config["architecture"] |= {"heads": 2, "placement": "read", "window": 9}
+    del config["architecture"]["mixer_parameters"]  # there was no such option
+    assert Experiment.from_config(config) == PARITY
+    config["architecture"] |= {"attention": "window", "depth": 2, "placement": "read"}
+    kept = Experiment.from_config(config).architecture
+    assert (kept.heads, kept.placement, kept.window) == (2, "read", 9)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"architecture": Architecture(heads=2)}, "model heads: expected 4, since it has no"),
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"test_lags": (16, 0)}, "expected min_length >= 1"),
         ({"cell": None}, "expected a cell or an attention; got neither"),

@@ -7,6 +7,14 @@ import pytest
 
 from longlag import unroll
 from longlag.attention import Additive, Cache, DotProduct
+from longlag.block import Block
+from longlag.blocks import (
+    GatedDeltaNetMixer,
+    GriffinMixer,
+    MambaMixer,
+    MLSTMMixer,
+    SLSTMMixer,
+)
 from longlag.cell import Cell
 from longlag.cells import GRU, LSTM
 from longlag.layer import Layer
@@ -21,6 +29,7 @@ from longlag.layers import (
     Recurrent,
     Repeated,
     Residual,
+    Scale,
     Stack,
 )
 from longlag.short_convolution import ShortConvolution
@@ -37,7 +46,17 @@ def drawn(layer, rng, features: int = D):
     return params, rng.normal(size=(T, B, features))
 
 
-POINTWISE = [Dense(3), MLP(6), Norm(), Norm(groups=2)]
+POINTWISE = [
+    Dense(3),
+    Dense(6, blocks=2, bias=False),
+    Scale(),
+    MLP(6),
+    MLP(6, "silu", gated=True),
+    MLP(6, gated=True, bias=False),
+    Norm(),
+    Norm(groups=2),
+    Norm(epsilon=1e-5, groups=2, centered=True),
+]
 
 
 @pytest.mark.parametrize("layer", POINTWISE, ids=repr)
@@ -103,6 +122,9 @@ def test_each_layer_of_a_stack_draws_its_own_noise():
         (lambda: ShortConvolution(0), "ShortConvolution.width: expected at least 1, got 0"),
         (lambda: Repeated(Norm(), 0), "Repeated.count: expected at least 1, got 0"),
         (lambda: Repeated(Dense(5), 2).init(None, 4), "an inner layer that keeps the width 4"),
+        (lambda: Dense(6, blocks=0), "Dense.blocks: expected at least 1, got 0"),
+        (lambda: Dense(6, blocks=4).init(None, 8), "a divisor of 8 and 6 features, got 4"),
+        (lambda: MLP(6, "gelo"), "Did you mean 'gelu'?"),
         (lambda: Norm(groups=0), "Norm.groups: expected at least 1, got 0"),
         (lambda: Norm(groups=3).init(None, 4), "a divisor of 4 features, got 3"),
         (lambda: Gated(Norm(), activation="silo"), "Did you mean 'silu'?"),
@@ -137,11 +159,16 @@ def slope_of(layer, params, xs, flags, gradient, rng):
     "layer",
     [
         ShortConvolution(3),
-        ShortConvolution(1),
+        ShortConvolution(1, bias=False),
         Gated(ShortConvolution(4)),
         Bidirectional(LSTM(3)),
         Repeated(Residual(Stack((ShortConvolution(2), Recurrent(LSTM(D))))), 3),
         Repeated(Residual(DotProduct(D, heads=1, window=3)), 2),
+        GriffinMixer(D, recurrent_features=6, blocks=2),
+        MambaMixer(D, state=2),
+        MLSTMMixer(D, heads=2),
+        SLSTMMixer(D, heads=2),
+        GatedDeltaNetMixer(D, heads=2, key_features=2),
     ],
     ids=repr,
 )
@@ -170,7 +197,8 @@ def test_layers_with_a_memory_equal_their_equations_and_stream(layer, rng, x64):
         with pytest.raises(ValueError, match="expected no state"):
             layer.apply(params, xs, ())
         return
-    for size in (CHUNK, 1):
+    # The parts of a block are cut into chunks in tests of their own.
+    for size in (1,) if isinstance(layer, Block) else (CHUNK, 1):
         step = jit(lambda p, x, s, m, r: layer.apply(p, x, s, mask=m, resets=r))
         state, parts = layer.init_state(params, (B,), 0), []
         for begin in range(0, T, size):

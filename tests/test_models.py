@@ -17,9 +17,15 @@ from tests.layer_oracle import answers
 from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
 
 V, H = 7, 6
-build_small = functools.partial(
-    build, inputs="tokens", in_features=V, out_features=5, width=H, heads=1
-)
+
+
+def build_small(attention: str = "none", **options):
+    """One head, where there are any: two need an even width each."""
+    heads = {"heads": 1} if attention in ("window", "full") else {}
+    small = {"inputs": "tokens", "in_features": V, "out_features": 5, "width": H}
+    return build(attention=attention, **(small | heads | options))
+
+
 MODELS = {
     "lstm-additive": build_small(cell=LSTM(H), attention="additive"),
     "lstm-full": build_small(cell=LSTM(H), attention="full"),
@@ -225,6 +231,8 @@ def test_the_attention_takes_the_place_of_the_middle_block_or_of_every_second():
         turns = build_small(cell=LSTM(H), attention="full", depth=depth, pattern="interleaved")
         assert turns.layers == ((lstm, full) * depth)[:depth]
         assert build_small(cell=LSTM(H), depth=depth).layers == (Repeated(lstm, depth),)
+        with pytest.raises(ValueError, match=r"model pattern: expected 'middle', since .* a cell"):
+            build_small(cell=None, attention="full", depth=depth, pattern="interleaved")
         alone = build_small(cell=None, attention="full", depth=depth)
         assert alone.layers == (Repeated(full, depth),)
     assert build_small(cell=None, attention="full", depth=1).layers == (full,)
@@ -276,6 +284,17 @@ def test_equal_blocks_cost_what_they_cost_apart():
         ({"attention": "full", "heads": 4}, "multiple of 8 .* got 6"),
         ({"attention": "window", "window": 0}, "window: expected at least 1, got 0"),
         ({"dropout": 1.0}, "rate < 1, got 1.0"),
+        ({"placement": "block"}, "placement: expected 'auto', .*attention 'none'; got 'block'"),
+        ({"pattern": "interleaved"}, "pattern: expected 'middle', .*; got 'interleaved'"),
+        ({"attention": "additive", "heads": 2}, "heads: expected 4, .*'additive'; got 2"),
+        ({"attention": "multiplicative", "positions": "none"}, "positions: expected 'rotary'"),
+        ({"attention": "full", "window": 9}, "window: expected 16, .*no effect .*'full'; got 9"),
+        ({"mixer_parameters": -1}, "mixer_parameters: expected at least 0, got -1"),
+        (
+            {"mixer_parameters": 99, "cell": LSTM(3)},
+            "at the width 6, .*got 99 and 3 features",
+        ),
+        ({"mixer_parameters": 1}, "1 parameters within 5% .*the nearest is [0-9]+, of .*LSTM"),
     ],
 )
 def test_impossible_models_are_refused(options, message):

@@ -16,7 +16,7 @@ LAYERS = {
     "additive": Additive(7),
     "general": Multiplicative(D),
     "dot": Multiplicative(D, score="dot"),
-    "heads": DotProduct(8, heads=4, kv_heads=2, positions="none"),
+    "heads": DotProduct(5, heads=4, kv_heads=2, inner_features=8, positions="none"),
     "local-general": Local(3, attention=Multiplicative(D), radius=2),
     "local-heads": Local(3, attention=DotProduct(8, heads=2, positions="none"), radius=1),
 }

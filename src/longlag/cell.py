@@ -43,6 +43,8 @@ __all__ = [
     "Cell",
     "DenseCell",
     "Params",
+    "SeparableCell",
+    "affine",
     "dot",
     "gate_projection",
     "keep_dtype",
@@ -337,6 +339,35 @@ class AffineCell(Cell[DenseCarryT]):
         return params["input"]["kernel"].shape[0] if "input" in params else None
 
 
+class SeparableCell(AffineCell[DenseCarryT]):
+    """A cell whose input kernel may be left to the layers before it, as published blocks do.
+
+    Attributes:
+        input_kernel: whether the cell multiplies its input by a kernel. If not, the input is what
+            the kernel would have made of it: the parts of all gates, side by side in the order of
+            `gates`, to which the biases are added.
+    """
+
+    input_kernel: bool = dataclasses.field(default=True, kw_only=True)
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """As its kind, with or without the kernel."""
+        width = sum(self.gate_widths())
+        if not self.input_kernel and in_features != width:
+            raise ValueError(
+                f"{self}: expected {width} features, the parts of {', '.join(self.gates)}, since "
+                f"it has no input kernel; got {in_features}"
+            )
+        params = super().init(key, in_features)
+        if not self.input_kernel:
+            del params["input"]["kernel"]
+        return params
+
+    def in_features(self, params: Params) -> int | None:
+        """D, read off the kernel; without one, the width of all parts."""
+        return super().in_features(params) if self.input_kernel else sum(self.gate_widths())
+
+
 class DenseCell(AffineCell[DenseCarryT]):
     """A cell whose state meets recurrent kernels, then an update: write `gates` and `update`.
 
@@ -442,7 +473,7 @@ def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Arra
     """The affine projection of the input, one array per gate.
 
     Args:
-        params: `kernel` `[D, G * H]` and `bias` `[G * H]`.
+        params: `kernel` `[D, G * H]`, which a `SeparableCell` may lack, and `bias` `[G * H]`.
         xs: `[..., D]`.
         gates: G.
 
@@ -450,5 +481,11 @@ def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Arra
         G arrays `[..., H]`, taken apart here: slices of one fused array that are taken inside the
         loop stop it from vectorising (shared/performance.md, section 4).
     """
-    products = dot(xs, params["kernel"]) + params["bias"]
-    return tuple(jnp.split(products, gates, axis=-1))
+    return tuple(jnp.split(affine(params, xs), gates, axis=-1))
+
+
+def affine(params: Params, xs: jax.Array) -> jax.Array:
+    """`x W + b` in at least float32, or without a kernel `x + b`."""
+    if "kernel" in params:
+        return dot(xs, params["kernel"]) + params["bias"]
+    return xs.astype(jnp.promote_types(xs.dtype, jnp.float32)) + params["bias"]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from longlag import cells as cells_module
 from longlag import tasks as tasks_module
 from longlag.cell import Cell
-from longlag.models import SequenceModel, build
+from longlag.models import SequenceModel, build, idle_options
 from longlag.spec import Spec, choose
 from longlag.tasks import Task
 from longlag.training import Training
@@ -24,7 +24,7 @@ __all__ = ["Architecture", "Experiment", "cell_class", "cell_names", "task_class
 
 
 class Architecture(Spec):
-    """The model around the cell.
+    """The model around the cell. An option without effect is refused, see `longlag.models.build`.
 
     Attributes:
         attention: what reads the past: none, additive, multiplicative, window or full.
@@ -39,6 +39,8 @@ class Architecture(Spec):
         convolution: width of a short causal convolution before every mixer; 0 leaves it out.
         mlp: inner width of each block's MLP; 0 leaves it out.
         dropout: rate after every mixer and MLP.
+        mixer_parameters: how many parameters each mixer is to have, within 5%: inner widths, the
+            cell's features too, are chosen for it; 0: as they come.
     """
 
     attention: Literal["none", "additive", "multiplicative", "window", "full"] = "none"
@@ -52,6 +54,7 @@ class Architecture(Spec):
     convolution: int = 0
     mlp: int = 0
     dropout: float = 0.0
+    mixer_parameters: int = 0
 
 
 class Experiment(Spec):
@@ -137,10 +140,15 @@ class Experiment(Spec):
             choose(key, [f.name for f in dataclasses.fields(cls)], "entry of config.json")  # type: ignore[arg-type]
         try:
             cell = config["cell"]
+            cell = cell and _from_config(cell_class(cell["name"], folder), cell)
+            architecture = dict(config["architecture"])
+            # Runs of earlier versions may name options that had no effect, and were not refused.
+            for name in idle_options(cell, architecture["attention"]):
+                architecture.pop(name, None)
             return cls(
                 task=_from_config(task_class(config["task"]["name"]), config["task"]),
-                cell=cell and _from_config(cell_class(cell["name"], folder), cell),
-                architecture=_from_config(Architecture, config["architecture"]),
+                cell=cell,
+                architecture=_from_config(Architecture, architecture),
                 training=_from_config(Training, config["training"]),
                 seeds=config["seeds"],
                 test_lags=tuple(config["test_lags"]),

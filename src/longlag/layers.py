@@ -26,6 +26,7 @@ __all__ = [
     "Recurrent",
     "Repeated",
     "Residual",
+    "Scale",
     "Stack",
     "VariationalDropout",
 ]
@@ -145,18 +146,36 @@ class _Pointwise(Layer):
 
 
 class Dense(_Pointwise):
-    """An affine map, `x W + b`. Parameters: `kernel` `[D, features]`, `bias` `[features]`.
+    """An affine map, `x W + b`, of all features or of each block of them by itself.
+
+    Parameters: `kernel` `[D, K]`, or with blocks `[N, D / N, K / N]`; `bias` `[K]`.
 
     Attributes:
         features: K.
+        blocks: N, which divides D and K: W is block-diagonal.
+        bias: whether there is b.
     """
 
     features: int
+    blocks: int = 1
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise ValueError(f"Dense.blocks: expected at least 1, got {self.blocks}")
 
     def init(self, key, in_features):
         """LeCun normal kernel, zero bias."""
-        kernel = initializers.lecun_normal()(key, (in_features, self.features))
-        return {"kernel": kernel, "bias": jnp.zeros(self.features)}
+        N = self.blocks
+        if in_features % N or self.features % N:
+            raise ValueError(
+                f"Dense.blocks: expected a divisor of {in_features} and {self.features} features, "
+                f"got {N}"
+            )
+        shape = (in_features // N, self.features // N)
+        shape, batch = (shape, ()) if N == 1 else ((N, *shape), (0,))
+        params: Params = {"kernel": initializers.lecun_normal(batch_axis=batch)(key, shape)}
+        return params | ({"bias": jnp.zeros(self.features)} if self.bias else {})
 
     def out_features(self, in_features):
         """`features`."""
@@ -164,30 +183,69 @@ class Dense(_Pointwise):
 
     def at_each_step(self, params, xs, key):
         """The equation."""
-        return dot(xs, params["kernel"]) + params["bias"]
+        kernel = params["kernel"]
+        if self.blocks == 1:
+            ys = dot(xs, kernel)
+        else:
+            accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
+            parts = xs.reshape(*xs.shape[:-1], self.blocks, -1).astype(kernel.dtype)
+            ys = jnp.einsum("...nd,ndk->...nk", parts, kernel, preferred_element_type=accumulate)
+            ys = ys.reshape(*xs.shape[:-1], self.features)
+        return ys + params["bias"] if self.bias else ys
+
+
+class Scale(_Pointwise):
+    """A learned number for each feature, `s ⊙ x`. Parameters: `scale` `[D]`, begun at one."""
+
+    def init(self, key, in_features):
+        """Ones."""
+        return {"scale": jnp.ones(in_features)}
+
+    def at_each_step(self, params, xs, key):
+        """In at least float32."""
+        return xs.astype(jnp.promote_types(xs.dtype, jnp.float32)) * params["scale"]
 
 
 class MLP(_Pointwise):
-    """Two affine maps with a GELU between them, back to the width of the input.
+    """Two affine maps with an activation φ between them, back to the width of the input.
+
+        W_d φ(W_u x + b_u) + b_d
+        W_d (φ(W_g x + b_g) ⊙ (W_u x + b_u)) + b_d             if gated
 
     Attributes:
         hidden: width between the two.
+        activation: φ: "gelu" or "silu".
+        gated: whether φ has a map of its own, `gate` (Shazeer 2020, arXiv 2002.05202).
+        bias: whether the maps have one.
     """
 
     hidden: int
+    activation: Literal["gelu", "silu"] = "gelu"
+    gated: bool = False
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        choose(self.activation, ("gelu", "silu"), "MLP.activation")
 
     def init(self, key, in_features):
-        """Both maps."""
-        up, down = jax.random.split(key)
+        """`up`, `down` and, if gated, `gate`."""
+        up, down, *gate = jax.random.split(key, 3 if self.gated else 2)
+        inner = Dense(self.hidden, bias=self.bias)
         return {
-            "up": Dense(self.hidden).init(up, in_features),
-            "down": Dense(in_features).init(down, self.hidden),
-        }
+            "up": inner.init(up, in_features),
+            "down": Dense(in_features, bias=self.bias).init(down, self.hidden),
+        } | ({"gate": inner.init(gate[0], in_features)} if self.gated else {})
 
     def at_each_step(self, params, xs, key):
-        """Up, GELU, down."""
-        hidden = jax.nn.gelu(dot(xs, params["up"]["kernel"]) + params["up"]["bias"])
-        return dot(hidden, params["down"]["kernel"]) + params["down"]["bias"]
+        """The equation."""
+        activation = getattr(jax.nn, self.activation)
+        inner = Dense(self.hidden, bias=self.bias)
+        hidden = inner.at_each_step(params["up"], xs, None)
+        if self.gated:
+            hidden = activation(inner.at_each_step(params["gate"], xs, None)) * hidden
+        else:
+            hidden = activation(hidden)
+        return Dense(xs.shape[-1], bias=self.bias).at_each_step(params["down"], hidden, None)
 
 
 class Norm(_Pointwise):
@@ -196,10 +254,12 @@ class Norm(_Pointwise):
     Attributes:
         epsilon: added to the mean square.
         groups: of features, each normalised by itself, as the heads of a matrix cell are.
+        centered: the mean is taken off first: layer normalisation, or of groups, without a bias.
     """
 
     epsilon: float = 1e-6
     groups: int = 1
+    centered: bool = False
 
     def __post_init__(self) -> None:
         if self.groups < 1:
@@ -217,6 +277,8 @@ class Norm(_Pointwise):
         """In at least float32."""
         xs = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
         parts = xs.reshape(*xs.shape[:-1], self.groups, -1)
+        if self.centered:
+            parts = parts - jnp.mean(parts, axis=-1, keepdims=True)
         square = jnp.mean(parts * parts, axis=-1, keepdims=True)
         return (parts * jax.lax.rsqrt(square + self.epsilon)).reshape(xs.shape) * params["scale"]
 
@@ -453,7 +515,10 @@ class Residual(_Around):
 
     Attributes:
         inner: f; it must keep the width.
+        norm: how.
     """
+
+    norm: Norm = Norm()
 
     def init(self, key, in_features):
         """`norm` and `inner`."""
@@ -464,7 +529,7 @@ class Residual(_Around):
                 f"{self.inner} with {out}"
             )
         return {
-            "norm": Norm().init(key, in_features),
+            "norm": self.norm.init(key, in_features),
             "inner": self.inner.init(key, in_features),
         }
 
@@ -483,7 +548,7 @@ class Residual(_Around):
 
     def normed(self, params: Params, xs: jax.Array) -> jax.Array:
         """What the inner layer is given."""
-        return Norm().at_each_step(params["norm"], xs, None)
+        return self.norm.at_each_step(params["norm"], xs, None)
 
 
 class Gated(_Around):

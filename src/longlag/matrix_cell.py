@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import AffineCell, Params, dot, keep_dtype, lecun
+from longlag.cell import AffineCell, Params, affine, dot, keep_dtype, lecun
 from longlag.linear_cell import refuse_backward
 from longlag.linear_scan import Method
 from longlag.matrix_scan import METHODS, matrix_scan, matrix_step
@@ -128,7 +128,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
 
     def per_head(self, params: Params, xs: jax.Array) -> tuple[jax.Array, ...]:
         """The affine projection of the input, by gate: `[..., N, K or V]`, a number `[..., N]`."""
-        products = dot(xs, params["input"]["kernel"]) + params["input"]["bias"]
+        products = affine(params["input"], xs)
         ends = [sum(self.gate_widths()[: i + 1]) for i in range(len(self.gates))]
         parts = jnp.split(products, ends[:-1], axis=-1)
         return tuple(

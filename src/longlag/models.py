@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -25,14 +26,23 @@ from longlag.layers import (
     Residual,
     Stack,
 )
+from longlag.matching import back_to, matched
 from longlag.select import select
 from longlag.short_convolution import ShortConvolution
 from longlag.spec import Spec, choose
 from longlag.tasks.task import Batch
 
-__all__ = ["ATTENTIONS", "Cost", "SequenceModel", "build", "cost"]
+__all__ = ["ATTENTIONS", "Cost", "SequenceModel", "build", "cost", "idle_options"]
 
 ATTENTIONS = ("none", "additive", "multiplicative", "window", "full")
+# The attentions that an option of `build` reaches.
+REACHES = {
+    "placement": ATTENTIONS[1:],
+    "pattern": ATTENTIONS[1:],
+    "heads": ("window", "full"),
+    "positions": ("window", "full"),
+    "window": ("window",),
+}
 
 
 class SequenceModel(Spec):
@@ -171,6 +181,7 @@ def build(
     convolution: int = 0,
     mlp: int = 0,
     dropout: float = 0.0,
+    mixer_parameters: int = 0,
 ) -> SequenceModel:
     """Puts a model together: `depth` blocks of one skeleton, in which attention is one switch.
 
@@ -178,6 +189,8 @@ def build(
     cell. With an attention, the middle block (of two, the second) has the attention as its mixer
     instead: a block is replaced, never added, so that all arms are equally deep. Interleaved, every
     second block has. Without a cell every block is an attention.
+
+    An option that would have no effect (`idle_options`) has to be left at its default.
 
     Args:
         inputs: "tokens" or "features".
@@ -198,20 +211,33 @@ def build(
         convolution: width of a short causal convolution before every mixer; 0 leaves it out.
         mlp: inner width of each block's MLP; 0 leaves the MLP out.
         dropout: rate after every mixer and MLP.
+        mixer_parameters: how many parameters each mixer is to have, within 5%, with the map back to
+            the width: inner widths are chosen for it (`longlag.matching`), the cell's `features`
+            too, which are then left at `width`; 0: as they come.
 
     Raises:
-        ValueError: an unknown name, or neither a cell nor an attention.
+        ValueError: an unknown name, an option without effect, neither a cell nor an attention, or
+            no inner width for `mixer_parameters`.
     """
     choose(attention, ATTENTIONS, "attention")
     choose(placement, ("auto", "read", "block"), "placement")
     choose(pattern, ("middle", "interleaved"), "pattern")
     if cell is None and attention == "none":
         raise ValueError("model: expected a cell or an attention; got neither")
+    given = {"placement": placement, "pattern": pattern, "heads": heads, "positions": positions}
+    given["window"] = window
+    for name, (default, why) in idle_options(cell, attention).items():
+        if given[name] != default:
+            raise ValueError(
+                f"model {name}: expected {default!r}, since it has no effect {why}; got "
+                f"{given[name]!r}"
+            )
     for name, value, least in (
         ("width", width, 1),
         ("depth", depth, 1),
         ("mlp", mlp, 0),
         ("convolution", convolution, 0),
+        ("mixer_parameters", mixer_parameters, 0),
     ):
         if value < least:
             raise ValueError(f"model {name}: expected at least {least}, got {value}")
@@ -220,10 +246,15 @@ def build(
             f"model depth: expected at least 2 for a cell and an attention, got {depth}"
         )
 
+    features = getattr(cell, "features", width)
+    if mixer_parameters and features != width:
+        raise ValueError(
+            f"model mixer_parameters: expected 0, or the cell's features at the width {width}, "
+            f"since they are chosen for it; got {mixer_parameters} and {features} features"
+        )
+
     def finish(mixer: Layer, before: tuple[Layer, ...] = ()) -> Layer:
-        after: tuple[Layer, ...] = ()
-        if mixer.out_features(width) != width:
-            after += (Dense(width),)
+        after = back_to(width, mixer)
         if dropout:
             after += (Dropout(dropout),)
         return Residual(Stack((*before, mixer, *after)) if before or after else mixer)
@@ -250,9 +281,29 @@ def build(
             mixers[i] = attend()
     blocks: list[Layer] = []
     for mixer in mixers:
+        if mixer_parameters:
+            mixer = matched(mixer, width, mixer_parameters)
         block = finish(mixer, (ShortConvolution(convolution),) if convolution else ())
         blocks.append(Stack((block, finish(MLP(mlp)))) if mlp else block)
     return SequenceModel(inputs, in_features, width, _runs(blocks), out_features)
+
+
+def idle_options(cell: Cell | None, attention: str) -> Mapping[str, tuple[Any, str]]:
+    """The options of `build` that have no effect: their defaults, and why they have none.
+
+    Args:
+        cell: as in `build`.
+        attention: as in `build`.
+    """
+    defaults = inspect.signature(build).parameters
+    idle = {
+        name: (defaults[name].default, f"with attention {attention!r}")
+        for name, attentions in REACHES.items()
+        if attention not in attentions
+    }
+    if cell is None:
+        idle["pattern"] = (defaults["pattern"].default, "without a cell")
+    return idle
 
 
 def _runs(blocks: Sequence[Layer]) -> tuple[Layer, ...]:

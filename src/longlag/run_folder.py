@@ -128,14 +128,22 @@ class RunFolder:
             raise ValueError(f"expected a JSON object in {file}; got {type(config).__name__}")
         return cls(path, config)
 
-    def require_same(self, config: Mapping[str, Any]) -> None:
+    def require_same(
+        self, config: Mapping[str, Any], stored: Mapping[str, Any] | None = None
+    ) -> None:
         """Checks that a resume was asked for with the configuration that the run was made with.
+
+        Args:
+            config: what was asked for.
+            stored: the run's configuration as it is read today, with the options that have come
+                since; None: as it was written.
 
         Raises:
             ValueError: names each entry that differs, with expected and got.
         """
         got = json.loads(json.dumps(_plain(config)))
-        differences = list(_differences(self.config, got))
+        expected = self.config if stored is None else json.loads(json.dumps(_plain(stored)))
+        differences = list(_differences(expected, got))
         if differences:
             raise ValueError(
                 f"{self.path} was made with another configuration:\n  " + "\n  ".join(differences)

@@ -23,6 +23,7 @@ class ShortConvolution(Layer):
 
     Attributes:
         width: steps that an output sees.
+        bias: whether there is b.
 
     Parameters: `kernel` `[width, D]`, `kernel[0]` for the present step, uniform within ±1 / √width;
     `bias` `[D]`, zero.
@@ -31,6 +32,7 @@ class ShortConvolution(Layer):
     """
 
     width: int = 4
+    bias: bool = True
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -41,7 +43,7 @@ class ShortConvolution(Layer):
         bound = self.width**-0.5
         shape = (self.width, in_features)
         kernel = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
-        return {"kernel": kernel, "bias": jnp.zeros(in_features)}
+        return {"kernel": kernel} | ({"bias": jnp.zeros(in_features)} if self.bias else {})
 
     def init_state(self, params: Params, batch_shape: Any, capacity: int) -> State:
         """Zeros."""
@@ -75,7 +77,9 @@ class ShortConvolution(Layer):
             of_live = jnp.zeros_like(segment).at[row, slot].set(segment, mode="drop")
         inputs = jnp.concatenate([past, xs], axis=1)
         of_input = jnp.concatenate([jnp.zeros((B, before), jnp.int32), of_live], axis=1)
-        ys = jnp.broadcast_to(params["bias"], xs.shape).astype(past.dtype)
+        ys = jnp.zeros_like(xs)
+        if self.bias:
+            ys = jnp.broadcast_to(params["bias"], xs.shape).astype(past.dtype)
         for j in range(self.width):
             at = slice(before - j, before - j + T)
             same = (of_input[:, at] == of_live)[..., None]

@@ -87,7 +87,8 @@ def one(name: str, experiment: Experiment, folder: Path) -> Found:
     path = folder / name
     if path.exists():
         run = RunFolder.open(path)
-        run.require_same(experiment.config())
+        stored = Experiment.from_config(run.config, run.path).config()
+        run.require_same(experiment.config(), stored)
     else:
         run = RunFolder.create(path, experiment.config())
     file = path / "results.json"

@@ -29,7 +29,7 @@ class DotProduct(Attention):
     are turned by their positions.
 
     Attributes:
-        features: width of the output, and of all heads of q together.
+        features: width of the output.
         heads: N.
         window: None (everything), or how many positions are read.
         positions: "rotary" (Su et al. 2021); "alibi" (Press et al. 2022), a bias against distance,
@@ -37,6 +37,7 @@ class DotProduct(Attention):
             which the output is NaN; or "none": the order of the past is then not seen.
         kv_heads: M, which divides N: of 1, multi-query (Shazeer 2019), of more, grouped-query
             attention (Ainslie et al. 2023); None: N.
+        inner_features: N K, the width of all heads of q together; None: `features`.
         max_positions: of "learned".
         implementation: None, our own; or "xla" or "cudnn", `jax.nn.dot_product_attention` with that
             implementation ("cudnn": CUDA, bfloat16 or float16). Weights that are asked for are our
@@ -55,6 +56,7 @@ class DotProduct(Attention):
     heads: int = 4
     positions: Literal["rotary", "alibi", "learned", "none"] = "rotary"
     kv_heads: int | None = None
+    inner_features: int | None = None
     max_positions: int = 1024
     implementation: Literal["xla", "cudnn"] | None = None
 
@@ -75,11 +77,12 @@ class DotProduct(Attention):
                 f"DotProduct.max_positions: expected at least 1, got {self.max_positions}"
             )
         even = 2 if self.positions == "rotary" else 1
-        if self.features % (self.heads * even):
+        if self.inner < 1 or self.inner % (self.heads * even):
+            name = "features" if self.inner_features is None else "inner_features"
             raise ValueError(
-                f"DotProduct.features: expected a multiple of {self.heads * even} (heads"
+                f"DotProduct.{name}: expected a multiple of {self.heads * even} (heads"
                 f"{', each of even width for rotary positions' if even == 2 else ''}), "
-                f"got {self.features}"
+                f"got {self.inner}"
             )
 
     def out_features(self, in_features: int) -> int:
@@ -92,15 +95,20 @@ class DotProduct(Attention):
         """M."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
+    @property
+    def inner(self) -> int:
+        """N K."""
+        return self.features if self.inner_features is None else self.inner_features
+
     def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
         """Draws parameters: LeCun normal kernels."""
         memory_features = in_features if memory_features is None else memory_features
-        of_keys = self.features // self.heads * self.key_heads
+        of_keys = self.inner // self.heads * self.key_heads
         shapes = {
-            "query": (in_features, self.features),
+            "query": (in_features, self.inner),
             "key": (memory_features, of_keys),
             "value": (memory_features, of_keys),
-            "out": (self.features, self.features),
+            "out": (self.inner, self.features),
         }
         keys = jax.random.split(key, len(shapes) + 1)
         params: Params = {
@@ -154,11 +162,11 @@ class DotProduct(Attention):
             # It reads the mean of everything where it sees nothing.
             seen = jnp.any(memory.visible, axis=-1)
             contexts = select(seen, contexts, jnp.zeros_like(contexts))
-        contexts = contexts.reshape(*contexts.shape[:2], self.features)
+        contexts = contexts.reshape(*contexts.shape[:2], self.inner)
         return dot(contexts, params["out"]["kernel"]), weights.mean(axis=(1, 2))
 
     def _heads(self, params: Params, name: str, xs: jax.Array) -> jax.Array:
-        width = self.features // self.heads
+        width = self.inner // self.heads
         return dot(xs, params[name]["kernel"]).reshape(*xs.shape[:-1], -1, width)
 
     def _turn(self, x: jax.Array, position: jax.Array) -> jax.Array:

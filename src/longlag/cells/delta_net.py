@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
-from longlag.cell import Params
-from longlag.matrix_cell import Association, MatrixCell, unit
+from longlag.cell import Params, SeparableCell
+from longlag.matrix_cell import Association, MatrixCarry, MatrixCell, unit
 
 __all__ = ["DeltaNet", "GatedDeltaNet"]
 
 
-class DeltaNet(MatrixCell):
+class DeltaNet(SeparableCell[MatrixCarry], MatrixCell):
     """A memory that replaces what a key stands for, rather than add to it: the delta rule.
 
         q = unit(silu(W_q x + b_q)),  k = unit(silu(W_k x + b_k)),  v = silu(W_v x + b_v)
@@ -26,6 +26,8 @@ class DeltaNet(MatrixCell):
         features: H.
         negative_eigenvalues: β in [0, 2]: I - β k kᵀ may then be a reflection, with which a state
             can be tracked (Grazzi et al. 2025, arXiv 2411.12537).
+        input_kernel: False: the input is all the W x side by side, made by other layers:
+            `longlag.blocks.GatedDeltaNetMixer`.
 
     Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + N]` and
     `input.bias`, parts in the order q, k, v, beta.

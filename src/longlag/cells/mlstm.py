@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from longlag.cell import Params, dot, lecun
-from longlag.matrix_cell import Association, MatrixCell, Reads, merge_heads
+from longlag.cell import Params, SeparableCell, affine, lecun
+from longlag.matrix_cell import Association, MatrixCarry, MatrixCell, Reads, merge_heads
 
 __all__ = ["MLSTM"]
 
 
-class MLSTM(MatrixCell):
+class MLSTM(SeparableCell[MatrixCarry], MatrixCell):
     """An LSTM whose memory cell is a matrix, with an exponential input gate.
 
         q = W_q x + b_q,  k = (W_k x + b_k) / √K,  v = W_v x + b_v
@@ -22,9 +24,16 @@ class MLSTM(MatrixCell):
 
     C and n are kept over a scale exp(m), so that i never overflows. The state has a column for n.
 
-    Fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + 2N]` and `input.bias`,
-    parts in the order q, k, v, i, f, with b_f from 3 to 6 over the heads and b_i at 0;
-    `output.kernel` `[D, H]`, `output.bias` `[H]`.
+    Attributes:
+        features: H.
+        input_kernel: False: the input is the parts of q, k, v, i and f without their biases, side
+            by side, made by other layers; there is then no output gate.
+        output_gate: False: y has no σ(W_o x + b_o), since another layer gates it:
+            `longlag.blocks.MLSTMMixer`.
+
+    Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + 2N]` and
+    `input.bias`, parts in the order q, k, v, i, f, with b_f from 3 to 6 over the heads and b_i at
+    0; `output.kernel` `[D, H]`, `output.bias` `[H]`.
 
     Reference: Beck et al. 2024, arXiv 2405.04517, equations 19 to 27.
 
@@ -35,6 +44,16 @@ class MLSTM(MatrixCell):
     normalised = True
     exponential = True
 
+    output_gate: bool = dataclasses.field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output_gate and not self.input_kernel:
+            raise ValueError(
+                "MLSTM: expected output_gate=False with input_kernel=False, since the output gate "
+                "has a kernel of its own for the input; got True"
+            )
+
     def init(self, key: jax.Array, in_features: int) -> Params:
         """As every matrix cell, with the forget biases and the output gate."""
         key, output_key = jax.random.split(key)
@@ -42,17 +61,18 @@ class MLSTM(MatrixCell):
         params["input"]["bias"] = (
             params["input"]["bias"].at[-self.heads :].set(jnp.linspace(3.0, 6.0, self.heads))
         )
-        params["output"] = {
-            "kernel": lecun(output_key, in_features, self.features),
-            "bias": jnp.zeros(self.features),
-        }
+        if self.output_gate:
+            params["output"] = {
+                "kernel": lecun(output_key, in_features, self.features),
+                "bias": jnp.zeros(self.features),
+            }
         return params
 
     def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
         """The gates, in logarithms, and the output gate."""
         del key
         q, k, v, i, f = self.per_head(params, xs)
-        o = sigmoid(dot(xs, params["output"]["kernel"]) + params["output"]["bias"])
+        o = sigmoid(affine(params["output"], xs)) if self.output_gate else None
         return Association(
             q,
             k * self.key_width**-0.5,
@@ -65,4 +85,5 @@ class MLSTM(MatrixCell):
     def readout(self, params: Params, reads: Reads, aux: jax.Array) -> jax.Array:
         """σ(o) ⊙ C q / max(|n q|, 1), the one being exp(-m) in the scale that is kept."""
         least = jnp.exp(-reads.log_scale)
-        return aux * merge_heads(reads.y / jnp.maximum(jnp.abs(reads.norm), least)[..., None])
+        y = merge_heads(reads.y / jnp.maximum(jnp.abs(reads.norm), least)[..., None])
+        return aux * y if self.output_gate else y

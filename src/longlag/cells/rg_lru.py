@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
-from longlag.cell import Params, gate_projection
+from longlag.cell import Carry, Params, SeparableCell, gate_projection
 from longlag.linear_cell import GatedLinearCell
 
 __all__ = ["RGLRU"]
@@ -15,7 +15,7 @@ __all__ = ["RGLRU"]
 SHARPNESS = 8.0
 
 
-class RGLRU(GatedLinearCell):
+class RGLRU(SeparableCell[Carry], GatedLinearCell):
     """A linear recurrence with a gate on its decay and one on its input, of constant variance.
 
         r = σ(W_r x + b_r)                    recurrence gate
@@ -26,10 +26,11 @@ class RGLRU(GatedLinearCell):
         y  = h'
 
     In Griffin u is x itself, after a linear layer and a short convolution, and W_r and W_i are
-    block-diagonal.
+    block-diagonal: `longlag.blocks.GriffinMixer`.
 
     Attributes:
         features: H.
+        input_kernel: False: the input is r, i and u without their biases, side by side.
         negative_eigenvalues: 2a - 1 in place of a; √(1 - a²) stays.
 
     Parameters: `input.kernel` `[D, 3H]`, `input.bias` `[3H]`, parts in the order r, i, u; `decay`

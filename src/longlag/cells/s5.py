@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -113,6 +114,7 @@ class S5(LinearCell):
         return 2 * dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]) + aux
 
 
+@functools.cache
 def _hippo(size: int) -> tuple[Any, Any]:
     """Eigenvalues of the normal part of HiPPO-LegS with positive imaginary part, and eigenvectors.
 

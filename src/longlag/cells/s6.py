@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from longlag.cell import Carry, Params, dot, gate_projection, lecun
+from longlag.cell import Carry, Params, SeparableCell, dot, gate_projection, lecun
 from longlag.linear_cell import GatedLinearCell
 
 __all__ = ["S6"]
 
 
-class S6(GatedLinearCell):
+class S6(SeparableCell[Carry], GatedLinearCell):
     """A state space model that chooses, from its input, what to keep and for how long.
 
         u  = W x + b
@@ -22,7 +22,8 @@ class S6(GatedLinearCell):
         h' = exp(Δ A) ⊙ h + Δ u (u W_B)ᵀ        state [H, N], A < 0
         y  = h' (u W_C) + D ⊙ u
 
-    In Mamba the linear map W stands before a short convolution and a SiLU, which are layers here.
+    In Mamba the linear map W stands before a short convolution and a SiLU, which are layers here:
+    `longlag.blocks.MambaMixer`.
 
     Attributes:
         features: H.
@@ -30,6 +31,7 @@ class S6(GatedLinearCell):
         rank: of the map to Δ; None: ⌈H / 16⌉.
         min_step, max_step: Δ at zero input begins between these, uniform in its logarithm.
         negative_eigenvalues: 2 exp(Δ A) - 1 in place of exp(Δ A).
+        input_kernel: False: u is the input itself, without W and b.
 
     Parameters: `input.kernel` `[D, H]`, `input.bias` `[H]`; `select.kernel` `[H, rank + 2N]`, to Δ,
     B and C; `step.kernel` `[rank, H]` and `step.bias` `[H]`; `decay_log` `[H, N]`, log(-A), begun
@@ -71,7 +73,10 @@ class S6(GatedLinearCell):
         low, high = jnp.log(self.min_step), jnp.log(self.max_step)
         step = jnp.exp(jax.random.uniform(step_key, (H,), minval=low, maxval=high))
         bound = rank**-0.5
-        return super().init(key, in_features) | {
+        params = super().init(key, in_features)
+        if not self.input_kernel:
+            del params["input"]
+        return params | {
             "select": {"kernel": lecun(select_key, H, rank + 2 * N)},
             "step": {
                 "kernel": jax.random.uniform(up_key, (rank, H), minval=-bound, maxval=bound),
@@ -90,7 +95,10 @@ class S6(GatedLinearCell):
     ) -> tuple[jax.Array, jax.Array, Any]:
         """exp(Δ A); Δ u Bᵀ; and C and u."""
         del key
-        (u,) = gate_projection(params["input"], xs, len(self.gates))
+        if self.input_kernel:
+            (u,) = gate_projection(params["input"], xs, len(self.gates))
+        else:
+            u = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
         rank = self.step_rank
         selected = dot(u, params["select"]["kernel"])
         step, B, C = jnp.split(selected, [rank, rank + self.state], axis=-1)

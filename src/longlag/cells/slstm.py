@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from longlag.cell import DenseCell, Params, lecun
+from longlag.cell import DenseCell, Params, SeparableCell, lecun
 
 __all__ = ["SLSTM", "SLSTMCarry"]
 
@@ -32,7 +32,7 @@ class SLSTMCarry:
     m: jax.Array
 
 
-class SLSTM(DenseCell[SLSTMCarry]):
+class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
     """An LSTM with exponential input gates, a normaliser, and a recurrence within heads.
 
         i~, f~, z~, o~ = W x + b + R h        R block-diagonal, one block per head
@@ -46,6 +46,7 @@ class SLSTM(DenseCell[SLSTMCarry]):
     Attributes:
         features: H.
         heads: N, which divides H.
+        input_kernel: False: the input is W x, made by other layers: `longlag.blocks.SLSTMMixer`.
 
     Parameters: `input.kernel` `[D, 4H]`, `input.bias` `[4H]`, gates in the order i, f, z, o;
     `recurrent.kernel` `[N, H/N, 4 H/N]`, gates side by side in each head, LeCun normal. b_f begins
