@@ -70,7 +70,7 @@ class CycleNavigation(PrefixTask):
         chances = [np.eye(self.places)[0]]
         for _ in range(self.max_length):
             chances.append(sum(np.roll(chances[-1], step) for step in (-1, 0, 1)) / 3)
-        return Floor.of_chances(np.stack(chances[self.min_length :]), "the likeliest place")
+        return Floor.of_chances(np.stack(chances[self.min_length :]), "likeliest place")
 
     def picture(self) -> str:
         """One walk of at most 10 steps."""

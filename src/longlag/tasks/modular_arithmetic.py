@@ -102,7 +102,7 @@ class ModularArithmetic(PrefixTask):
             added = np.outer(chances[-1], np.full(self.modulus, 1 / self.modulus))
             held = 2 / 3 * added + 1 / 3 * held @ multiplied
         lengths = _odd(np.arange(self.min_length, self.max_length + 1))
-        return Floor.of_chances(np.stack(chances)[lengths // 2], "the likeliest result")
+        return Floor.of_chances(np.stack(chances)[lengths // 2], "likeliest result")
 
     def picture(self) -> str:
         """One expression of 9 tokens."""
