@@ -26,6 +26,7 @@ from longlag.blocks import (
     slstm,
 )
 from longlag.cells import MLSTM, RGLRU, S6, SLSTM, DeltaNet, GatedDeltaNet
+from longlag.diagnostics import recurrences
 from longlag.layers import MLP, Dense, Dropout, Norm, Recurrent, Repeated, Residual, Stack
 from longlag.models import SequenceModel, cost
 
@@ -84,6 +85,8 @@ def test_a_model_of_blocks_is_accounted_for():
     assert found.cache_bytes == 4 * (3 * (2 * 4 + 1) + 1)
     params = jax.eval_shape(model.init, jax.random.key(0))
     assert found.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    paths = [path for path, cell, _ in recurrences(model, params) if cell.features == 12]
+    assert paths == [f"{at}/0/inner/rg_lru/" for at in ("0/0", "0/1", "1")]
 
 
 class Twice(Block):

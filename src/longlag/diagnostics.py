@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.block import Block
 from longlag.cell import Cell, Params
 from longlag.layers import Recurrent, Repeated, Stack
 from longlag.models import SequenceModel
@@ -179,6 +180,9 @@ def recurrences(model: SequenceModel, params: Params) -> Iterator[tuple[str, Cel
             for i in range(layer.count):
                 of_layer = jax.tree.map(lambda leaf, i=i: leaf[i], params)
                 yield from walk(layer.inner, of_layer, f"{path}{i}/")
+        elif isinstance(layer, Block):
+            for name, part in layer.parts.items():
+                yield from walk(part, params[name], f"{path}{name}/")
         elif hasattr(layer, "inner"):
             yield from walk(layer.inner, params["inner"], f"{path}inner/")
 

@@ -77,12 +77,12 @@ class DotProduct(Attention):
                 f"DotProduct.max_positions: expected at least 1, got {self.max_positions}"
             )
         even = 2 if self.positions == "rotary" else 1
-        if self.inner < 1 or self.inner % (self.heads * even):
+        if self.query_features < 1 or self.query_features % (self.heads * even):
             name = "features" if self.inner_features is None else "inner_features"
             raise ValueError(
                 f"DotProduct.{name}: expected a multiple of {self.heads * even} (heads"
                 f"{', each of even width for rotary positions' if even == 2 else ''}), "
-                f"got {self.inner}"
+                f"got {self.query_features}"
             )
 
     def out_features(self, in_features: int) -> int:
@@ -96,19 +96,19 @@ class DotProduct(Attention):
         return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
-    def inner(self) -> int:
+    def query_features(self) -> int:
         """N K."""
         return self.features if self.inner_features is None else self.inner_features
 
     def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
         """Draws parameters: LeCun normal kernels."""
         memory_features = in_features if memory_features is None else memory_features
-        of_keys = self.inner // self.heads * self.key_heads
+        of_keys = self.query_features // self.heads * self.key_heads
         shapes = {
-            "query": (in_features, self.inner),
+            "query": (in_features, self.query_features),
             "key": (memory_features, of_keys),
             "value": (memory_features, of_keys),
-            "out": (self.inner, self.features),
+            "out": (self.query_features, self.features),
         }
         keys = jax.random.split(key, len(shapes) + 1)
         params: Params = {
@@ -162,11 +162,11 @@ class DotProduct(Attention):
             # It reads the mean of everything where it sees nothing.
             seen = jnp.any(memory.visible, axis=-1)
             contexts = select(seen, contexts, jnp.zeros_like(contexts))
-        contexts = contexts.reshape(*contexts.shape[:2], self.inner)
+        contexts = contexts.reshape(*contexts.shape[:2], self.query_features)
         return dot(contexts, params["out"]["kernel"]), weights.mean(axis=(1, 2))
 
     def _heads(self, params: Params, name: str, xs: jax.Array) -> jax.Array:
-        width = self.inner // self.heads
+        width = self.query_features // self.heads
         return dot(xs, params[name]["kernel"]).reshape(*xs.shape[:-1], -1, width)
 
     def _turn(self, x: jax.Array, position: jax.Array) -> jax.Array:
