@@ -10,6 +10,7 @@ import pytest
 
 from longlag import LSTM, Cell, MinGRU
 from longlag.attention import Additive, DotProduct, Multiplicative
+from longlag.blocks import MambaMixer, mamba
 from longlag.cells import MLSTM, S6, SLSTM
 from longlag.experiment import cell_names
 from longlag.layers import Dense, Norm, Read, Recurrent, Residual, Stack
@@ -153,8 +154,8 @@ def test_a_model_has_every_mixer_of_the_size_that_was_asked_for(attention, patte
 def test_mixers_are_found_wherever_they_are():
     inner = Stack((Norm(), Recurrent(LSTM(3)), Dense(4)))
     attention = DotProduct(4, heads=1)
-    layers = Stack((Residual(inner), Residual(attention), Read(attention), Residual(inner)))
-    assert mixers(layers) == (Recurrent(LSTM(3)), attention, Read(attention))
+    layers = (Residual(inner), Residual(attention), Read(attention), Residual(inner), mamba(4))
+    assert mixers(Stack(layers)) == (Recurrent(LSTM(3)), attention, Read(attention), MambaMixer(4))
     assert mixers(Residual(Norm())) == ()
     params = jax.eval_shape(lambda: inner.init(jax.random.key(0), 4))
     counted = sum(leaf.size for leaf in jax.tree.leaves(params)) - 4  # without the norm

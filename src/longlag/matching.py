@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import jax
 
 from longlag.attention import Additive, Attention, DotProduct
+from longlag.block import Block
 from longlag.cell import Cell
 from longlag.layer import Layer
 from longlag.layers import Dense, Read, Recurrent
@@ -44,8 +45,8 @@ def mixer_parameters(mixer: Cell | Layer, width: int) -> int:
 
 
 def mixers(layer: Layer) -> tuple[Layer, ...]:
-    """The recurrences and attentions in a layer or its layers, each kind and size once."""
-    if isinstance(layer, Recurrent | Read | Attention):
+    """The recurrences, attentions and blocks in a layer or its layers, each that differs once."""
+    if isinstance(layer, Recurrent | Read | Attention | Block):
         return (layer,)
     values = [getattr(layer, field.name) for field in dataclasses.fields(layer)]  # type: ignore[arg-type]
     inner = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
