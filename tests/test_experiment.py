@@ -269,6 +269,7 @@ def test_names_on_the_command_line():
         "feed-forward",
         "gla",
         "gru",
+        "gsa",
         "ind-rnn",
         "layer-norm-lstm",
         "lem",
@@ -286,6 +287,7 @@ def test_names_on_the_command_line():
         "s5",
         "s6",
         "slstm",
+        "stack-rnn",
     ]
     assert {cell_name(cls) for cls in cell_names().values()} == set(cell_names())
     assert {task_name(cls) for cls in task_names().values()} == set(task_names())
