@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from longlag import training
 from longlag.models import SequenceModel
 from longlag.tasks import Batch, CopyMemory, Parity
 from longlag.training import (
@@ -66,6 +67,28 @@ def test_padding_changes_no_evaluation():
         np.testing.assert_allclose(getattr(padded, name), getattr(found, name), rtol=1e-6)
     np.testing.assert_allclose(padded.by_position[:, :T], found.by_position, rtol=1e-6)
     assert np.isnan(padded.by_position[:, T:]).all() and padded.by_position.shape == (2, 16)
+
+
+def test_many_tokens_are_evaluated_in_parts(monkeypatch: pytest.MonkeyPatch):
+    batch = evaluation_batch(PARITY.task, 12, "test")
+    params = init_states(PARITY.model, TRAINING, 2).params
+    whole = evaluate(PARITY.model, PARITY.task, TRAINING, params, batch)
+    T, seen = PARITY.task.time_steps, []
+
+    class Seen(SequenceModel):
+        def answer(self, params, batch, key=None):
+            seen.append(batch.inputs.shape)
+            return super().answer(params, batch, key)
+
+    model = Seen(
+        **{f.name: getattr(PARITY.model, f.name) for f in dataclasses.fields(PARITY.model)}
+    )
+    for tokens, rows in ((5 * T, 4), (T - 1, 1)):  # 5 do not divide 12, and one row is the least
+        monkeypatch.setattr(training, "TOKENS", tokens)
+        how = dataclasses.replace(TRAINING, eval_size=tokens)  # another program
+        found = evaluate(model, PARITY.task, how, params, batch)
+        assert seen[-1] == (rows, T)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, whole)
 
 
 def test_a_model_is_told_of_padding_and_resets(rng: np.random.Generator):

@@ -36,6 +36,8 @@ _INIT, _DATA, _DROPOUT, _VALIDATION, _TEST = range(5)
 EVALUATION_SEED = 2**32 - 1
 # A task counts as solved after so many evaluations in a row over the threshold.
 SOLVED_STREAK = 3
+# Tokens that are evaluated at once: an attention over T steps makes T² numbers of each row.
+TOKENS = 2**15
 
 
 class Training(Spec):
@@ -332,8 +334,7 @@ def evaluate(
     """
 
     def one(params):
-        answers = model.answer(params, batch)
-        each, right = losses(task, answers, batch)
+        each, right = _in_parts(lambda part: losses(task, model.answer(params, part), part), batch)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
         return Evaluation(
             loss=mean_loss(each, batch.weights),
@@ -361,6 +362,18 @@ def evaluation_batch(
     stream = _VALIDATION if purpose == "validation" else _TEST
     batch = task.sample(jax.random.fold_in(jax.random.key(EVALUATION_SEED), stream), size)
     return batch if padded_to is None else pad(batch, padded_to)
+
+
+def _in_parts(function: Any, batch: Batch) -> Any:
+    """What a function of a batch gives, row by row alike, a part of the rows at a time."""
+    rows, steps = batch.scored.shape
+    most = max(TOKENS // steps, 1)
+    parts = next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
+    if parts == 1:
+        return function(batch)
+    split = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), batch)
+    found = jax.lax.map(function, split)
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), found)
 
 
 def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> TrainState:
