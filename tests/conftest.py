@@ -19,8 +19,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # `-m deep`, or any other `-m`, takes the place of this.
     if not config.option.markexpr:
         config.option.markexpr = "not deep"
+    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps a module whose tests share an expensive fixture, such as a run, on one worker."""
     for item in items:
