@@ -38,7 +38,7 @@ demo: env
 	@$(BIN)/python -m experiments.demo
 
 test: lint types
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=15 --cov --cov-report=term
+	@$(BIN)/python -m pytest -n $(WORKERS) --durations=15 --cov --cov-report=term
 
 test-deep: env-test
 	@$(BIN)/python -m pytest -n $(WORKERS) -m deep --durations=15

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,22 +17,35 @@ QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
 
+ROOT = Path(__file__).resolve().parent.parent
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # `-m deep`, or any other `-m`, takes the place of this.
     if not config.option.markexpr:
         config.option.markexpr = "not deep"
-    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps a module whose tests share an expensive fixture, such as a run, on one worker."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        found = [d for name in names for d in item._fixtureinfo.name2fixturedefs.get(name, ())]  # type: ignore[attr-defined]
-        own = {d.scope for d in found if d.baseid and d.baseid == item.nodeid.partition("::")[0]}
-        if "module" in own:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps a module whose tests share an expensive fixture, such as a run, on one worker.
+
+    pytest-xdist's own `--dist loadgroup` does nothing with pytest 9, which keeps node ids
+    elsewhere.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if _shares(ROOT / file) else nodeid
+
+    return ByFixture(config, log)
+
+
+@functools.cache
+def _shares(file: Path) -> bool:
+    return 'fixture(scope="module"' in file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session", autouse=True)
