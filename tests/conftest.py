@@ -72,6 +72,14 @@ def shared_compilations(compilations: Path) -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
+@pytest.fixture(autouse=True)
+def programs_of_deep_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Forgets what a deep test compiled: hundreds of them use up the memory maps of a process."""
+    yield
+    if request.node.get_closest_marker("deep"):
+        jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test; jax keeps apart what it compiles with and without."""
