@@ -23,7 +23,7 @@ from rich.table import Table
 
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
-from longlag.environment import environment, version
+from longlag.environment import provenance, version
 
 # What no difference exceeds; the tests measure again.
 BOUNDS = {"float32": 2e-5, "float64": 1e-13}
@@ -47,7 +47,7 @@ def main(out: Path = Path("runs/agreement")) -> int:
         from experiments.peers.measure import measure
     except ModuleNotFoundError as error:
         raise ValueError(f'{error}: expected the peers, pip install "longlag[peers]"') from error
-    began, env = time.perf_counter(), environment()
+    began = time.perf_counter()
     rows = []
     for pair in PAIRS:
         row: dict[str, Any] = {"here": pair.here, "package": pair.package, "there": pair.name}
@@ -56,17 +56,9 @@ def main(out: Path = Path("runs/agreement")) -> int:
                 skipped = kind == "float64" and not pair.float64
                 row[kind] = None if skipped else measure(pair, pair.build())
         rows.append(row | {"carry": pair.has_carry})
-    results = {
-        "rows": rows,
-        "meta": {
-            "command": "python -m experiments.agreement",
-            "commit": env["commit"],
-            "device": f"{env['cpu']}, {env['cpu_count']} cores",
-            "versions": {k: env["versions"][k] for k in ("jax", "jaxlib", "longlag")}
-            | {name: version(name) for name in PACKAGES},
-            "wall_seconds": round(time.perf_counter() - began, 1),
-        },
-    }
+    meta = provenance("python -m experiments.agreement", began)
+    meta["versions"] |= {name: version(name) for name in PACKAGES}
+    results = {"rows": rows, "meta": meta}
     with writing("the results", out):
         out.mkdir(parents=True, exist_ok=True)
         replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")

@@ -26,7 +26,7 @@ from longlag import LSTM, report
 from longlag.cells import FeedForward
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
-from longlag.environment import environment
+from longlag.environment import environment, provenance
 from longlag.experiment import Architecture, Experiment
 from longlag.runs import floor_rows, load
 from longlag.sweep import sweep
@@ -107,7 +107,6 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
     rows = [row for one in found.values() for row in one["rows"]]
     for task_name in TASKS:
         rows += floor_rows(jobs[task_name, "LSTM"])
-    env = environment()
     results = {
         "rows": rows,
         "roles": ROLES,
@@ -120,13 +119,7 @@ def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int =
         "question": "How far back can a network remember, and what does attention add?",
         "lead": f"Five arms of two blocks, width {WIDTH}, {SEEDS} seeds each, on three memory "
         "tasks that pull apart. A block is replaced, never added: all arms are equally deep.",
-        "meta": {
-            "command": "make demo",
-            "commit": env["commit"],
-            "device": f"{env['cpu']}, {env['cpu_count']} cores",
-            "versions": {k: env["versions"][k] for k in ("jax", "jaxlib", "longlag")},
-            "wall_seconds": round(time.perf_counter() - began, 1),
-        },
+        "meta": provenance("make demo", began),
     }
     with writing("the results", aside):
         replace_file(aside / "results.json", json.dumps(results, indent=1) + "\n")

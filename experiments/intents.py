@@ -35,7 +35,7 @@ from longlag import LSTM
 from longlag.command_line import cache_compilations, console, plain_errors
 from longlag.data.intents import PROBES, floors, macro_f1, tokenize
 from longlag.disk import replace_file, writing
-from longlag.environment import environment
+from longlag.environment import provenance
 from longlag.experiment import Architecture, Experiment, cell_class
 from longlag.interrupt import Interruption, stop_requested
 from longlag.report.sentences import size
@@ -167,14 +167,7 @@ def train(options: Options) -> tuple[int, Path]:
                 console.print(f"stopped; go on by --resume {path}", highlight=False)
                 return stop.exit_code, path
     results = _test(experiments, path)
-    environs = environment()
-    results["meta"] = {
-        "command": "python -m experiments.intents",
-        "commit": environs["commit"],
-        "device": f"{environs['cpu']}, {environs['cpu_count']} cores",
-        "versions": {name: environs["versions"][name] for name in ("jax", "jaxlib", "longlag")},
-        "wall_seconds": round(time.perf_counter() - began, 1),
-    }
+    results["meta"] = provenance("python -m experiments.intents", began)
     loaded = _attentive(path)
     with writing("the results", path):
         (path / "plots").mkdir(exist_ok=True)

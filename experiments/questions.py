@@ -21,12 +21,12 @@ from rich.table import Table
 from longlag.catalogue import kind
 from longlag.command_line import console
 from longlag.disk import replace_file, writing
-from longlag.environment import environment
+from longlag.environment import provenance
 from longlag.experiment import Experiment
 from longlag.spec import choose
 from longlag.sweep import sweep
 
-__all__ = ["COLUMNS", "Question", "ask", "by_arm", "lines", "trained", "verdict"]
+__all__ = ["COLUMNS", "Question", "ask", "by_arm", "lines", "tested", "trained", "verdict"]
 
 Found = dict[str, Any]
 
@@ -99,19 +99,12 @@ def ask(
             kept = {k: v for k, v in row.items() if k != "by_position"}
             floor = job.task.floor().accuracy
             rows.append(kept | {"arm": arm, "kind": _kind(job), "floor": floor})
-    env = environment()
+    core_hours = round(sum(row["seconds"] for row in trained(rows)) / 3600, 3)
     results = {
         "rows": rows,
         "threshold": question.threshold,
         **(also or {}),
-        "meta": {
-            "command": command,
-            "commit": env["commit"],
-            "device": f"{env['cpu']}, {env['cpu_count']} cores",
-            "versions": {k: env["versions"][k] for k in ("jax", "jaxlib", "longlag")},
-            "wall_seconds": round(time.perf_counter() - began, 1),
-            "core_hours": round(sum(row["seconds"] for row in trained(rows)) / 3600, 3),
-        },
+        "meta": provenance(command, began) | {"core_hours": core_hours},
     }
     with writing("the results", out):
         replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
@@ -192,7 +185,7 @@ def by_arm(results: Found) -> dict[str, list[Found]]:
 
 def _held(rows: Sequence[Found], threshold: float) -> list[int]:
     """The seeds that did it."""
-    asked = [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
+    asked = tested(rows)
     seeds = {row["seed"] for row in asked}
     missed = {row["seed"] for row in asked if (row["accuracy"] or 0) < threshold}
     return sorted(seeds - missed)
@@ -203,6 +196,11 @@ def _kind(job: Experiment) -> str:
     if job.cell is None:
         return "attention"
     return kind(type(job.cell)) + ("" if attention == "none" else " + attention")
+
+
+def tested(rows: Sequence[Found]) -> list[Found]:
+    """The rows that count: those at other lags than the trained one, or at that if it is alone."""
+    return [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
 
 
 def trained(rows: Sequence[Found]) -> list[Found]:

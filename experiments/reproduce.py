@@ -27,7 +27,7 @@ import tyro
 from rich.table import Table
 
 from experiments import questions
-from experiments.questions import Question, ask, by_arm, trained
+from experiments.questions import Question, ask, by_arm, tested
 from longlag import GRU, LSTM, Elman, MinGRU
 from longlag.cell import Cell
 from longlag.command_line import console, plain_errors
@@ -227,9 +227,8 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
     plain = {line[0]: dict(zip(questions.COLUMNS, line)) for line in questions.lines(results)}
     found = []
     for arm, rows in by_arm(results).items():
-        tested = [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
         seeds: dict[int, list[float]] = {}
-        for row in tested:
+        for row in tested(rows):
             seeds.setdefault(row["seed"], []).append(100 * (row[protocol.metric] or 0))
         means = [statistics.fmean(of_seed) for of_seed in seeds.values()]
         by_rule = statistics.fmean(means) if "mean of the seeds" in protocol.rule else max(means)

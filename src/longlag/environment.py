@@ -7,12 +7,13 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
 
-__all__ = ["environment", "version"]
+__all__ = ["environment", "provenance", "version"]
 
 PACKAGES = ("longlag", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -40,6 +41,26 @@ def environment() -> dict[str, Any]:
         "dirty": dirty,
         "argv": list(sys.argv),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def provenance(command: str, began: float) -> dict[str, Any]:
+    """What a result file says of where it comes from, under `meta`.
+
+    Args:
+        command: that makes it again.
+        began: `time.perf_counter()` when it began.
+
+    Returns:
+        `command`, `commit`, `device`, `versions` of jax, jaxlib and longlag, `wall_seconds`.
+    """
+    env = environment()
+    return {
+        "command": command,
+        "commit": env["commit"],
+        "device": f"{env['cpu']}, {env['cpu_count']} cores",
+        "versions": {name: env["versions"][name] for name in ("jax", "jaxlib", "longlag")},
+        "wall_seconds": round(time.perf_counter() - began, 1),
     }
 
 

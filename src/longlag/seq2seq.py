@@ -22,7 +22,7 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
-from longlag.cell import Cell, Params, dot
+from longlag.cell import Cell, Params, affine, dot
 from longlag.embedding import Embedding
 from longlag.layer import Layer, State
 from longlag.layers import Dense, Stack
@@ -196,7 +196,7 @@ class Seq2Seq(Spec):
         memory = None
         if self.attention is not None:
             memory = self.attention.memorise(params["attention"], jnp.swapaxes(ms, 0, 1), mask)
-        return Encoded(Dense(self.width).at_each_step(params["summary"], ends, None), memory)
+        return Encoded(affine(params["summary"], ends), memory)
 
     def init_state(self, params: Params, batch_size: int, capacity: int) -> DecoderState:
         """The decoder's state before the first step.
@@ -233,7 +233,7 @@ class Seq2Seq(Spec):
             The new state (None if `state` was None), and the answers `[B, L, V]`.
         """
         state, (states, _) = self._attentional(params, encoded, tokens, state, key)
-        answers = Dense(self.out_features).at_each_step(params["head"], states, None)
+        answers = affine(params["head"], states)
         return state, jnp.swapaxes(answers, 0, 1)
 
     def apply(
@@ -325,7 +325,7 @@ def _combine(attention, params, memory, hs):
     if attention is not None:
         contexts, _ = attention.read_memory(params["attention"], hs, memory)
         hs = jnp.concatenate([hs, contexts], axis=-1)
-    return jnp.tanh(dot(hs, params["attentional"]["kernel"]) + params["attentional"]["bias"])
+    return jnp.tanh(affine(params["attentional"], hs))
 
 
 class _InputFeeding(Cell[DecoderState]):

@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import DenseCell, Params, dot, lecun
+from longlag.cell import DenseCell, Params, affine, dot, lecun
 
 __all__ = ["StackCarry", "StackRNN"]
 
@@ -90,17 +90,15 @@ class StackRNN(DenseCell[StackCarry]):
         """The equations above."""
         h = jnp.tanh(z[0])
         push, pop, keep = (action[..., None, None] for action in self._actions(params, h))
-        pushed = dot(h, params["push"]["kernel"]) + params["push"]["bias"]
+        pushed = affine(params["push"], h)
         down = jnp.concatenate([pushed[..., None, :], carry.stack[..., :-1, :]], axis=-2)
         up = jnp.concatenate([carry.stack[..., 1:, :], jnp.zeros_like(down[..., :1, :])], axis=-2)
         return StackCarry(h, push * down + pop * up + keep * carry.stack), h
 
     def probe(self, params, carry, z):
         """How much is pushed, popped and kept."""
-        actions = self._actions(params, jnp.tanh(self.mix(params, carry, z)[0]))
-        push, pop, keep = actions
+        push, pop, keep = self._actions(params, jnp.tanh(self.mix(params, carry, z)[0]))
         return {"push": push, "pop": pop, "keep": keep}
 
     def _actions(self, params: Params, h: jax.Array) -> tuple[jax.Array, ...]:
-        scores = dot(h, params["action"]["kernel"]) + params["action"]["bias"]
-        return tuple(jnp.moveaxis(jax.nn.softmax(scores), -1, 0))
+        return tuple(jnp.moveaxis(jax.nn.softmax(affine(params["action"], h)), -1, 0))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.tasks.strings import PrefixTask
+from longlag.tasks.strings import PrefixTask, prefix_sums
 from longlag.tasks.task import Floor, sketch
 
 __all__ = ["CycleNavigation"]
@@ -63,7 +63,7 @@ class CycleNavigation(PrefixTask):
 
     def answers(self, tokens: jax.Array) -> jax.Array:
         """The place after each step."""
-        return jnp.cumsum(tokens - 1, axis=1, dtype=jnp.int32) % self.places
+        return prefix_sums(tokens - 1) % self.places
 
     def floor(self) -> Floor:
         """The likeliest place by the number of steps."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 
 import jax
-import jax.numpy as jnp
 
-from longlag.tasks.strings import PrefixTask
+from longlag.tasks.strings import BitTask
 from longlag.tasks.task import Floor, sketch
 
 __all__ = ["EvenPairs"]
 
 
-class EvenPairs(PrefixTask):
+class EvenPairs(BitTask):
     """Even pairs: is the number of pairs 01 and 10 in a bit string even? Asked at its last bit.
 
     Bits are uniform and the length is uniform in min_length..max_length; every sequence is padded
@@ -39,20 +38,6 @@ class EvenPairs(PrefixTask):
 
     Reference: Delétang et al. (2023), arXiv 2207.02098 (lengths 1..40, tested on 41..500).
     """
-
-    @property
-    def in_features(self) -> int:
-        """The bits 0 and 1."""
-        return 2
-
-    @property
-    def out_features(self) -> int:
-        """Even and odd."""
-        return 2
-
-    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
-        """Uniform bits."""
-        return jax.random.randint(key, (batch_size, self.max_length), 0, 2, jnp.int32)
 
     def answers(self, tokens: jax.Array) -> jax.Array:
         """Whether a bit is another than the first."""

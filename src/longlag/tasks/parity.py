@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 
 import jax
-import jax.numpy as jnp
 
-from longlag.tasks.strings import PrefixTask
+from longlag.tasks.strings import BitTask, prefix_sums
 from longlag.tasks.task import Floor, sketch
 
 __all__ = ["Parity"]
 
 
-class Parity(PrefixTask):
+class Parity(BitTask):
     """Parity of a bit string, asked at its last bit only.
 
     Bits are uniform and the length is uniform in min_length..max_length; every sequence is padded
@@ -41,23 +40,9 @@ class Parity(PrefixTask):
     `ParityDense` asks at every bit.
     """
 
-    @property
-    def in_features(self) -> int:
-        """The bits 0 and 1."""
-        return 2
-
-    @property
-    def out_features(self) -> int:
-        """Even and odd."""
-        return 2
-
-    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
-        """Uniform bits."""
-        return jax.random.randint(key, (batch_size, self.max_length), 0, 2, jnp.int32)
-
     def answers(self, tokens: jax.Array) -> jax.Array:
         """Whether the number of ones so far is odd."""
-        return jnp.cumsum(tokens, axis=1, dtype=jnp.int32) % 2
+        return prefix_sums(tokens) % 2
 
     def floor(self) -> Floor:
         """Both answers alike."""

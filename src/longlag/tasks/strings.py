@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from longlag.tasks.task import Batch, Task
 
-__all__ = ["PrefixTask", "StringTask"]
+__all__ = ["BitTask", "PrefixTask", "StringTask", "prefix_sums"]
 
 
 class StringTask(Task):
@@ -79,3 +79,26 @@ class PrefixTask(StringTask):
             scored=asked,
             mask=mask,
         )
+
+
+class BitTask(PrefixTask):
+    """A task of strings of uniform bits, with two answers."""
+
+    @property
+    def in_features(self) -> int:
+        """The bits 0 and 1."""
+        return 2
+
+    @property
+    def out_features(self) -> int:
+        """Even and odd."""
+        return 2
+
+    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+        """Uniform bits."""
+        return jax.random.randint(key, (batch_size, self.max_length), 0, 2, jnp.int32)
+
+
+def prefix_sums(numbers: jax.Array) -> jax.Array:
+    """Sums of each row so far, `[B, T]`; XLA:CPU makes of jnp.cumsum a window of T, T² in time."""
+    return jax.lax.associative_scan(jnp.add, numbers, axis=1)
