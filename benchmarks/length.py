@@ -107,7 +107,7 @@ def one_step(length: int, batch: int, width: int) -> dict[str, Any]:
     from longlag.layers import Recurrent
     from longlag.models import SequenceModel
     from longlag.tasks import CopyMemory
-    from longlag.training import Training, dispatch, init_states
+    from longlag.training import Training, compiled_dispatch, init_states
 
     items = 10
     task = CopyMemory(lag=length - 2 * items, items=items)
@@ -118,7 +118,7 @@ def one_step(length: int, batch: int, width: int) -> dict[str, Any]:
     began = time.perf_counter()
     states = init_states(model, training, 1)
     arguments = (model, task, training, states, jnp.ones(1, bool))
-    program = dispatch.lower(*arguments).compile()
+    program = compiled_dispatch.lower(*arguments).compile()
     compiled = time.perf_counter()
     seconds: list[float] = []
     while not seconds or sum(seconds) < SECONDS:

@@ -34,7 +34,7 @@ from longlag.command_line import console, plain_errors
 from longlag.models import build
 from longlag.report.table import markdown
 from longlag.tasks.copy_memory import CopyMemory
-from longlag.training import Training, dispatch, init_states
+from longlag.training import Training, compiled_dispatch, dispatch, init_states
 
 WAYS = ("map", "vmap")
 Way = Literal["map", "vmap", "auto"]
@@ -182,7 +182,7 @@ def what_auto_takes(case: Case) -> str:
     """The way whose program is that of "auto", so that the rule need not be written down twice."""
 
     def program(way: Way) -> str:
-        return dispatch.lower(*prepared(way, case)).as_text()
+        return compiled_dispatch.lower(*prepared(way, case)).as_text()
 
     return "map" if program("auto") == program("map") else "vmap"
 

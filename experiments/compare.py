@@ -131,10 +131,10 @@ def _with_progress(experiment: Experiment, folder: RunFolder, stop: Any) -> dict
     )
     steps = experiment.training.steps
     with Progress(*columns, console=console) as progress:
-        bars = [
-            progress.add_task(f"seed {seed}", total=steps, state="compiling")
-            for seed in range(experiment.seeds)
-        ]
+        bars = {
+            seed: progress.add_task(f"seed {seed}", total=steps, state="compiling")
+            for seed in experiment.seed_numbers
+        }
 
         def show(report: Report) -> None:
             for line in report.lines:

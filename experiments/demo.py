@@ -176,7 +176,7 @@ def _attention_map(run: Path) -> dict[str, Any]:
     """What the attention of the middle block reads in one test sequence of recall."""
     loaded = load(run)
     batch = evaluation_batch(loaded.experiment.task, 8, "test")
-    seen = loaded.model.probe(loaded.of_seed(0), batch.inputs, mask=batch.mask)
+    seen = loaded.model.probe(loaded.of_seed(), batch.inputs, mask=batch.mask)
     weights = next(value for name, value in seen.items() if name.endswith("weights"))[0]
     tokens = [str(token) if token else "·" for token in batch.inputs[0].tolist()]
     return {
@@ -194,7 +194,7 @@ def _trace(run: Path) -> dict[str, Any]:
     batch = evaluation_batch(loaded.experiment.task, 64, "test")
     longest = int(batch.mask.sum(1).argmax())
     steps = int(batch.mask[longest].sum())
-    seen = loaded.model.probe(loaded.of_seed(0), batch.inputs, mask=batch.mask)
+    seen = loaded.model.probe(loaded.of_seed(), batch.inputs, mask=batch.mask)
     states = seen["0/1/inner/outputs"][:steps, longest]
     return {
         "states": states.tolist(),

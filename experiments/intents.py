@@ -241,7 +241,7 @@ def _test(experiments: dict[str, Experiment], path: Path) -> dict[str, Any]:
     for name, experiment in experiments.items():
         loaded = load(path / name)
         ran = json.loads((path / name / "results.json").read_text(encoding="utf-8"))["rows"]
-        for seed in range(experiment.seeds):
+        for seed in experiment.seed_numbers:
             if ran[seed]["accuracy"] is None:
                 continue  # it diverged, and said so
             tokens, mask = corpus.tokens[corpus.held], corpus.mask[corpus.held]

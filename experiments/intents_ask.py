@@ -53,7 +53,7 @@ def _encode(loaded: Loaded, text: str) -> tuple[np.ndarray, np.ndarray]:
 
 def answer(loaded: Loaded, text: str) -> np.ndarray:
     """Probabilities of the intents for a text, one row per seed: `[S, classes]`."""
-    seeds = range(loaded.experiment.seeds)
+    seeds = loaded.experiment.seed_numbers
     return np.concatenate(
         [decide(loaded.model, loaded.of_seed(s), *_encode(loaded, text)) for s in seeds]
     )
@@ -63,7 +63,7 @@ def attended(loaded: Loaded, text: str) -> np.ndarray:
     """What attention reads from each word when the last one has been read; mean over the seeds."""
     tokens, mask = map(jnp.asarray, _encode(loaded, text))
     words, read = len(tokenize(text)), []
-    for seed in range(loaded.experiment.seeds):
+    for seed in loaded.experiment.seed_numbers:
         seen = loaded.model.probe(loaded.of_seed(seed), tokens, mask=mask)
         weights = next(value for name, value in seen.items() if name.endswith("weights"))
         read.append(np.asarray(weights[0, words - 1, :words]))

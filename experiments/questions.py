@@ -9,26 +9,44 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import tyro
 from rich.table import Table
 
+from experiments.rates import TRIAL_SEEDS, choose_rates, folder
 from longlag.catalogue import kind
-from longlag.command_line import console
+from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import provenance
 from longlag.experiment import Experiment
 from longlag.spec import choose
 from longlag.sweep import sweep
 
-__all__ = ["COLUMNS", "Question", "ask", "by_arm", "lines", "tested", "trained", "verdict"]
+__all__ = [
+    "COLUMNS",
+    "Options",
+    "Question",
+    "ask",
+    "by_arm",
+    "core_hours",
+    "did",
+    "lines",
+    "measure",
+    "script",
+    "show",
+    "spread",
+    "tested",
+    "trained",
+    "verdict",
+]
 
 Found = dict[str, Any]
+Arms = Mapping[str, Experiment]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +56,8 @@ class Question:
     Attributes:
         title: the question, in words.
         arms: experiments by the name of their arm; all of one task, or named by task too.
+        grid: the learning rates that every arm is tried at first (`experiments.rates`); empty: the
+            arms' own are taken.
         threshold: the accuracy from which a seed has done it, at the longest lag it is tested at
             and all shorter ones beyond the trained one; at the trained one where there is no other.
     """
@@ -45,6 +65,7 @@ class Question:
     title: str
     arms: Mapping[str, Experiment]
     threshold: float
+    grid: tuple[float, ...] = ()
 
     def restricted(
         self, arms: Sequence[str] = (), seeds: int | None = None, steps: int | None = None
@@ -64,6 +85,89 @@ class Question:
             }
         return dataclasses.replace(self, arms=kept)
 
+    def smoke(self) -> Question:
+        """The same in a few steps of one seed each, to see whether it runs."""
+        short = self.restricted(seeds=1, steps=20)
+        arms = {
+            arm: dataclasses.replace(
+                job, training=dataclasses.replace(job.training, dispatch=10, eval_size=32)
+            )
+            for arm, job in short.arms.items()
+        }
+        return dataclasses.replace(short, arms=arms, grid=())
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a question is put.
+
+    Attributes:
+        preset: cpu (two cores), gpu (longer tasks and wider models), or smoke: a few steps of one
+            seed of each arm.
+        arms: some of the arms; none means all.
+        seeds: of every arm, in place of the question's own.
+        out: where the question's folder is made.
+        workers: processes, each pinned to one core; 0 means one per core.
+    """
+
+    preset: Literal["smoke", "cpu", "gpu"] = "cpu"
+    arms: tuple[str, ...] = ()
+    seeds: int | None = None
+    out: Path = Path("runs")
+    workers: int = 0
+
+
+Size = Literal["cpu", "gpu"]
+
+
+def script(
+    name: str,
+    doc: str,
+    questions: Mapping[str, Callable[[Size], Question]],
+    how: Callable[[str], Mapping[str, Any]] = lambda part: {},
+    argv: Sequence[str] | None = None,
+) -> None:
+    """What a script of questions does when it is run.
+
+    Args:
+        name: of the script, with dashes; folders and results are named so.
+        doc: what `--help` says first.
+        questions: by what they are about, and by size; under "" if there is only one.
+        how: what `ask` is told beside a question.
+        argv: the command line; None: that of the process.
+    """
+    module = f"experiments.{name.replace('-', '_')}"
+
+    def several(
+        parts: tyro.conf.Positional[tuple[str, ...]] = (),
+        options: tyro.conf.OmitArgPrefixes[Options] = Options(),
+    ) -> tuple[tuple[str, ...], Options]:
+        return parts, options
+
+    several.__doc__ = f"""Asks.
+
+    Args:
+        parts: of {", ".join(questions)}; none means all, one after another.
+        options: how.
+    """
+    command_line: dict[str, Any] = {"prog": f"python -m {module}", "description": doc, "args": argv}
+    with plain_errors():
+        if [*questions] == [""]:
+            parts, options = ("",), tyro.cli(Options, **command_line)
+        else:
+            parts, options = tyro.cli(several, **command_line)
+        for part in parts:
+            choose(part, questions, "part")
+        preset = options.preset
+        for part in parts or questions:
+            asked = questions[part]("gpu" if preset == "gpu" else "cpu")
+            asked = asked.restricted(options.arms, options.seeds)
+            asked = asked.smoke() if preset == "smoke" else asked
+            words = filter(None, (f"python -m {module}", part))
+            command = " ".join([*words, *(() if preset == "cpu" else ("--preset", preset))])
+            folders = filter(None, (name, part, "" if preset == "cpu" else preset))
+            ask(asked, command, options.out / "-".join(folders), options.workers, **how(part))
+
 
 def ask(
     question: Question,
@@ -71,7 +175,7 @@ def ask(
     out: Path,
     workers: int = 0,
     *,
-    also: Mapping[str, Any] | None = None,
+    also: Mapping[str, Any] | Callable[[Arms, Sequence[Found], Path], Found] | None = None,
     columns: Sequence[str] | None = None,
     lines_of: Callable[[Found], Sequence[Sequence[str]]] | None = None,
     verdict_of: Callable[[Found], str] | None = None,
@@ -83,7 +187,8 @@ def ask(
         command: what the user typed, for the record.
         out: the folder; a run folder for each arm is in it.
         workers: processes, each pinned to one core; 0 means one per core.
-        also: more entries of `results.json`.
+        also: more entries of `results.json`, or what makes them of the arms as they were trained,
+            the rows, and `out`, where each arm's run is in `folder(arm)`.
         columns: of another table than that of `COLUMNS`.
         lines_of: its lines, in place of `lines`.
         verdict_of: what stands under it, in place of `verdict`.
@@ -92,39 +197,74 @@ def ask(
         What `results.json` holds.
     """
     began = time.perf_counter()
-    found = sweep({folder(arm): job for arm, job in question.arms.items()}, out, workers)
-    rows = []
-    for arm, job in question.arms.items():
-        for row in found[folder(arm)]["rows"]:
-            kept = {k: v for k, v in row.items() if k != "by_position"}
-            floor = job.task.floor().accuracy
-            rows.append(kept | {"arm": arm, "kind": _kind(job), "floor": floor})
-    core_hours = round(sum(row["seconds"] for row in trained(rows)) / 3600, 3)
+    arms, rows, trials = measure(question, out, workers)
     results = {
         "rows": rows,
         "threshold": question.threshold,
-        **(also or {}),
-        "meta": provenance(command, began) | {"core_hours": core_hours},
+        **({"trials": trials} if trials else {}),
+        **(also(arms, rows, out) if callable(also) else also or {}),
+        "meta": provenance(command, began) | {"core_hours": core_hours([*rows, *trials])},
     }
-    with writing("the results", out):
-        replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
-    table = Table(*(columns or COLUMNS), title=question.title, title_justify="left")
-    for line in (lines_of or lines)(results):
-        table.add_row(*line)
-    console.print(table)
-    console.print((verdict_of or verdict)(results), highlight=False)
-    console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
+    show(
+        results,
+        question.title,
+        out,
+        columns or COLUMNS,
+        (lines_of or lines)(results),
+        (verdict_of or verdict)(results),
+    )
     return results
 
 
-def folder(arm: str) -> str:
-    """The name of an arm's run folder."""
-    return re.sub(r"[^a-z0-9.]+", "-", arm.lower()).strip("-")
+def measure(question: Question, out: Path, workers: int) -> tuple[Arms, list[Found], list[Found]]:
+    """Runs all arms of a question that were not yet.
+
+    Returns:
+        The arms, with the learning rates that were chosen; a row per arm, seed and lag; and the
+        trials of the rates (`experiments.rates`).
+    """
+    arms, trials = question.arms, []
+    if question.grid:
+        arms, trials = choose_rates(arms, question.grid, out, workers)
+    found = sweep({folder(arm): job for arm, job in arms.items()}, out, workers)
+    rows = []
+    for arm, job in arms.items():
+        for row in found[folder(arm)]["rows"]:
+            kept = {k: v for k, v in row.items() if k != "by_position"}
+            floor = job.task.floor().accuracy
+            rate = job.training.learning_rate
+            rows.append(kept | {"arm": arm, "kind": _kind(job), "floor": floor, "rate": rate})
+    return arms, rows, trials
+
+
+def core_hours(rows: Sequence[Found]) -> float:
+    """What training took; a seed counts once, however many lags it was tested at."""
+    once = [row for row in rows if row.get("lag") == row.get("train_lag")]
+    return round(sum(row["seconds"] for row in once) / 3600, 3)
+
+
+def show(
+    results: Found,
+    title: str,
+    out: Path,
+    columns: Sequence[str],
+    table: Sequence[Sequence[str]],
+    found: str,
+) -> None:
+    """Writes `results.json`, and prints the table with what was found under it."""
+    with writing("the results", out):
+        replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
+    printed = Table(*columns, title=title, title_justify="left")
+    for line in table:
+        printed.add_row(*line)
+    console.print(printed)
+    console.print(found, highlight=False)
+    console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
 
 
 COLUMNS = (
-    *("arm", "kind", "trained at", "tested at", "held", "floor", "steps", "params", "state"),
-    "time",
+    *("arm", "kind", "trained at", "tested at", "held", "floor", "steps", "rate", "params"),
+    *("state", "time"),
 )
 
 
@@ -145,11 +285,12 @@ def lines(results: Found) -> list[tuple[str, ...]]:
             (
                 arm,
                 rows[0]["kind"],
-                f"{near[0]['train_lag']:,}: {_spread(near)}",
-                f"{longest:,}: {_spread(far)}" if far else "",
-                f"{len(_held(rows, results['threshold']))}/{len(near)}",
+                f"{near[0]['train_lag']:,}: {spread(near)}",
+                f"{longest:,}: {spread(far)}" if far else "",
+                "{}/{}".format(*did(rows, results["threshold"])),
                 f"{rows[0].get('floor', results.get('floor', 0)):.2f}",
                 f"{statistics.median(at):,.0f}" if at else f"not within {near[0]['budget']:,}",
+                f"{near[0]['rate']:g}" if "rate" in near[0] else "",
                 f"{near[0]['parameters']:,}",
                 f"{near[0]['state_bytes']:,} B",
                 f"{sum(row['seconds'] for row in near):.0f} s",
@@ -161,17 +302,26 @@ def lines(results: Found) -> list[tuple[str, ...]]:
 def verdict(results: Found) -> str:
     """What stands under the table."""
     arms = by_arm(results)
-    counts = {
-        arm: (len(_held(rows, results["threshold"])), len(trained(rows)))
-        for arm, rows in arms.items()
-    }
+    counts = {arm: did(rows, results["threshold"]) for arm, rows in arms.items()}
     every = sum(held == of for held, of in counts.values())
     some = sum(held > 0 for held, _ in counts.values())
     return (
         f'"held": seeds with at least {results["threshold"]:.2f} at every length tested beyond the '
         f"trained one, or at that if it is the only one. In every seed: {every} of {len(counts)} "
-        f"arms; in at least one: {some}. "
+        f"arms; in at least one: {some}. {_of_rates(results)}"
         f"{results['meta']['core_hours']:.2f} core-hours."
+    )
+
+
+def _of_rates(results: Found) -> str:
+    trials = results.get("trials")
+    if not trials:
+        return ""
+    tried = sorted({trial["rate"] for trial in trials})
+    return (
+        f"Rates: the best of {', '.join(f'{rate:g}' for rate in tried)} by the validation loss of "
+        f"{TRIAL_SEEDS} other seeds at a third of the steps, those at an end of the grid where the "
+        "grid was extended. "
     )
 
 
@@ -181,6 +331,11 @@ def by_arm(results: Found) -> dict[str, list[Found]]:
     for row in results["rows"]:
         arms.setdefault(row["arm"], []).append(row)
     return arms
+
+
+def did(rows: Sequence[Found], threshold: float) -> tuple[int, int]:
+    """How many of an arm's seeds did it, and of how many."""
+    return len(_held(rows, threshold)), len(trained(rows))
 
 
 def _held(rows: Sequence[Found], threshold: float) -> list[int]:
@@ -208,7 +363,8 @@ def trained(rows: Sequence[Found]) -> list[Found]:
     return [row for row in rows if row["lag"] == row["train_lag"]]
 
 
-def _spread(rows: Sequence[Found]) -> str:
+def spread(rows: Sequence[Found]) -> str:
+    """The median accuracy of rows, their range in brackets."""
     values = [row["accuracy"] for row in rows if row["accuracy"] is not None]
     if not values:
         return "diverged"

@@ -285,7 +285,7 @@ def main(
     asked = PROTOCOLS[protocol].question("paper" if preset == "paper" else "cpu")
     asked = asked.restricted(arms)
     if preset == "smoke":
-        asked = asked.restricted(seeds=1, steps=50)
+        asked = asked.smoke()
     out = Path("runs") / f"reproduce-{protocol}-{preset}" if out is None else out
     command = f"python -m experiments.reproduce {protocol}"
     command += "" if preset == "cpu" else f" --preset {preset}"

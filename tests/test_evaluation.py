@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from longlag import training
-from longlag.models import SequenceModel
-from longlag.tasks import Batch, CopyMemory, Parity
+from longlag import LSTM, training
+from longlag.layer import Layer
+from longlag.models import SequenceModel, build
+from longlag.tasks import Batch, CopyMemory, Parity, ParityDense, Recall
 from longlag.training import (
     TrainState,
+    dispatch,
     evaluate,
     evaluation_batch,
     init_states,
@@ -34,7 +36,7 @@ def test_evaluation_by_numpy(how: Any, rng: np.random.Generator):
     batch = Batch(jnp.zeros((B, T)), jnp.asarray(targets), jnp.asarray(weights, jnp.float32),
                   jnp.asarray(scored), None)  # fmt: skip
     training = dataclasses.replace(TRAINING, seeds_as=how)
-    found = evaluate(Canned(), Parity(), training, jnp.asarray(answers), batch)
+    found = evaluate(Canned(), ParityDense(), training, jnp.asarray(answers), batch)
     for seed in range(S):
         hits, rows, loss = {t: [] for t in range(T)}, [], 0.0
         for b in range(B):
@@ -76,9 +78,9 @@ def test_many_tokens_are_evaluated_in_parts(monkeypatch: pytest.MonkeyPatch):
     T, seen = PARITY.task.time_steps, []
 
     class Seen(SequenceModel):
-        def answer(self, params, batch, key=None):
+        def answer(self, params, batch, key=None, at=None):
             seen.append(batch.inputs.shape)
-            return super().answer(params, batch, key)
+            return super().answer(params, batch, key, at)
 
     model = Seen(
         **{f.name: getattr(PARITY.model, f.name) for f in dataclasses.fields(PARITY.model)}
@@ -91,21 +93,63 @@ def test_many_tokens_are_evaluated_in_parts(monkeypatch: pytest.MonkeyPatch):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, whole)
 
 
-def test_a_model_is_told_of_padding_and_resets(rng: np.random.Generator):
-    class Told(SequenceModel):
-        def apply(self, params, inputs, state=None, *, mask=None, resets=None, key=None):
-            assert mask is not None and resets is not None
-            return state, params + jnp.stack([mask, resets], -1)
+class Told(Layer):
+    """Its outputs say where it was reset."""
 
-    mask = jnp.asarray(rng.integers(0, 2, (4, 5)) > 0)
-    ones = jnp.ones((4, 5))
-    batch = Batch(ones, (~mask).astype(jnp.int32), ones, ones > 0, mask, resets=~mask)
-    assert (
-        evaluate(
-            Told("tokens", 2, 4, (), 2), Parity(), TRAINING, jnp.zeros((1, 4, 5, 2)), batch
-        ).accuracy
-        == 1
+    def init(self, key, in_features):
+        return {}
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        assert mask is not None and resets is not None
+        return state, jnp.stack([~resets, resets], axis=-1).astype(jnp.float32)
+
+
+def test_a_model_is_told_of_padding_and_resets(rng: np.random.Generator):
+    mask, resets = (jnp.asarray(rng.integers(0, 2, (4, 5)) > 0) for _ in range(2))
+    batch = Batch(
+        inputs=jnp.zeros((4, 5), jnp.int32),
+        targets=resets.astype(jnp.int32),
+        weights=mask.astype(jnp.float32),
+        scored=mask,
+        mask=mask,
+        resets=resets,
     )
+    model = SequenceModel("tokens", 2, 2, (Told(),), 2)
+    params = model.init(jax.random.key(0))
+    params["head"]["kernel"] = jnp.eye(2)
+    params = jax.tree.map(lambda leaf: leaf[None], params)
+    assert evaluate(model, ParityDense(), TRAINING, params, batch).accuracy == 1
+
+
+class Everything(Recall):
+    """Recall that does not say how many steps it asks, so that the head is computed at all."""
+
+    asked = None
+
+
+def test_the_head_at_what_is_asked_alone_changes_nothing():
+    task = Recall(length=12, pairs=3, vocab=16)
+    everything = Everything(length=12, pairs=3, vocab=16)
+    model = build(inputs="tokens", in_features=16, out_features=16, cell=LSTM(8), width=8, depth=1)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.3 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape),
+        init_states(model, TRAINING, 2).params,
+    )
+    for padded_to in (None, 20):
+        batch = evaluation_batch(task, 16, "test", padded_to)
+        found, whole = (evaluate(model, t, TRAINING, params, batch) for t in (task, everything))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, whole)
+    both = [
+        dispatch(model, t, TRAINING, init_states(model, TRAINING, 1), jnp.ones(1, bool))
+        for t in (task, everything)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *both)
+    asked = jax.eval_shape(
+        lambda p, b: model.answer(p, b, at=jnp.zeros((16, 3), jnp.int32)),
+        jax.tree.map(lambda leaf: leaf[0], params),
+        batch,
+    )
+    assert asked.shape == (16, 3, 16)
 
 
 def test_an_evaluation_has_no_dropout():
@@ -169,7 +213,7 @@ def test_solved_is_three_times_in_a_row(
     accuracies: list[float], streaks: list[int], solved_at: list[int]
 ):
     one = jnp.zeros(1, jnp.int32)
-    state = TrainState(one, one, {}, (), one > 0, one, streak=one, solved_at=one - 1)
+    state = TrainState(one, one, one, {}, (), one > 0, one, streak=one, solved_at=one - 1)
     found = []
     for i, accuracy in enumerate(accuracies):
         state = state.replace(step=jnp.asarray([5 * (i + 1)]))  # type: ignore[attr-defined]

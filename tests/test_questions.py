@@ -20,7 +20,7 @@ TINY = dataclasses.replace(
 
 
 def row(arm: str, seed: int, lag: int, accuracy: float | None, solved_at: int | None = None):
-    fixed = {"kind": "dense", "train_lag": 40, "budget": 2000, "parameters": 1234}
+    fixed = {"kind": "dense", "train_lag": 40, "budget": 2000, "parameters": 1234, "rate": 3e-3}
     cost = {"state_bytes": 256, "seconds": 2.0, "floor": 0.5}
     varying = {"arm": arm, "seed": seed, "lag": lag, "accuracy": accuracy, "solved_at": solved_at}
     return fixed | cost | varying
@@ -48,6 +48,7 @@ def test_lines_count_the_seeds_that_hold_at_every_length():
         "held": "1/2",
         "floor": "0.50",
         "steps": "200",
+        "rate": "0.003",
         "params": "1,234",
         "state": "256 B",
         "time": "4 s",

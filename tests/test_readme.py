@@ -116,14 +116,10 @@ def test_the_commands_of_a_document_are_understood(
 def test_the_tables_are_those_of_the_committed_results(document: str):
     text = (ROOT / document).read_text(encoding="utf-8")
     marked = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", text, re.DOTALL)
-    assert {name for name, _ in marked} == {
-        q for q, files in record.TABLES.items() if document in files
-    }
+    assert {name for name, _ in marked} == {q for q in record.TABLES if document in record.files(q)}
     for question, found in marked:
         made = record.table(question)
-        assert found == (f"{made}\n" if made else ""), (
-            f"run: python -m experiments.record ({question})"
-        )
+        assert found == f"{made}\n", f"run: python -m experiments.record ({question})"
 
 
 def test_the_catalogue_is_that_of_the_cells():

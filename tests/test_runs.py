@@ -20,7 +20,7 @@ from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
 from longlag.runs import Progress, carry_out, floor_rows, load
-from longlag.training import dispatch, evaluate, evaluation_batch
+from longlag.training import compiled_dispatch, dispatch, evaluate, evaluation_batch
 from tests.small_disk import contents, fill, small_disk
 from tests.tiny import PARITY, TRAINING
 from tests.tiny_runs import Whole, assert_same, final, interrupt, new, run_whole, without_times
@@ -184,10 +184,12 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     folder = new(tmp_path / "run")
     interrupt(folder, at, how)
     assert max(checkpoints(folder.checkpoints)) == saved
-    compiled, told = dispatch._cache_size(), []
+    compiled, told = compiled_dispatch._cache_size(), []
     found = carry_out(PARITY, RunFolder.open(folder.path), on_progress=told.append)
     assert [report.step for report in told] == [*range(saved, 25, 5)]
-    assert dispatch._cache_size() == compiled  # restored states are as those that were saved
+    assert (
+        compiled_dispatch._cache_size() == compiled
+    )  # restored states are as those that were saved
     assert_same(final(folder), final(whole[0]))
     for row, expected in zip(found["rows"], whole[1]["rows"], strict=True):
         assert row | {"seconds": 0} == expected | {"seconds": 0}

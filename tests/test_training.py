@@ -17,6 +17,7 @@ from longlag.tasks import Batch, CopyMemory, Parity
 from longlag.training import (
     Training,
     TrainState,
+    compiled_dispatch,
     dispatch,
     init_states,
     losses,
@@ -203,12 +204,14 @@ def test_what_does_not_train_is_untouched(both):
 
 
 def test_equal_experiments_built_apart_compile_once(both):
-    compiled = dispatch._cache_size()
+    compiled = compiled_dispatch._cache_size()
     how = Training(**dataclasses.asdict(HOW))
     task = Sums(length=3, trap_seed=1, trap_step=7)
     assert how is not HOW and task is not TASK
     dispatch(Affine(2), task, how, init_states(Affine(2), how, 2), jnp.ones(2, bool))
-    assert dispatch._cache_size() == compiled
+    other = dataclasses.replace(how, learning_rate=2 * how.learning_rate)
+    dispatch(Affine(2), task, other, init_states(Affine(2), other, 2), jnp.ones(2, bool))
+    assert compiled_dispatch._cache_size() == compiled
     apart = dataclasses.replace(PARITY, architecture=dataclasses.replace(PARITY.architecture))
     assert apart.model is not PARITY.model
     assert apart.model == PARITY.model and hash(apart.model) == hash(PARITY.model)

@@ -90,6 +90,11 @@ def parse(
         ("architecture", Annotated[Architecture, omit], defaults.architecture),
         ("training", Annotated[Training, omit], defaults.training),
         ("seeds", Annotated[int, arg(help="how many seeds, side by side")], defaults.seeds),
+        (
+            "first_seed",
+            Annotated[int, arg(help="the seeds are this number and those after it")],
+            defaults.first_seed,
+        ),
         ("test_lags", Annotated[tuple[int, ...], arg(help=_LAGS_HELP)], defaults.test_lags),
         ("resume", Annotated[Path | None, arg(help=_RESUME_HELP)], None),
         ("out", Annotated[Path | None, arg(help=_OUT_HELP)], None),
@@ -112,6 +117,7 @@ def parse(
         training=read.training,
         seeds=read.seeds,
         test_lags=read.test_lags,
+        first_seed=read.first_seed,
     )
     return experiment, read
 

@@ -65,9 +65,11 @@ class Experiment(Spec):
         cell: the recurrence, or None for attention only.
         architecture: the model around it.
         training: how it is trained.
-        seeds: how many seeds, 0 .. seeds - 1.
+        seeds: how many seeds.
         test_lags: lags to test at besides the training lag; empty means 2 and 4 times that lag,
             where the task allows them.
+        first_seed: the seeds are first_seed .. first_seed + seeds - 1; a table takes others than
+            those that its learning rates were chosen by.
     """
 
     task: Task
@@ -76,10 +78,13 @@ class Experiment(Spec):
     training: Training = Training()
     seeds: int = 3
     test_lags: tuple[int, ...] = ()
+    first_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError(f"seeds: expected at least 1, got {self.seeds}")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed: expected at least 0, got {self.first_seed}")
         for lag in self.test_lags:
             self.task.at_lag(lag)  # refuses an impossible one
         self.model  # noqa: B018 - refuses an impossible one
@@ -94,6 +99,11 @@ class Experiment(Spec):
             cell=self.cell,
             **{f.name: getattr(self.architecture, f.name) for f in _fields(self.architecture)},
         )
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def lags(self) -> tuple[int, ...]:
@@ -123,6 +133,7 @@ class Experiment(Spec):
             "training": _as_config(None, self.training),
             "seeds": self.seeds,
             "test_lags": list(self.test_lags),
+            "first_seed": self.first_seed,
         }
 
     @classmethod
@@ -152,6 +163,7 @@ class Experiment(Spec):
                 training=_from_config(Training, config["training"]),
                 seeds=config["seeds"],
                 test_lags=tuple(config["test_lags"]),
+                first_seed=config.get("first_seed", 0),  # runs of earlier versions have none
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(

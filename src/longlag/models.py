@@ -128,15 +128,40 @@ class SequenceModel(Spec):
         state, ys = self.stack.apply(
             params["layers"], xs, state, mask=mask_t, resets=resets_t, key=key
         )
+        return state, self._read_out(params, ys, mask_t)
+
+    def answer(
+        self,
+        params: Params,
+        batch: Batch,
+        key: jax.Array | None = None,
+        at: jax.Array | None = None,
+    ) -> jax.Array:
+        """Answers to a batch, as training and evaluation want them.
+
+        Args:
+            params: parameters.
+            batch: whose inputs, mask and resets are read.
+            key: source of dropout while training.
+            at: `[B, K]` int32, the steps whose answers are wanted; None: all. Over a large
+                vocabulary the answers cost more than all the rest.
+
+        Returns:
+            `[B, K or T, out_features]`.
+        """
+        xs, mask, resets = self.embed(params, batch.inputs, batch.mask, batch.resets)
+        _, ys = self.stack.apply(params["layers"], xs, mask=mask, resets=resets, key=key)
+        if at is not None:
+            ys = jnp.take_along_axis(ys, at.T[..., None], axis=0)
+            mask = None if mask is None else jnp.take_along_axis(mask, at.T, axis=0)
+        return self._read_out(params, ys, mask)
+
+    def _read_out(self, params: Params, ys: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """The head: outputs `[T, B, K]` to answers `[B, T, out_features]`, zero where masked."""
         answers = Dense(self.out_features).at_each_step(params["head"], ys, None)
-        answers = jnp.swapaxes(answers, 0, 1)
         if mask is not None:
             answers = select(mask, answers, jnp.zeros_like(answers))
-        return state, answers
-
-    def answer(self, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        """Answers to a batch, `[B, T, out_features]`, as training and evaluation want them."""
-        return self.apply(params, batch.inputs, mask=batch.mask, resets=batch.resets, key=key)[1]
+        return jnp.swapaxes(answers, 0, 1)
 
     def probe(
         self,

@@ -105,7 +105,7 @@ def carry_out(
         DiskError: the disk refused.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
-    states = init_states(model, training, experiment.seeds)
+    states = init_states(model, training, experiment.seeds, experiment.first_seed)
     done = 0
     if checkpoints(folder.checkpoints):
         restored = folder.resume(states)
@@ -232,7 +232,7 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
         for row in rows
     ]
     curves = []
-    for seed in range(experiment.seeds):
+    for seed in experiment.seed_numbers:
         of_seed = [m for m in metrics if m["seed"] == seed]
         curves.append(
             {
@@ -241,6 +241,7 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
                 "seed": seed,
                 "steps": [m["step"] for m in of_seed],
                 "loss": [m["loss"] for m in of_seed],
+                "validation_loss": [m["validation_loss"] for m in of_seed],
                 "accuracy": [m["accuracy"] for m in of_seed],
             }
         )
@@ -293,21 +294,23 @@ class Loaded:
     step: int
     messages: tuple[str, ...]
 
-    def of_seed(self, seed: int = 0) -> Params:
-        """The parameters of one seed."""
-        if not 0 <= seed < self.experiment.seeds:
-            raise ValueError(f"seed: expected 0 .. {self.experiment.seeds - 1}, got {seed}")
-        return jax.tree.map(lambda leaf: leaf[seed], self.params)
+    def of_seed(self, seed: int | None = None) -> Params:
+        """The parameters of one of the experiment's seeds, the first one for None."""
+        seeds = self.experiment.seed_numbers
+        seed = seeds[0] if seed is None else seed
+        if seed not in seeds:
+            raise ValueError(f"seed: expected {seeds[0]} .. {seeds[-1]}, got {seed}")
+        return jax.tree.map(lambda leaf: leaf[seeds.index(seed)], self.params)
 
     def predict(
-        self, inputs: jax.Array, *, mask: jax.Array | None = None, seed: int = 0
+        self, inputs: jax.Array, *, mask: jax.Array | None = None, seed: int | None = None
     ) -> jax.Array:
         """The answers to a batch of sequences.
 
         Args:
             inputs: tokens `[B, T]` or features `[B, T, D]`.
             mask: `[B, T]` bool or None.
-            seed: whose parameters.
+            seed: whose parameters; None: the first's.
 
         Returns:
             `[B, T, K]`: logits of the classes, or values.

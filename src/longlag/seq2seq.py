@@ -290,9 +290,23 @@ class Seq2Seq(Spec):
         """What the decoder is given: `start`, then the targets but for the last one."""
         return jnp.pad(targets[:, :-1], [(0, 0), (1, 0)], constant_values=self.start)
 
-    def answer(self, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        """Answers to a batch under teacher forcing, as training and evaluation want them."""
-        return self.apply(params, batch.inputs, batch.targets, mask=batch.mask, key=key)
+    def answer(
+        self,
+        params: Params,
+        batch: Batch,
+        key: jax.Array | None = None,
+        at: jax.Array | None = None,
+    ) -> jax.Array:
+        """Answers to a batch under teacher forcing, as training and evaluation want them.
+
+        Args:
+            params: parameters.
+            batch: source, target and mask of the source.
+            key: source of dropout while training.
+            at: `[B, K]` int32, the steps whose answers are wanted; None: all.
+        """
+        answers = self.apply(params, batch.inputs, batch.targets, mask=batch.mask, key=key)
+        return answers if at is None else jnp.take_along_axis(answers, at[..., None], axis=1)
 
     def _attentional(self, params, encoded, tokens, state, key):
         """The decoder's new state, all h̃ `[L, B, W]` and all h `[L, B, H]`."""

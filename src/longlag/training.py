@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "TrainState",
     "Training",
+    "compiled_dispatch",
     "dispatch",
     "evaluate",
     "evaluation_batch",
@@ -103,8 +105,13 @@ class Training(Spec):
             raise ValueError(f"solved: expected an accuracy in (0, 1], got {self.solved}")
 
     @property
+    def at_unit_rate(self) -> Training:
+        """The same with learning rate 1: all rates share its program (`TrainState.rate`)."""
+        return dataclasses.replace(self, learning_rate=1.0)
+
+    @property
     def transformation(self) -> optax.GradientTransformation:
-        """The optimiser, as optax has it."""
+        """The optimiser, as optax has it. Its updates are proportional to the learning rate."""
         rate: Any = self.learning_rate
         if self.schedule == "cosine":
             rate = optax.warmup_cosine_decay_schedule(
@@ -127,6 +134,8 @@ class TrainState:
 
     Attributes:
         seed: `[S]` uint32.
+        rate: `[S]` float32, the peak learning rate. It is data, so that one program serves all
+            rates of a grid.
         step: `[S]` int32, optimiser steps taken.
         params: parameters.
         opt_state: the optimiser's state.
@@ -138,6 +147,7 @@ class TrainState:
     """
 
     seed: jax.Array
+    rate: jax.Array
     step: jax.Array
     params: Params
     opt_state: Any
@@ -188,6 +198,33 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
     return jnp.where(batch.weights > 0, each, 0.0), right
 
 
+def _answered(model, task, params, batch, key=None):
+    """Losses and rightness `[B, K]`, the batch cut down to what is asked, and where that is."""
+    asked, at = batch, None
+    if task.asked is not None:
+        # Of ties, top-k takes the earlier, so that the steps stay in order.
+        at = jax.lax.top_k((batch.weights > 0).astype(jnp.float32), task.asked)[1]
+        pick = functools.partial(jnp.take_along_axis, indices=at, axis=1)
+        targets = jax.vmap(lambda row, steps: row[steps])(batch.targets, at)
+        asked = batch.replace(
+            targets=targets, weights=pick(batch.weights), scored=pick(batch.scored)
+        )
+    answers = model.answer(params, batch, key, at)
+    return *losses(task, answers, asked), asked, at
+
+
+def _everywhere(model, task, params, batch):
+    """The same of every step, `[B, T]`; what is not asked has no loss and is not right."""
+    each, right, _, at = _answered(model, task, params, batch)
+    if at is None:
+        return each, right
+    fill = functools.partial(jnp.put_along_axis, indices=at, axis=1, inplace=False)
+    return (
+        fill(jnp.zeros(batch.weights.shape, each.dtype), values=each),
+        fill(jnp.zeros(batch.weights.shape, bool), values=right),
+    )
+
+
 def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
     """Weighted mean over all positions."""
     return (each * weights).sum() / weights.sum()
@@ -201,8 +238,8 @@ def _loss(model, task, training, params, batch, key):
             f"whole; got {training.time_chunk}"
         )
     if training.time_chunk == 0:
-        answers = model.answer(params, batch, key)
-        return mean_loss(losses(task, answers, batch)[0], batch.weights)
+        each, _, asked, _ = _answered(model, task, params, batch, key)
+        return mean_loss(each, asked.weights)
 
     def chunk_loss(state, chunk, index):
         state, answers = model.apply(
@@ -226,7 +263,7 @@ def _loss(model, task, training, params, batch, key):
     return total / batch.weights.sum()
 
 
-def init_states(model: Model, training: Training, seeds: int) -> TrainState:
+def init_states(model: Model, training: Training, seeds: int, first_seed: int = 0) -> TrainState:
     """The states before the first step.
 
     It is not compiled as a whole: its operations are few, and those of one model are compiled
@@ -234,14 +271,16 @@ def init_states(model: Model, training: Training, seeds: int) -> TrainState:
 
     Args:
         model: the model.
-        training: names the optimiser.
-        seeds: S; the seeds are 0 .. S - 1.
+        training: names the optimiser and its rate.
+        seeds: S.
+        first_seed: the seeds are first_seed .. first_seed + S - 1.
     """
 
     def one(seed):
         params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
         return TrainState(
             seed=seed,
+            rate=jnp.float32(training.learning_rate),
             step=jnp.int32(0),
             params=params,
             opt_state=training.transformation.init(params),
@@ -251,11 +290,10 @@ def init_states(model: Model, training: Training, seeds: int) -> TrainState:
             solved_at=jnp.int32(-1),
         )
 
-    states = [one(jnp.uint32(seed)) for seed in range(seeds)]
+    states = [one(jnp.uint32(seed)) for seed in range(first_seed, first_seed + seeds)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def dispatch(
     model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
 ) -> tuple[TrainState, jax.Array]:
@@ -275,7 +313,15 @@ def dispatch(
     Returns:
         The states, and the mean loss over the steps taken, `[S]`.
     """
-    optimizer = training.transformation
+    return compiled_dispatch(model, task, training.at_unit_rate, states, active)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def compiled_dispatch(
+    model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """What `dispatch` compiles. The learning rate is that of each state, not of `training`."""
+    optimizer = training.at_unit_rate.transformation
 
     def step(state: TrainState, _):
         key = jax.random.key(state.seed)
@@ -289,6 +335,7 @@ def dispatch(
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates = optax.tree.scale(state.rate, updates)
         moved = state.replace(  # type: ignore[attr-defined]
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
@@ -334,7 +381,7 @@ def evaluate(
     """
 
     def one(params):
-        each, right = _in_parts(lambda part: losses(task, model.answer(params, part), part), batch)
+        each, right = _in_parts(lambda part: _everywhere(model, task, params, part), batch)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
         return Evaluation(
             loss=mean_loss(each, batch.weights),

@@ -101,6 +101,14 @@ def test_scored_is_weighted_and_weighted_is_real(task, draw):
 
 
 @every
+def test_as_many_steps_have_a_weight_as_the_task_says(task, draw):
+    """At a longer lag too: one program evaluates all lags."""
+    if task.asked is not None:
+        for of_lag in (task, task.at_lag(task.lag + 2)):
+            assert np.all((draw(of_lag, B).weights > 0).sum(axis=1) == task.asked)
+
+
+@every
 def test_one_key_is_one_batch(task, draw):
     batch = draw(task, B, seed=3)
     assert same(batch, draw(task, B, seed=3))

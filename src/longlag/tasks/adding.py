@@ -62,6 +62,11 @@ class Adding(Task):
         """The sum."""
         return 1
 
+    @property
+    def asked(self) -> int:
+        """The last step."""
+        return 1
+
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs `[B, T, 2]` and targets `[B, T, 1]`, float32, asked at the last step."""
         B, T = batch_size, self.length

@@ -64,6 +64,11 @@ class InductionHeads(Task):
         """The tokens without the trigger."""
         return self.vocab - 1
 
+    @property
+    def asked(self) -> int:
+        """The last step."""
+        return 1
+
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the last step."""
         B, N, V = batch_size, self.length, self.vocab

@@ -74,6 +74,11 @@ class Recall(Task):
         """V: values are the upper half, and never is any other token the answer."""
         return self.vocab
 
+    @property
+    def asked(self) -> int:
+        """Every key once."""
+        return self.pairs
+
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked where a key comes again."""
         B, N, D, V = batch_size, self.length, self.pairs, self.vocab

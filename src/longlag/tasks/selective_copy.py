@@ -67,6 +67,11 @@ class SelectiveCopy(Task):
         """The same without the output token; noise is never the answer."""
         return self.vocab
 
+    @property
+    def asked(self) -> int:
+        """The output steps."""
+        return self.items
+
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the output steps."""
         B, T = batch_size, self.time_steps

@@ -81,6 +81,11 @@ class StateRecall(StringTask):
         """Values."""
         return self.values
 
+    @property
+    def asked(self) -> int:
+        """The query."""
+        return 1
+
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the query."""
         B, D, V = batch_size, self.pairs, self.values

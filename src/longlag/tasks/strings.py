@@ -57,6 +57,11 @@ class PrefixTask(StringTask):
         """T, the longest string."""
         return self.max_length
 
+    @property
+    def asked(self) -> int | None:
+        """The last token, or as many as there are."""
+        return None if self.dense else 1
+
     @abc.abstractmethod
     def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
         """Draws strings of the full length, `[B, T]` int32."""

@@ -124,6 +124,14 @@ class Task(Spec, abc.ABC):
     def floor(self) -> Floor:
         """Loss and accuracy of the best fixed answer; a table prints them as a row."""
 
+    @property
+    def asked(self) -> int | None:
+        """How many steps of a sequence have a weight, if all have as many, whatever the lag.
+
+        The answers of a model are then computed at these alone.
+        """
+        return None
+
     def floors(self) -> tuple[Floor, ...]:
         """All rows that a table prints: the floor, then any that solve a part of the task."""
         return (self.floor(),)

@@ -71,6 +71,11 @@ class TemporalOrder(Task):
         """The orders: 2^symbols."""
         return 2**self.symbols
 
+    @property
+    def asked(self) -> int:
+        """The last step."""
+        return 1
+
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the end of each sequence."""
         B, T = batch_size, self.time_steps

@@ -1,0 +1,207 @@
+"""How far beyond the trained length does a tracked state go: parity, streamed, to a million bits.
+
+    python -m experiments.attention_vs_recurrence track         (first: trains what is stretched)
+    python -m experiments.length_generalisation                 (half a core-hour)
+    python -m experiments.length_generalisation --arms "LSTM" --longest 1048576
+
+Takes the models that `attention_vs_recurrence track` left, trained to length 40, and streams fresh
+bits through them: the answer after n bits is that of the string of length n, so one pass tests
+every power of two. An arm whose state grows with the length is not run beyond 8,192, where it would
+hold a cache of everything; the table says so.
+
+Leaves runs/length-generalisation: results.json.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from rich.progress import track
+
+from experiments.attention_vs_recurrence import question
+from experiments.questions import by_arm, show
+from experiments.rates import folder
+from longlag.command_line import console, plain_errors
+from longlag.environment import provenance
+from longlag.models import SequenceModel, cost
+from longlag.report.summary import wilson
+from longlag.runs import load
+from longlag.spec import choose
+from longlag.tasks.strings import prefix_sums
+
+CHUNK = 64
+SHORTEST = 128
+CACHED = 2**13  # the longest that a growing state is given
+KEY = 2**32 - 3  # apart from the keys of training, validation and test
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def advance(
+    model: SequenceModel, params: Any, state: Any, parity: jax.Array, key: jax.Array, steps: Any
+) -> tuple[Any, jax.Array, jax.Array]:
+    """Streams fresh bits through a model.
+
+    Args:
+        model: of parity.
+        params: of one seed.
+        state: of B sequences.
+        parity: `[B]` int32, of the bits so far.
+        key: of these bits.
+        steps: how many, a multiple of `CHUNK`; data, so that one program serves all.
+
+    Returns:
+        State and parity after them, and whether the last answer is right, `[B]` bool.
+    """
+    rows = parity.shape[0]
+
+    def chunk(i, carry):
+        state, parity, _ = carry
+        bits = jax.random.bits(jax.random.fold_in(key, i), (rows, CHUNK), jnp.uint32) >> 31
+        bits = bits.astype(jnp.int32)
+        state, answers = model.apply(params, bits, state)
+        parity = (parity + prefix_sums(bits)[:, -1]) % 2
+        return state, parity, answers[:, -1].argmax(-1) == parity
+
+    return jax.lax.fori_loop(0, steps // CHUNK, chunk, (state, parity, jnp.zeros(rows, bool)))
+
+
+def stretch(model: SequenceModel, params: Any, longest: int, sequences: int) -> dict[int, int]:
+    """How many of `sequences` strings are answered rightly, by length: powers of two.
+
+    Args:
+        model: of parity.
+        params: of one seed.
+        longest: a power of two from `SHORTEST` on.
+        sequences: how many strings.
+    """
+    state = model.init_state(params, sequences, longest)
+    parity, key = jnp.zeros(sequences, jnp.int32), jax.random.key(KEY)
+    done, length, found = 0, SHORTEST, {}
+    while length <= longest:
+        state, parity, right = advance(
+            model, params, state, parity, jax.random.fold_in(key, length), length - done
+        )
+        done, found[length] = length, int(right.sum())
+        length *= 2
+    return found
+
+
+def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str, Any]]:
+    """A row for every seed and length of one arm's run."""
+    loaded = load(run)
+    model = loaded.model
+    growing = cost(model, 64).cache_bytes != cost(model, 128).cache_bytes
+    far = min(longest, CACHED) if growing else longest
+    rows = []
+    for seed in loaded.experiment.seed_numbers:
+        began = time.perf_counter()
+        found = stretch(model, loaded.of_seed(seed), far, sequences)
+        rows += [
+            {
+                "arm": arm,
+                "seed": seed,
+                "length": length,
+                "right": right,
+                "sequences": sequences,
+                "train_length": loaded.experiment.task.lag,
+                "state_bytes": cost(model, length).state_bytes,
+                "seconds": round((time.perf_counter() - began) / len(found), 3),
+            }
+            for length, right in found.items()
+        ]
+    return rows
+
+
+def columns(results: dict[str, Any]) -> tuple[str, ...]:
+    """Every fourth power of two, and the last."""
+    return ("arm", *(f"{length:,}" for length in _shown(results)), "state at the longest")
+
+
+def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A line for every arm: the median seed's accuracy with its 95% Wilson interval."""
+    found = []
+    for arm, rows in by_arm(results).items():
+        cells = []
+        for length in _shown(results):
+            there = [row for row in rows if row["length"] == length]
+            if not there:
+                cells.append("not run")
+                continue
+            right = statistics.median_low(row["right"] for row in there)
+            low, high = wilson(right, there[0]["sequences"])
+            cells.append(f"{right / there[0]['sequences']:.2f} ({low:.2f}–{high:.2f})")
+        last = max(rows, key=lambda row: row["length"])
+        found.append((arm, *cells, f"{last['state_bytes']:,} B"))
+    return found
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """What stands under the table."""
+    first = results["rows"][0]
+    seconds = sum(row["seconds"] for row in results["rows"])
+    return (
+        f"Trained to length {first['train_length']}. The median seed of each arm, of "
+        f"{first['sequences']} strings of each length, with its 95% Wilson interval; chance .50. A "
+        f'state that grows is "not run" beyond {CACHED:,}. {seconds / 3600:.2f} hours.'
+    )
+
+
+def _shown(results: dict[str, Any]) -> list[int]:
+    lengths = sorted({row["length"] for row in results["rows"]})
+    return [n for i, n in enumerate(lengths) if i % 3 == 0 or n == lengths[-1]]
+
+
+def main(
+    arms: tuple[str, ...] = (),
+    longest: int = 2**17,
+    sequences: int = 256,
+    runs: Path = Path("runs/attention-vs-recurrence-track"),
+    out: Path = Path("runs/length-generalisation"),
+) -> int:
+    """Stretches what `attention_vs_recurrence track` trained.
+
+    Args:
+        arms: some of the arms; none means all.
+        longest: the longest string, a power of two from 128 on.
+        sequences: strings of each length.
+        runs: the folder that `attention_vs_recurrence track` left.
+        out: the folder to make.
+    """
+    began = time.perf_counter()
+    if longest < SHORTEST or longest & (longest - 1):
+        raise ValueError(f"--longest: expected a power of two from {SHORTEST} on, got {longest}")
+    known = question("track", "cpu").arms
+    for arm in arms:
+        choose(arm, known, "arm")
+    chosen: Sequence[str] = arms or tuple(known)
+    for arm in chosen:
+        if not (runs / folder(arm) / "results.json").is_file():
+            raise ValueError(
+                f"--runs: expected a finished run in {runs / folder(arm)}; first run "
+                "`python -m experiments.attention_vs_recurrence track`"
+            )
+    rows = []
+    for arm in track(chosen, "stretching", console=console):
+        rows += rows_of(arm, runs / folder(arm), longest, sequences)
+    results = {
+        "rows": rows,
+        "threshold": 0.95,
+        "meta": provenance("python -m experiments.length_generalisation", began),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    title = "How far beyond the trained length does a tracked state go?"
+    show(results, title, out, columns(results), lines(results), verdict(results))
+    return 0
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        tyro.cli(main, prog="python -m experiments.length_generalisation", description=__doc__)
