@@ -183,8 +183,8 @@ def verdict(results: dict[str, Any]) -> str:
     budget = statistics.mode(row["budget"] for row in rows)
     return (
         f"Accuracy on the ten recalled symbols after {budget:,} steps, chance .12. An arm goes on "
-        f"to the next lag while more than half of its seeds reach {results['threshold']:.2f}; where "
-        f"they do not it was tried once more with {PROBE} times the steps. "
+        f"to the next lag while more than half of its seeds reach {results['threshold']:.2f}; "
+        f"where they do not it was tried once more with {PROBE} times the steps. "
         f"{results['meta']['core_hours']:.2f} core-hours."
     )
 

@@ -6,7 +6,6 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from longlag.report.sentences import score
 from longlag.report.summary import FAR, Cell, summarise
 from longlag.report.table import COLUMNS, lines
 
-__all__ = ["render", "write"]
+__all__ = ["Plate", "html", "plate", "render", "write"]
 
 QUESTION = "How far back can a network remember, what does attention add, and what does it cost?"
 
@@ -57,7 +56,6 @@ class Plate:
     """One figure of the page.
 
     Attributes:
-        name: of the plot, and of its PNG file.
         heading: what it is about.
         legend: how to read it.
         evidence: the sentences that it supports.
@@ -66,7 +64,6 @@ class Plate:
         size: width and height of the wide one, in CSS pixels.
     """
 
-    name: str
     heading: str
     legend: str
     evidence: list[str]
@@ -113,24 +110,19 @@ def _cells(results: Mapping[str, Any]) -> list[Cell]:
 def _html(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, bytes]) -> str:
     narrow = {n: png(made, "narrow") for n, made in plots(results, cells, "narrow").items()}
     plates = {
-        name: Plate(
-            name,
+        name: plate(
             *CAPTIONS[name],
             _evidence(name, results, cells),
             _alt(name, results, cells),
-            base64.b64encode(wide[name]).decode(),
-            base64.b64encode(narrow[name]).decode(),
-            _css_size(wide[name]),
+            wide[name],
+            narrow[name],
         )
         for name in wide
     }
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["unbroken"] = _unbroken
-    template = resources.files("longlag.report").joinpath("page.html.jinja")
     roles = results.get("roles", {})
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
+    return html(
+        "page.html.jinja",
+        results.get("meta", {}),
         title=results.get("title", "longlag"),
         question=results.get("question", QUESTION),
         lead=results.get("lead", ""),
@@ -140,9 +132,36 @@ def _html(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, 
         table=lines(cells),
         threshold=score(results.get("threshold", 0.95)),
         plates=plates,
-        meta=_footer(results.get("meta", {})),
-        command=results.get("meta", {}).get("command", ""),
     )
+
+
+def html(template: str, meta: Mapping[str, Any], **values: Any) -> str:
+    """A page of the house.
+
+    Args:
+        template: one of this folder, that extends `base.html.jinja`.
+        meta: `command, commit, device, versions, wall_seconds`, each optional, for its foot.
+        values: what else it names: `title`, `question`, `lead`, and its own.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("longlag", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = _unbroken
+    return environment.get_template(template).render(
+        meta=_footer(meta), command=meta.get("command", ""), **values
+    )
+
+
+def plate(
+    heading: str, legend: str, evidence: list[str], alt: str, wide: bytes, narrow: bytes
+) -> Plate:
+    """A figure of a page, from its two PNG files."""
+    images = (base64.b64encode(image).decode() for image in (wide, narrow))
+    return Plate(heading, legend, evidence, alt, *images, _css_size(wide))
 
 
 def _evidence(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:

@@ -1,0 +1,169 @@
+"""What is committed of every question, as a table with what was found and where it comes from.
+
+`experiments.record` writes these into the documents, `experiments.report` onto one page.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import (
+    agreement,
+    attention_vs_recurrence,
+    family,
+    intents,
+    lag_horizon,
+    length_generalisation,
+    questions,
+    reproduce,
+    state_tracking,
+)
+from longlag import report
+from longlag.report.table import COLUMNS, lines
+
+__all__ = ["FLAGSHIP", "RESULTS", "TABLES", "Section", "committed", "section"]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+FLAGSHIP = "attention-vs-recurrence"
+MEDIANS = "Median over the seeds, their range in brackets."
+
+Results = dict[str, Any]
+
+
+class Section(NamedTuple):
+    """What is said of a question.
+
+    Attributes:
+        columns: of its table.
+        rows: of its table.
+        found: the sentences under it.
+        source: command, device, time and versions.
+        further: another table, columns first.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    found: str
+    source: str
+    further: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
+
+
+def committed(question: str) -> Results | None:
+    """The committed results of a question; None if there are none."""
+    file = RESULTS / question / "cpu.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def section(question: str) -> Section | None:
+    """What is said of a question; None before there is anything to say."""
+    if question == FLAGSHIP:
+        return _flagship()
+    results = committed(question)
+    return None if results is None else TABLES[question](results)
+
+
+def _flagship(_: Results | None = None) -> Section | None:
+    """All axes of the flagship in one table."""
+    axes = {axis: committed(f"{FLAGSHIP}-{axis}") for axis in attention_vs_recurrence.AXES}
+    there = {axis: results for axis, results in axes.items() if results is not None}
+    if not there:
+        return None
+    hours = sum(results["meta"]["core_hours"] for results in there.values())
+    return Section(
+        attention_vs_recurrence.SUMMARY,
+        attention_vs_recurrence.summary(there),
+        "Seeds that did each task, of those that tried.",
+        f"{hours:.1f} core-hours in all; the source of each column stands under its own table.",
+    )
+
+
+def _axis(axis: str, results: Results) -> Section:
+    """One axis of the flagship, and what its hybrids do without a part."""
+    found = attention_vs_recurrence.verdict(axis, results)
+    knocked = attention_vs_recurrence.knock_out_lines(results)
+    made = _made(questions.COLUMNS, questions.lines(results), results, found)
+    further = (attention_vs_recurrence.KNOCK_OUT_COLUMNS, knocked) if knocked else None
+    return made._replace(further=further)
+
+
+def _question(results: Results) -> Section:
+    table = questions.lines(results)
+    return _made(questions.COLUMNS, table, results, questions.verdict(results))
+
+
+def _protocol(name: str, results: Results) -> Section:
+    found = reproduce.verdict(name, results)
+    return _made(reproduce.COLUMNS, reproduce.lines(name, results), results, found)
+
+
+def _as(script: Any, results: Results, note: str = MEDIANS) -> Section:
+    """The table as a script's own `columns` (or `COLUMNS`), `lines` and `verdict` have it."""
+    columns = script.columns(results) if hasattr(script, "columns") else script.COLUMNS
+    return _made(columns, script.lines(results), results, script.verdict(results), note)
+
+
+def _demo(results: Results) -> Section:
+    cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
+    text = []
+    for heading, group in lines(cells).items():
+        task = heading.partition(" · ")[0]
+        for line in group:
+            near, far = (_spread(*spread[:2]) for spread in (line.accuracy, line.far))
+            cost = (line.parameters, line.state, line.time)
+            text.append((task, line.arm, near, far, line.outcome, *cost))
+    found = "\n".join(report.findings(cells, results.get("roles", {})))
+    return _made(("task", *COLUMNS), text, results, found)
+
+
+def _made(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    results: Results,
+    found: str,
+    note: str = MEDIANS,
+) -> Section:
+    """A section without the columns that are empty in every row."""
+    used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    return Section(
+        [columns[i] for i in used],
+        [[row[i] for i in used] for row in rows],
+        found,
+        " ".join(filter(None, (_source(results["meta"]), note))),
+    )
+
+
+def _spread(median: str, spread: str) -> str:
+    return f"{median} ({spread})" if spread else median
+
+
+def _source(meta: Results) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+    return (
+        f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s in all; commit "
+        f"`{(meta['commit'] or 'none')[:10]}`; {versions}."
+    )
+
+
+# How the section of a question is made of its results.
+TABLES: dict[str, Callable[[Results], Section | None]] = {
+    "demo": _demo,
+    "intents": functools.partial(_as, intents),
+    "agreement": functools.partial(_as, agreement, note=""),
+    **{f"family-{question}": _question for question in family.QUESTIONS},
+    **{f"reproduce-{name}": functools.partial(_protocol, name) for name in reproduce.PROTOCOLS},
+    FLAGSHIP: _flagship,
+    **{
+        f"{FLAGSHIP}-{axis}": functools.partial(_axis, axis)
+        for axis in attention_vs_recurrence.AXES
+    },
+    "selective-copy": _question,
+    "lag-horizon": functools.partial(_as, lag_horizon),
+    "recall-capacity": _question,
+    "length-generalisation": functools.partial(_as, length_generalisation, note=""),
+    **{f"state-tracking-{task}": _question for task in state_tracking.TASKS},
+    "attention-kinds": _question,
+}
