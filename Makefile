@@ -1,6 +1,7 @@
 # make demo   the main comparison: table, plots and report in runs/demo
 # make test   lint, types and the whole test suite
-# Both make the environment first; the first time that takes a few minutes.
+# make smoke  a few steps of every experiment with many arms
+# All make the environment first; the first time that takes a few minutes.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 SOURCES := src experiments benchmarks tests
 WORKERS ?= 2
 
-.PHONY: help env env-test demo test test-deep lint types clean
+.PHONY: help env env-test demo smoke test test-deep lint types clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -36,6 +37,11 @@ env-test: env
 
 demo: env
 	@$(BIN)/python -m experiments.demo
+
+smoke: env
+	@for script in attention_vs_recurrence selective_copy lag_horizon recall_capacity state_tracking \
+		attention_kinds; do $(BIN)/python -m experiments.$$script --preset smoke --out runs/smoke || exit; done
+	@$(BIN)/python -m experiments.reproduce --preset smoke --out runs/smoke
 
 test: lint types
 	@$(BIN)/python -m pytest -n $(WORKERS) --durations=15 --cov --cov-report=term

@@ -168,11 +168,11 @@ def prepared(way: Way, case: Case) -> tuple[Any, ...]:
 
 def training(way: Way, case: Case) -> Run:
     """One dispatch after another; states are handed on, as in an experiment."""
-    *rest, states, active = prepared(way, case)
+    model, task, how, states, active = prepared(way, case)
 
     def run() -> None:
         nonlocal states
-        states, loss = dispatch(*rest, states, active)
+        states, loss = dispatch(model, task, how, states, active)
         jax.block_until_ready((states, loss))
 
     return run

@@ -122,7 +122,7 @@ Size = Literal["cpu", "gpu"]
 
 def script(
     name: str,
-    doc: str,
+    doc: str | None,
     questions: Mapping[str, Callable[[Size], Question]],
     how: Callable[[str], Mapping[str, Any]] = lambda part: {},
     argv: Sequence[str] | None = None,

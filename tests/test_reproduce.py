@@ -66,6 +66,18 @@ def test_a_mean_of_exact_matches_where_the_source_took_that():
     assert line["by their rule"] == "37.5"  # exact matches of .5 and .25
 
 
+def test_an_error_is_best_where_it_is_least():
+    made = results("LSTM", [(1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]) | {"floor": 1 / 6}
+    made["rows"] = [
+        row | {"loss": loss}
+        for row, loss in zip([r for r in made["rows"] if r["lag"] == 40], (2e-3, 0.17, None))
+    ]
+    line = dict(zip(COLUMNS, lines("adding-400", made)[0]))
+    assert line["by their rule"] == "2.0e-03" and line["held"] == "1/3"
+    assert line["median"] == "1.7e-01 (2.0e-03–inf)" and line["floor"] == "1.7e-01"
+    assert "at most 0.01" in verdict("adding-400", made)
+
+
 def test_the_list_names_every_protocol(capsys: pytest.CaptureFixture[str]):
     assert reproduce.main(list=True) == 0
     out = capsys.readouterr().out
@@ -74,5 +86,5 @@ def test_the_list_names_every_protocol(capsys: pytest.CaptureFixture[str]):
 
 def test_an_unknown_protocol_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as error, plain_errors():
-        reproduce.main("chomski")
+        reproduce.main(("chomski",))
     assert error.value.code == 2 and "chomsky" in capsys.readouterr().err

@@ -160,8 +160,8 @@ def plate(
     heading: str, legend: str, evidence: list[str], alt: str, wide: bytes, narrow: bytes
 ) -> Plate:
     """A figure of a page, from its two PNG files."""
-    images = (base64.b64encode(image).decode() for image in (wide, narrow))
-    return Plate(heading, legend, evidence, alt, *images, _css_size(wide))
+    wide_64, narrow_64 = (base64.b64encode(image).decode() for image in (wide, narrow))
+    return Plate(heading, legend, evidence, alt, wide_64, narrow_64, _css_size(wide))
 
 
 def _evidence(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:

@@ -14,6 +14,7 @@ from longlag.tasks.parity_dense import ParityDense
 from longlag.tasks.recall import Recall
 from longlag.tasks.reverse import Reverse
 from longlag.tasks.selective_copy import SelectiveCopy
+from longlag.tasks.sequential_images import SequentialImages
 from longlag.tasks.state_recall import StateRecall
 from longlag.tasks.task import Batch, Floor, Task, pad
 from longlag.tasks.temporal_order import TemporalOrder
@@ -35,6 +36,7 @@ __all__ = [
     "Recall",
     "Reverse",
     "SelectiveCopy",
+    "SequentialImages",
     "StateRecall",
     "Task",
     "TemporalOrder",
