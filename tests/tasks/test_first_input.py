@@ -5,17 +5,20 @@ import pytest
 
 from longlag.tasks import FirstInput
 
+TASKS = [FirstInput(7, 5), FirstInput(1, 2), FirstInput(50), FirstInput(7, 2, dense=False)]
 
-@pytest.mark.parametrize("task", [FirstInput(7, 5), FirstInput(1, 2), FirstInput(50)], ids=str)
+
+@pytest.mark.parametrize("task", TASKS, ids=str)
 def test_the_one_token_that_is_no_noise_is_the_answer_and_scored_at_the_last_step(task, draw):
     batch = draw(task)
     assert batch.inputs.shape[1] == task.lag + 1
     for inputs, targets in zip(batch.inputs, batch.targets):
         (symbol,) = [token for token in inputs if token < task.symbols]
         assert symbol == inputs[0]
-        assert (targets == symbol).all()
+        assert (targets[-1:] == symbol).all()
+        assert (targets[:-1] == (symbol if task.dense else 0)).all()
     assert np.flatnonzero(batch.scored.any(axis=0)).tolist() == [task.lag]
-    assert (batch.weights == 1).all()
+    np.testing.assert_array_equal(batch.weights, batch.scored | task.dense)
 
 
 def test_symbols_and_noise_are_uniform(draw, even):

@@ -9,28 +9,44 @@ import pytest
 from longlag.tasks import SelectiveCopy
 
 
-def answers(tokens, vocab):
-    """Keeps what is neither noise nor output token; says it, one per output token."""
+def answers(tokens, vocab, once):
+    """Keeps what is neither noise nor output token; says it, one per output token or after it."""
     kept = iter([token for token in tokens if 0 < token < vocab])
-    said = [next(kept) if token == vocab else 0 for token in tokens]
+    seen = [list(tokens[:i]).count(vocab) for i in range(len(tokens))]
+    asked = np.array(seen) == 1 if once else tokens == vocab
+    said = [next(kept) if ask else 0 for ask in asked]
     assert next(kept, None) is None
     return said
 
 
 TASKS = [SelectiveCopy(9, 3, 6), SelectiveCopy(9, 3, 4), SelectiveCopy(4, 4, 3)]
-TASKS += [SelectiveCopy(256, 16, 16)]
+TASKS += [SelectiveCopy(256, 16, 16), SelectiveCopy(9, 3, 6, True), SelectiveCopy(4, 4, 3, True)]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_targets_are_the_data_tokens_in_their_order(task, draw):
     batch = draw(task)
-    said = [answers(row, task.vocab) for row in batch.inputs]
+    said = [answers(row, task.vocab, task.marker_once) for row in batch.inputs]
     np.testing.assert_array_equal(batch.targets, said)
-    assert np.all(batch.inputs[:, task.length :] == task.vocab)
+    slots = [task.vocab] * task.items
+    if task.marker_once:
+        slots = [task.vocab] + [0] * task.items
+    assert np.all(batch.inputs[:, task.length :] == slots)
     assert np.all(batch.inputs[:, : task.length] < task.vocab)
-    np.testing.assert_array_equal(batch.scored, batch.inputs == task.vocab)
+    np.testing.assert_array_equal(batch.scored, batch.targets > 0)
     np.testing.assert_array_equal(batch.weights, batch.scored.astype(np.float32))
-    assert batch.mask is None and batch.inputs.shape[1] == task.length + task.items
+    assert batch.mask is None and batch.inputs.shape[1] == task.length + len(slots)
+
+
+def test_the_marker_changes_nothing_but_itself(draw):
+    each, once = draw(SelectiveCopy(9, 3, 6)), draw(SelectiveCopy(9, 3, 6, marker_once=True))
+    np.testing.assert_array_equal(each.inputs[:, :9], once.inputs[:, :9])
+    np.testing.assert_array_equal(each.targets[:, 9:], once.targets[:, 10:])
+
+
+def test_the_dials_of_mad_make_its_lengths_and_its_vocabulary():
+    task = SelectiveCopy(length=239, items=16, vocab=15, marker_once=True)
+    assert (task.time_steps, task.in_features) == (256, 16)
 
 
 def test_every_set_of_places_is_as_likely(draw, even):

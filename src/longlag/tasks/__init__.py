@@ -1,13 +1,18 @@
 """Memory tasks: data as a pure function of a key, with the floor that a table prints beside it."""
 
 from longlag.tasks.adding import Adding
+from longlag.tasks.associative_recall import AssociativeRecall
+from longlag.tasks.compression import Compression
 from longlag.tasks.copy_memory import CopyMemory
 from longlag.tasks.cycle_navigation import CycleNavigation
 from longlag.tasks.even_pairs import EvenPairs
 from longlag.tasks.first_input import FirstInput
 from longlag.tasks.group_word import GroupWord
+from longlag.tasks.in_context_recall import InContextRecall
 from longlag.tasks.induction_heads import InductionHeads
 from longlag.tasks.intents import Intents
+from longlag.tasks.lag_copy import LagCopy
+from longlag.tasks.memorization import Memorization
 from longlag.tasks.modular_arithmetic import ModularArithmetic
 from longlag.tasks.parity import Parity
 from longlag.tasks.parity_dense import ParityDense
@@ -21,15 +26,20 @@ from longlag.tasks.temporal_order import TemporalOrder
 
 __all__ = [
     "Adding",
+    "AssociativeRecall",
     "Batch",
+    "Compression",
     "CopyMemory",
     "CycleNavigation",
     "EvenPairs",
     "FirstInput",
     "Floor",
     "GroupWord",
+    "InContextRecall",
     "InductionHeads",
     "Intents",
+    "LagCopy",
+    "Memorization",
     "ModularArithmetic",
     "Parity",
     "ParityDense",

@@ -17,7 +17,8 @@ class FirstInput(Task):
 
     The first token is one of V symbols, 0..V-1; the `lag` tokens after it are noise, drawn from
     V..2V-1 at every step. Every step counts in the loss, so that a short memory is rewarded and can
-    grow; only the last one is scored. With lag=8, symbols=4:
+    grow; only the last one is scored. With dense=False the last one alone counts in the loss too,
+    and nothing helps a memory on its way. With lag=8, symbols=4:
 
         inputs  1 4 4 5 7 7 4 7 5
         targets 1 1 1 1 1 1 1 1 1
@@ -30,16 +31,21 @@ class FirstInput(Task):
     Attributes:
         lag: steps from the first input to the answer.
         symbols: V.
+        dense: whether every step counts in the loss, or the last one alone.
 
     Raises:
         ValueError: if lag < 1 or symbols < 2.
 
-    Reference: the learning test of memax for its every cell; the T-maze of Bakker 2002 (NeurIPS 14)
-    without its corridor.
+    Reference: the learning test of memax for its every cell. With symbols=2 and dense=False it is
+    the T-maze of Bakker (2002), NeurIPS 14, as a supervised sequence: the cue says left or right,
+    the lag is the corridor, here of noise, and the last step the junction, which nothing marks,
+    since its place is fixed. RepeatFirst of POPGym (Morad et al. 2023, arXiv 2303.01859) is the
+    dense form.
     """
 
     lag: int = 50  # pyright: ignore[reportIncompatibleMethodOverride]  # is Task.lag
     symbols: int = 4
+    dense: bool = True
 
     lag_field = "lag"
 
@@ -62,16 +68,22 @@ class FirstInput(Task):
         """The symbols."""
         return self.symbols
 
+    @property
+    def asked(self) -> int | None:
+        """The last step, or as many as there are."""
+        return None if self.dense else 1
+
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, scored at the last step."""
         B, T, V = batch_size, self.time_steps, self.symbols
         drawn = jax.random.randint(key, (B, T), 0, V, jnp.int32)
         steps = jnp.arange(T, dtype=jnp.int32)
         last = jnp.broadcast_to(steps == T - 1, (B, T))
+        asked = last | self.dense
         return Batch(
             inputs=jnp.where(steps > 0, drawn + V, drawn),
-            targets=jnp.broadcast_to(drawn[:, :1], (B, T)),
-            weights=jnp.ones((B, T), jnp.float32),
+            targets=jnp.where(asked, drawn[:, :1], 0),
+            weights=asked.astype(jnp.float32),
             scored=last,
             mask=None,
         )
