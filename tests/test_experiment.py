@@ -22,19 +22,29 @@ from longlag.experiment import (
 )
 from longlag.tasks import (
     Adding,
+    BinaryAddition,
+    BinaryMultiplication,
+    BucketSort,
+    ComputeSqrt,
     CopyMemory,
     CycleNavigation,
+    DuplicateString,
     EvenPairs,
     FirstInput,
     GroupWord,
     InductionHeads,
     Intents,
+    MissingDuplicate,
     ModularArithmetic,
+    ModularArithmeticBrackets,
+    OddsFirst,
     Parity,
     ParityDense,
     Recall,
     Reverse,
     SelectiveCopy,
+    SolveEquation,
+    StackManipulation,
     StateRecall,
     TemporalOrder,
 )
@@ -82,6 +92,16 @@ def through_json(experiment: Experiment, folder: Path | None = None) -> Experime
 
 TASKS = [
     Adding(20),
+    BinaryAddition(5, 30),
+    BinaryMultiplication(5, 30),
+    BucketSort(2, 30, symbols=3),
+    ComputeSqrt(2, 30),
+    DuplicateString(2, 30, symbols=3),
+    MissingDuplicate(4, 30),
+    ModularArithmeticBrackets(2, 30, modulus=3),
+    OddsFirst(2, 30, symbols=3),
+    SolveEquation(5, 30, modulus=3),
+    StackManipulation(2, 30),
     CopyMemory(lag=5, symbols=4, items=3),
     CycleNavigation(2, 30, places=7),
     EvenPairs(2, 30),
@@ -257,9 +277,11 @@ def test_a_configuration_that_is_none_is_refused(change: Any, message: str):
 
 def test_names_on_the_command_line():
     assert list(task_names()) == [
-        "adding", "copy-memory", "cycle-navigation", "even-pairs", "first-input", "group-word",
-        "induction-heads", "intents", "modular-arithmetic", "parity", "parity-dense", "recall",
-        "reverse", "selective-copy", "state-recall", "temporal-order",
+        "adding", "binary-addition", "binary-multiplication", "bucket-sort", "compute-sqrt",
+        "copy-memory", "cycle-navigation", "duplicate-string", "even-pairs", "first-input",
+        "group-word", "induction-heads", "intents", "missing-duplicate", "modular-arithmetic",
+        "modular-arithmetic-brackets", "odds-first", "parity", "parity-dense", "recall", "reverse",
+        "selective-copy", "solve-equation", "stack-manipulation", "state-recall", "temporal-order",
     ]  # fmt: skip
     assert list(cell_names()) == [
         "co-rnn",
