@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
-import jax.numpy as jnp
 
-from longlag.tasks.strings import StringTask
-from longlag.tasks.task import Batch, Floor, sketch
+from longlag.tasks.outputs import SymbolTask, pick
+from longlag.tasks.task import sketch
 
 __all__ = ["Reverse"]
 
 
-class Reverse(StringTask):
+class Reverse(SymbolTask):
     """Reverse: a string, then as many output steps, at which it is to be said from its end.
 
     Symbols are uniform in 0..symbols-1, and so is the length in min_length..max_length; the input
@@ -41,48 +38,9 @@ class Reverse(StringTask):
     41..500), whose code has an output token too.
     """
 
-    symbols: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.symbols >= 2, "symbols >= 2")
-
-    @property
-    def time_steps(self) -> int:
-        """The longest string and its output steps: 2 * max_length."""
-        return 2 * self.max_length
-
-    @property
-    def in_features(self) -> int:
-        """Symbols, output token."""
-        return self.symbols + 1
-
-    @property
-    def out_features(self) -> int:
-        """Symbols."""
-        return self.symbols
-
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
-        """Draws inputs and targets `[B, T]` int32, asked at the output steps."""
-        B, T = batch_size, self.time_steps
-        of_symbols, of_lengths = jax.random.split(key)
-        lengths = self.lengths(of_lengths, B)
-        steps = jnp.arange(T, dtype=jnp.int32)
-        symbols = jax.random.randint(of_symbols, (B, T), 0, self.symbols, jnp.int32)
-        place = 2 * lengths - 1 - steps  # of the symbol to say
-        mask, output = place >= 0, (place >= 0) & (steps >= lengths)
-        said = jnp.take_along_axis(symbols, jnp.maximum(place, 0), axis=1)
-        return Batch(
-            inputs=jnp.where(mask, jnp.where(output, self.symbols, symbols), 0),
-            targets=jnp.where(output, said, 0),
-            weights=output.astype(jnp.float32),
-            scored=output,
-            mask=mask,
-        )
-
-    def floor(self) -> Floor:
-        """Every symbol alike."""
-        return Floor(math.log(self.symbols), 1 / self.symbols, "any symbol")
+    def answers(self, symbols: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
+        """The string from its end."""
+        return pick(symbols, lengths - 1 - places)
 
     def picture(self) -> str:
         """One string of at most 5 bits."""

@@ -11,22 +11,26 @@ import jax.numpy as jnp
 
 from longlag.tasks.task import Batch, Task
 
-__all__ = ["BitTask", "PrefixTask", "StringTask", "prefix_sums"]
+__all__ = ["AnswerTask", "BitTask", "PrefixTask", "StringTask", "prefix_sums"]
 
 
 class StringTask(Task):
     """A task whose strings have a length that is uniform in min_length..max_length.
 
     `at_lag` gives a single length, to test beyond the training lengths.
+
+    Class attributes:
+        shortest: the least length of which something can be asked.
     """
 
     min_length: int = 1
     max_length: int = 40
 
     lag_field = "max_length"
+    shortest: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        self.require(self.min_length >= 1, "min_length >= 1")
+        self.require(self.min_length >= self.shortest, f"min_length >= {self.shortest}")
         self.require(self.max_length >= self.min_length, "max_length >= min_length")
 
     def lengths(self, key: jax.Array, batch_size: int) -> jax.Array:
@@ -41,21 +45,60 @@ class StringTask(Task):
         return dataclasses.replace(self, min_length=lag, max_length=lag)
 
 
-class PrefixTask(StringTask):
-    """A task whose answer exists after every token, as a function of the string so far.
+class AnswerTask(StringTask):
+    """A task with one answer, asked at the last token of a string.
 
     Strings are padded to max_length under a false mask.
+    """
+
+    @property
+    def time_steps(self) -> int:
+        """T, the longest string."""
+        return self.max_length
+
+    @property
+    def asked(self) -> int | None:
+        """The last token."""
+        return 1
+
+    @abc.abstractmethod
+    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws strings of these lengths, and what is right.
+
+        Args:
+            key: a typed key.
+            lengths: `[B, 1]` int32.
+
+        Returns:
+            Tokens `[B, T]` int32, whatever they are beyond the length, and answers, `[B, 1]` or one
+            for each token.
+        """
+
+    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+        """Draws inputs and targets `[B, T]` int32, asked at the last token or at every one."""
+        of_tokens, of_lengths = jax.random.split(key)
+        lengths = self.lengths(of_lengths, batch_size)
+        steps = jnp.arange(self.max_length, dtype=jnp.int32)
+        mask, last = steps < lengths, steps == lengths - 1
+        tokens, answers = self.draw(of_tokens, lengths)
+        asked = mask if self.asked is None else last
+        return Batch(
+            inputs=jnp.where(mask, tokens, 0),
+            targets=jnp.where(asked, answers, 0),
+            weights=asked.astype(jnp.float32),
+            scored=asked,
+            mask=mask,
+        )
+
+
+class PrefixTask(AnswerTask):
+    """A task whose answer exists after every token, as a function of the string so far.
 
     Class attributes:
         dense: asked at every token; otherwise at the last one only.
     """
 
     dense: ClassVar[bool] = False
-
-    @property
-    def time_steps(self) -> int:
-        """T, the longest string."""
-        return self.max_length
 
     @property
     def asked(self) -> int | None:
@@ -70,20 +113,10 @@ class PrefixTask(StringTask):
     def answers(self, tokens: jax.Array) -> jax.Array:
         """What is right after each token, `[B, T]` int32."""
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
-        """Draws inputs and targets `[B, T]` int32, asked at the last token or at every one."""
-        of_tokens, of_lengths = jax.random.split(key)
-        lengths = self.lengths(of_lengths, batch_size)
-        steps = jnp.arange(self.max_length, dtype=jnp.int32)
-        mask, last = steps < lengths, steps == lengths - 1
-        tokens, asked = self.tokens(of_tokens, batch_size), mask if self.dense else last
-        return Batch(
-            inputs=jnp.where(mask, tokens, 0),
-            targets=jnp.where(asked, self.answers(tokens), 0),
-            weights=asked.astype(jnp.float32),
-            scored=asked,
-            mask=mask,
-        )
+    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Strings of the full length, of which every prefix has its answer."""
+        tokens = self.tokens(key, len(lengths))
+        return tokens, self.answers(tokens)
 
 
 class BitTask(PrefixTask):
