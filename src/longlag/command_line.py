@@ -28,7 +28,9 @@ from longlag.training import Training
 
 __all__ = ["CACHE", "cache_compilations", "console", "parse", "plain_errors"]
 
-console = Console()
+WIDE = 160
+# What is no terminal has no width; 80 columns would break a table of results to pieces.
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "longlag" / "compilations"
 

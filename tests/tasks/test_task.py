@@ -87,8 +87,9 @@ SMALL = {
 }  # fmt: skip
 # A step of lag is so many steps of time, if it is not one.
 STEPS_PER_LAG = {
-    AssociativeRecall: 2, BinaryAddition: 2, BinaryMultiplication: 2, BucketSort: 2, ComputeSqrt: 1.5,
-    DuplicateString: 3, OddsFirst: 2, Reverse: 2, StackManipulation: 2, TemporalOrder: 1.1,
+    AssociativeRecall: 2, BinaryAddition: 2, BinaryMultiplication: 2, BucketSort: 2,
+    ComputeSqrt: 1.5, DuplicateString: 3, OddsFirst: 2, Reverse: 2, StackManipulation: 2,
+    TemporalOrder: 1.1,
 }  # fmt: skip
 DIALS = [(task, name, value) for task, dials in SMALL.items() for name, value in dials.items()]
 B = 64
