@@ -73,9 +73,10 @@ def _flagship(_: Results | None = None) -> Section | None:
     if not there:
         return None
     hours = sum(results["meta"]["core_hours"] for results in there.values())
+    columns, rows = _used(attention_vs_recurrence.SUMMARY, attention_vs_recurrence.summary(there))
     return Section(
-        attention_vs_recurrence.SUMMARY,
-        attention_vs_recurrence.summary(there),
+        columns,
+        rows,
         "Seeds that did each task, of those that tried.",
         f"{hours:.1f} core-hours in all; the source of each column stands under its own table.",
     )
@@ -127,13 +128,15 @@ def _made(
     note: str = MEDIANS,
 ) -> Section:
     """A section without the columns that are empty in every row."""
+    source = " ".join(filter(None, (_source(results["meta"]), note)))
+    return Section(*_used(columns, rows), found, source)
+
+
+def _used(
+    columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
     used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    return Section(
-        [columns[i] for i in used],
-        [[row[i] for i in used] for row in rows],
-        found,
-        " ".join(filter(None, (_source(results["meta"]), note))),
-    )
+    return [columns[i] for i in used], [[row[i] for i in used] for row in rows]
 
 
 def _spread(median: str, spread: str) -> str:
