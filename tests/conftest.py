@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,12 +73,22 @@ def shared_compilations(compilations: Path) -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
-@pytest.fixture(autouse=True)
-def programs_of_deep_tests(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Forgets what a deep test compiled: hundreds of them use up the memory maps of a process."""
-    yield
-    if request.node.get_closest_marker("deep"):
+# A process may hold 65,530 memory maps (Linux), of which every compiled program takes some. When
+# they run out, jax ends with a segmentation fault.
+MAPS = 20_000
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Forgets what was compiled: after each deep test, and between two modules at many maps."""
+    between = nextitem is None or nextitem.path != item.path
+    if item.get_closest_marker("deep") or (between and _maps() > MAPS):
         jax.clear_caches()
+        gc.collect()
+
+
+def _maps() -> int:
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.is_file() else 0
 
 
 @pytest.fixture
