@@ -21,7 +21,7 @@ def test_every_arm_has_shapes(name: str, preset: str):
         def answer(batch, job=job):
             return job.model.answer(job.model.init(jax.random.key(0)), batch)
 
-        assert jax.eval_shape(answer, batch).shape[:2] == batch.targets.shape
+        assert jax.eval_shape(answer, batch).shape[:2] == batch.targets.shape[:2]
         for lag in job.lags:
             assert job.task.at_lag(lag).time_steps >= lag
     if preset == "cpu":
