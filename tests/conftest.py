@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keeps a module whose tests share an expensive fixture, such as a run, on one worker.
+    """Keeps a module whose tests share what is expensive on one worker: a run, samplers of tasks.
 
     pytest-xdist's own `--dist loadgroup` does nothing with pytest 9, which keeps node ids
     elsewhere.
@@ -46,7 +47,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @functools.cache
 def _shares(file: Path) -> bool:
-    return 'fixture(scope="module"' in file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8")
+    # `draw` keeps the samplers that it compiled, which two workers would compile twice.
+    return (
+        'fixture(scope="module"' in text or re.search(r"def test_\w+\(.*\bdraw\b", text) is not None
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
