@@ -3,7 +3,7 @@
     python -m experiments.attention_vs_recurrence               (all five: 6 core-hours)
     python -m experiments.attention_vs_recurrence look-up
     python -m experiments.attention_vs_recurrence both --arms "LSTM" "LSTM + attention"
-    python -m experiments.attention_vs_recurrence --preset smoke   (does it run? two minutes)
+    python -m experiments.attention_vs_recurrence --preset smoke   (does it run?)
 
 One skeleton for all arms: three blocks of norm, mixer, residual, MLP. [R, R, R] is a recurrence
 alone, in [R, A, R] attention takes the place of the middle one, [A, A, A] is attention alone, and

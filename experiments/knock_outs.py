@@ -39,6 +39,12 @@ class _Around(Layer):
     def out_features(self, in_features):
         return self.inner.out_features(in_features)
 
+    def init_state(self, params, batch_shape, capacity):
+        return self.inner.init_state(params, batch_shape, capacity)
+
+    def cache_of(self, state):
+        return self.inner.cache_of(state)
+
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         return self.inner.apply(params, xs, state, mask=mask, resets=resets, key=key)
 

@@ -108,9 +108,7 @@ def climb(
     chosen: Mapping[str, Experiment] = {}
     alive = options.arms or tuple(question(lags[0], size).arms)
     for lag in lags:
-        asked = question(lag, size).restricted(alive, options.seeds)
-        if options.preset == "smoke":
-            asked = asked.smoke()
+        asked = options.restricted(question(lag, size)).restricted(alive)
         if chosen:  # at the rates of the first lag, by the same seeds
             asked = dataclasses.replace(asked, grid=(), arms=_as_before(asked.arms, chosen))
         arms, found, tried = measure(asked, out / f"lag-{lag}", options.workers)
@@ -192,13 +190,9 @@ def verdict(results: dict[str, Any]) -> str:
 def main(options: Options) -> None:
     """Asks it."""
     began = time.perf_counter()
-    size: Size = "gpu" if options.preset == "gpu" else "cpu"
-    smoke = options.preset == "smoke"
-    suffix = "" if options.preset == "cpu" else f"-{options.preset}"
-    out = options.out / f"lag-horizon{suffix}"
+    size, smoke = options.size, options.preset == "smoke"
+    command, out = options.named("lag-horizon")
     rows, trials = climb(options, LAGS[size][: 1 if smoke else None], size, out)
-    command = "python -m experiments.lag_horizon"
-    command += "" if options.preset == "cpu" else f" --preset {options.preset}"
     results = {
         "rows": rows,
         "threshold": DID,

@@ -100,6 +100,7 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str,
     model = loaded.model
     growing = cost(model, 64).cache_bytes != cost(model, 128).cache_bytes
     far = min(longest, CACHED) if growing else longest
+    state_bytes = functools.cache(lambda length: cost(model, length).state_bytes)
     rows = []
     for seed in loaded.experiment.seed_numbers:
         began = time.perf_counter()
@@ -112,7 +113,7 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str,
                 "right": right,
                 "sequences": sequences,
                 "train_length": loaded.experiment.task.lag,
-                "state_bytes": cost(model, length).state_bytes,
+                "state_bytes": state_bytes(length),
                 "seconds": round((time.perf_counter() - began) / len(found), 3),
             }
             for length, right in found.items()
@@ -121,7 +122,7 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str,
 
 
 def columns(results: dict[str, Any]) -> tuple[str, ...]:
-    """Every fourth power of two, and the last."""
+    """Every third power of two, and the last."""
     return ("arm", *(f"{length:,}" for length in _shown(results)), "state at the longest")
 
 

@@ -97,6 +97,9 @@ class Question:
         return dataclasses.replace(short, arms=arms, grid=())
 
 
+Size = Literal["cpu", "gpu"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How a question is put.
@@ -116,8 +119,22 @@ class Options:
     out: Path = Path("runs")
     workers: int = 0
 
+    @property
+    def size(self) -> Size:
+        """How large a question is; smoke is a small one, cut short."""
+        return "gpu" if self.preset == "gpu" else "cpu"
 
-Size = Literal["cpu", "gpu"]
+    def restricted(self, question: Question) -> Question:
+        """The question as these options put it."""
+        asked = question.restricted(self.arms, self.seeds)
+        return asked.smoke() if self.preset == "smoke" else asked
+
+    def named(self, name: str, part: str = "") -> tuple[str, Path]:
+        """The command that asks a script, or a part of it, and the folder that it leaves."""
+        module, beyond = name.replace("-", "_"), "" if self.preset == "cpu" else self.preset
+        words = (f"python -m experiments.{module}", part, beyond and f"--preset {beyond}")
+        folders = (name, part, beyond)
+        return " ".join(filter(None, words)), self.out / "-".join(filter(None, folders))
 
 
 def script(
@@ -158,15 +175,10 @@ def script(
             parts, options = tyro.cli(several, **command_line)
         for part in parts:
             choose(part, questions, "part")
-        preset = options.preset
         for part in parts or questions:
-            asked = questions[part]("gpu" if preset == "gpu" else "cpu")
-            asked = asked.restricted(options.arms, options.seeds)
-            asked = asked.smoke() if preset == "smoke" else asked
-            words = filter(None, (f"python -m {module}", part))
-            command = " ".join([*words, *(() if preset == "cpu" else ("--preset", preset))])
-            folders = filter(None, (name, part, "" if preset == "cpu" else preset))
-            ask(asked, command, options.out / "-".join(folders), options.workers, **how(part))
+            asked = options.restricted(questions[part](options.size))
+            command, out = options.named(name, part)
+            ask(asked, command, out, options.workers, **how(part))
 
 
 def ask(
