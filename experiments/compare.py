@@ -24,9 +24,10 @@ from rich.table import Table
 from longlag import LSTM, report
 from longlag.catalogue import COLUMNS, WIDTH, catalogue
 from longlag.command_line import cache_compilations, console, parse, plain_errors
-from longlag.experiment import Experiment, task_names
+from longlag.experiment import Architecture, Experiment, task_names
 from longlag.interrupt import stop_requested
 from longlag.matching import mixer_parameters, mixers
+from longlag.models import SequenceModel
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Progress as Report
 from longlag.runs import carry_out, create, floor_rows
@@ -60,11 +61,13 @@ def main(argv: Sequence[str]) -> int:
 
 def sizes(experiment: Experiment) -> list[str]:
     """What the mixers came to, if their number of parameters was asked for."""
-    if not experiment.architecture.mixer_parameters:
+    architecture, model = experiment.architecture, experiment.model
+    if not (isinstance(architecture, Architecture) and architecture.mixer_parameters):
         return []
+    assert isinstance(model, SequenceModel)
     return [
-        f"{mixer_parameters(mixer, experiment.architecture.width):,} parameters: {mixer}"
-        for mixer in mixers(experiment.model.stack)
+        f"{mixer_parameters(mixer, architecture.width):,} parameters: {mixer}"
+        for mixer in mixers(model.stack)
     ]
 
 

@@ -31,7 +31,7 @@ from experiments.questions import by_arm, show
 from experiments.rates import folder
 from longlag.command_line import console, plain_errors
 from longlag.environment import provenance
-from longlag.models import SequenceModel, cost
+from longlag.models import SequenceModel
 from longlag.report.summary import wilson
 from longlag.runs import load
 from longlag.spec import choose
@@ -98,9 +98,9 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str,
     """A row for every seed and length of one arm's run."""
     loaded = load(run)
     model = loaded.model
-    growing = cost(model, 64).cache_bytes != cost(model, 128).cache_bytes
+    growing = model.cost(64).cache_bytes != model.cost(128).cache_bytes
     far = min(longest, CACHED) if growing else longest
-    state_bytes = functools.cache(lambda length: cost(model, length).state_bytes)
+    state_bytes = functools.cache(lambda length: model.cost(length).state_bytes)
     rows = []
     for seed in loaded.experiment.seed_numbers:
         began = time.perf_counter()

@@ -28,7 +28,7 @@ from longlag.blocks import (
 from longlag.cells import MLSTM, RGLRU, S6, SLSTM, DeltaNet, GatedDeltaNet
 from longlag.diagnostics import recurrences
 from longlag.layers import MLP, Dense, Dropout, Norm, Recurrent, Repeated, Residual, Stack
-from longlag.models import SequenceModel, cost
+from longlag.models import SequenceModel
 
 
 def parameters(layer, width: int) -> int:
@@ -79,7 +79,7 @@ def test_default_widths():
 
 def test_a_model_of_blocks_is_accounted_for():
     model = SequenceModel("tokens", 5, 8, griffin(8, 4, 2, window=3, blocks=2), 5)
-    found = cost(model, 9)
+    found = model.cost(9)
     # Of each recurrent block 12 numbers of state and 3 inputs of 12; one key and value of 4 in 3.
     assert found.recurrent_bytes == 4 * 3 * (12 + 3 * 12)
     assert found.cache_bytes == 4 * (3 * (2 * 4 + 1) + 1)

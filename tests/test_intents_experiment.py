@@ -69,7 +69,7 @@ def test_validation_is_held_out_of_the_training_part():
 
 
 def test_a_run_is_tested_on_held_out_templates_with_every_word():
-    corpus, tested = TASK.corpus, TASK.at_lag(TASK.lag)
+    corpus, tested = TASK.corpus, TASK.at_lag(TASK.lag).evaluated("test")
     batch = jax.device_get(jax.jit(tested.sample, static_argnums=1)(jax.random.key(0), 512))
     held = set(map(tuple, corpus.tokens[corpus.held].tolist()))
     assert set(map(tuple, batch.inputs.tolist())) <= held

@@ -15,7 +15,7 @@ from longlag.cells import MLSTM, S6, SLSTM
 from longlag.experiment import cell_names
 from longlag.layers import Dense, Norm, Read, Recurrent, Residual, Stack
 from longlag.matching import matched, mixer_parameters, mixers
-from longlag.models import build, cost
+from longlag.models import build
 
 WIDTH = 64
 OF_LSTM = 4 * WIDTH * (2 * WIDTH + 1)
@@ -145,7 +145,7 @@ def test_a_model_has_every_mixer_of_the_size_that_was_asked_for(attention, patte
     for mixer in (recurrent, read):
         assert abs(mixer_parameters(mixer, WIDTH) - OF_LSTM) <= 0.05 * OF_LSTM
     lstm = build(cell=LSTM(WIDTH), depth=4, **options)
-    assert cost(model, 9).parameters == pytest.approx(cost(lstm, 9).parameters, rel=0.05)
+    assert model.cost(9).parameters == pytest.approx(lstm.cost(9).parameters, rel=0.05)
     alone = build(cell=None, attention=attention, depth=4, mixer_parameters=OF_LSTM, **options)
     assert mixers(alone.stack) == (read,)
     assert build(cell=LSTM(WIDTH), depth=4, mixer_parameters=OF_LSTM, **options) == lstm

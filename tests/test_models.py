@@ -11,7 +11,7 @@ import pytest
 from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.cells import GRU, LSTM, FeedForward
 from longlag.layers import MLP, Dense, Dropout, Read, Recurrent, Repeated, Residual, Stack
-from longlag.models import SequenceModel, build, cost
+from longlag.models import SequenceModel, build
 from longlag.short_convolution import ShortConvolution
 from tests.layer_oracle import answers
 from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
@@ -262,8 +262,8 @@ def test_what_stands_around_a_mixer():
 
 def test_equal_blocks_cost_what_they_cost_apart():
     """XLA counts the body of a loop once, however often it is run."""
-    one, three = (cost(build_small(cell=LSTM(H), depth=depth, mlp=4), 9) for depth in (1, 3))
-    two = cost(build_small(cell=LSTM(H), depth=2, mlp=4), 9)
+    one, three = (build_small(cell=LSTM(H), depth=depth, mlp=4).cost(9) for depth in (1, 3))
+    two = build_small(cell=LSTM(H), depth=2, mlp=4).cost(9)
     for name in ("parameters", "recurrent_bytes", "flops_per_token"):
         costs = [getattr(each, name) for each in (one, two, three)]
         assert costs[2] - costs[1] == costs[1] - costs[0] > 0, name
@@ -346,7 +346,7 @@ SLOT = 4  # bytes of a position
 )
 def test_the_cost_is_what_the_arrays_take(name, parameter_count, recurrent, per_step):
     model = MODELS[name]
-    short, long = cost(model, 10), cost(model, 25)
+    short, long = model.cost(10), model.cost(25)
     assert short.parameters == long.parameters == parameter_count
     assert short.parameters == sum(leaf.size for leaf in jax.tree.leaves(parameters(model)))
     assert short.recurrent_bytes == long.recurrent_bytes == 4 * recurrent
@@ -361,9 +361,9 @@ def test_the_cost_is_what_the_arrays_take(name, parameter_count, recurrent, per_
 
 def test_a_window_costs_the_same_at_every_length():
     model = MODELS["lstm-window"]
-    assert cost(model, 3) == cost(model, 3000)
+    assert model.cost(3) == model.cost(3000)
     wider = build_small(cell=LSTM(4), attention="window", window=5, mlp=4)
-    assert cost(wider, 3).cache_bytes - cost(model, 3).cache_bytes == 2 * (4 * 2 * H + SLOT)
-    assert dataclasses.asdict(cost(model, 3)).keys() == {
+    assert wider.cost(3).cache_bytes - model.cost(3).cache_bytes == 2 * (4 * 2 * H + SLOT)
+    assert dataclasses.asdict(model.cost(3)).keys() == {
         *("parameters", "recurrent_bytes", "cache_bytes", "flops_per_token")
     }

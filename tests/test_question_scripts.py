@@ -16,7 +16,6 @@ from experiments import (
     state_tracking,
 )
 from experiments.questions import Options
-from longlag.models import cost
 
 ASKED = {
     "selective-copy": selective_copy.question,
@@ -40,7 +39,7 @@ def test_every_arm_is_possible(name: str, size: str):
 
 def test_the_arms_of_a_family_differ_in_their_state():
     arms = recall_capacity.question("cpu").arms
-    sizes = {name: cost(job.model, job.task.time_steps).state_bytes for name, job in arms.items()}
+    sizes = {name: job.model.cost(job.task.time_steps).state_bytes for name, job in arms.items()}
     for family in ("LSTM", "DeltaNet", "window"):
         of_family = [size for name, size in sizes.items() if name.startswith(family)]
         assert len(of_family) >= 3 and of_family == sorted(set(of_family))

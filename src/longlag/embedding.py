@@ -34,6 +34,12 @@ class Embedding(Spec):
     def __post_init__(self) -> None:
         choose(self.inputs, ("tokens", "features"), "inputs")
 
+    def shape(self, rows: int, steps: int) -> jax.ShapeDtypeStruct:
+        """What `apply` takes: inputs of so many rows and steps."""
+        if self.inputs == "tokens":
+            return jax.ShapeDtypeStruct((rows, steps), jnp.int32)
+        return jax.ShapeDtypeStruct((rows, steps, self.in_features), jnp.float32)
+
     def init(self, key: jax.Array) -> Params:
         """Draws parameters."""
         if self.inputs == "features":

@@ -14,13 +14,25 @@ from typing import Any, Literal
 
 from longlag import cells as cells_module
 from longlag import tasks as tasks_module
+from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.cell import Cell
+from longlag.layers import Bidirectional, Dropout, Recurrent
+from longlag.model import Model
 from longlag.models import SequenceModel, build, idle_options
+from longlag.seq2seq import Seq2Seq
 from longlag.spec import Spec, choose
 from longlag.tasks import Task
-from longlag.training import Training
+from longlag.training import Training, check_streaming
 
-__all__ = ["Architecture", "Experiment", "cell_class", "cell_names", "task_class", "task_names"]
+__all__ = [
+    "Architecture",
+    "EncoderDecoder",
+    "Experiment",
+    "cell_class",
+    "cell_names",
+    "task_class",
+    "task_names",
+]
 
 
 class Architecture(Spec):
@@ -56,6 +68,73 @@ class Architecture(Spec):
     dropout: float = 0.0
     mixer_parameters: int = 0
 
+    def build(self, task: Task, cell: Cell | None) -> SequenceModel:
+        """The model for a task."""
+        return build(
+            inputs=task.inputs_kind,
+            in_features=task.in_features,
+            out_features=task.out_features,
+            cell=cell,
+            **{f.name: getattr(self, f.name) for f in _fields(self)},
+        )
+
+
+class EncoderDecoder(Spec):
+    """Sequence to sequence: an encoder of the source, and a decoder that may attend to it.
+
+    Attributes:
+        attention: what the decoder reads the source by: none, additive, multiplicative, or full
+            (scaled dot products of several heads).
+        width: of the embeddings and the attentional state.
+        depth: layers of the encoder, and of the decoder.
+        heads: of full attention.
+        bidirectional: the encoder reads the source from both ends.
+        input_feeding: each step of the decoder is told what the last one read.
+        dropout: rate after every layer.
+    """
+
+    attention: Literal["none", "additive", "multiplicative", "full"] = "none"
+    width: int = 128
+    depth: int = 1
+    heads: int = 4
+    bidirectional: bool = True
+    input_feeding: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        choose(self.attention, ("none", "additive", "multiplicative", "full"), "attention")
+        for name in ("width", "depth", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model {name}: expected at least 1, got {getattr(self, name)}")
+        if self.attention != "full" and self.heads != EncoderDecoder.heads:
+            raise ValueError(
+                f"model heads: expected {EncoderDecoder.heads}, since it has no effect with "
+                f"attention {self.attention!r}; got {self.heads}"
+            )
+
+    def build(self, task: Task, cell: Cell | None) -> Seq2Seq:
+        """The model for a task, whose answers are words of the target."""
+        if cell is None:
+            raise ValueError("model cell: expected a cell for encoder and decoder, got None")
+        lost = (Dropout(self.dropout),) if self.dropout else ()
+        read = Bidirectional(cell) if self.bidirectional else Recurrent(cell)
+        attention = {
+            "none": lambda: None,
+            "additive": lambda: Additive(self.width),
+            "multiplicative": lambda: Multiplicative(self.width),
+            "full": lambda: DotProduct(self.width, heads=self.heads, positions="none"),
+        }[self.attention]()
+        return Seq2Seq(
+            inputs=task.inputs_kind,
+            in_features=task.in_features,
+            out_features=task.out_features,
+            width=self.width,
+            encoder=(read, *lost) * self.depth,
+            decoder=(Recurrent(cell), *lost) * self.depth,
+            attention=attention,
+            input_feeding=self.input_feeding,
+        )
+
 
 class Experiment(Spec):
     """One arm on one task.
@@ -74,7 +153,7 @@ class Experiment(Spec):
 
     task: Task
     cell: Cell | None
-    architecture: Architecture = Architecture()
+    architecture: Architecture | EncoderDecoder = Architecture()
     training: Training = Training()
     seeds: int = 3
     test_lags: tuple[int, ...] = ()
@@ -87,18 +166,12 @@ class Experiment(Spec):
             raise ValueError(f"first_seed: expected at least 0, got {self.first_seed}")
         for lag in self.test_lags:
             self.task.at_lag(lag)  # refuses an impossible one
-        self.model  # noqa: B018 - refuses an impossible one
+        check_streaming(self.model, self.task, self.training)  # an impossible model is refused
 
     @property
-    def model(self) -> SequenceModel:
+    def model(self) -> Model:
         """The model."""
-        return build(
-            inputs=self.task.inputs_kind,
-            in_features=self.task.in_features,
-            out_features=self.task.out_features,
-            cell=self.cell,
-            **{f.name: getattr(self.architecture, f.name) for f in _fields(self.architecture)},
-        )
+        return self.architecture.build(self.task, self.cell)
 
     @property
     def seed_numbers(self) -> range:
@@ -129,7 +202,7 @@ class Experiment(Spec):
             "cell": None
             if self.cell is None
             else _as_config(cell_name(type(self.cell)), self.cell),
-            "architecture": _as_config(None, self.architecture),
+            "architecture": _as_config(_architecture_name(self.architecture), self.architecture),
             "training": _as_config(None, self.training),
             "seeds": self.seeds,
             "test_lags": list(self.test_lags),
@@ -153,13 +226,15 @@ class Experiment(Spec):
             cell = config["cell"]
             cell = cell and _from_config(cell_class(cell["name"], folder), cell)
             architecture = dict(config["architecture"])
-            # Runs of earlier versions may name options that had no effect, and were not refused.
-            for name in idle_options(cell, architecture["attention"]):
-                architecture.pop(name, None)
+            of_name = architecture_class(architecture.pop("name", None))
+            if of_name is Architecture:
+                # Runs of earlier versions may name options that had no effect, not refused then.
+                for name in idle_options(cell, architecture["attention"]):
+                    architecture.pop(name, None)
             return cls(
                 task=_from_config(task_class(config["task"]["name"]), config["task"]),
                 cell=cell,
-                architecture=_from_config(Architecture, architecture),
+                architecture=_from_config(of_name, architecture),
                 training=_from_config(Training, config["training"]),
                 seeds=config["seeds"],
                 test_lags=tuple(config["test_lags"]),
@@ -197,6 +272,18 @@ def task_class(name: str) -> type[Task]:
 def task_name(cls: type[Task]) -> str:
     """The name of a task."""
     return _kebab(cls.__name__)
+
+
+def architecture_class(name: str | None) -> type[Architecture | EncoderDecoder]:
+    """The architecture of a name; None is the one around a single sequence."""
+    if name is None:
+        return Architecture
+    others = {_kebab(EncoderDecoder.__name__): EncoderDecoder}
+    return others[choose(name, others, "architecture")]
+
+
+def _architecture_name(architecture: Architecture | EncoderDecoder) -> str | None:
+    return None if type(architecture) is Architecture else _kebab(type(architecture).__name__)
 
 
 def cell_class(name: str, folder: Path | None = None) -> type[Cell]:

@@ -1,4 +1,4 @@
-"""Models: embed, layers, head; how a model is put together from one switch; what it costs."""
+"""Models: embed, layers, head; how a model is put together from one switch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from longlag.layers import (
     Stack,
 )
 from longlag.matching import back_to, matched
+from longlag.model import Cost, Model
 from longlag.select import select
 from longlag.short_convolution import ShortConvolution
-from longlag.spec import Spec, choose
+from longlag.spec import choose
 from longlag.tasks.task import Batch
 
-__all__ = ["ATTENTIONS", "Cost", "SequenceModel", "build", "cost", "idle_options"]
+__all__ = ["ATTENTIONS", "SequenceModel", "build", "idle_options"]
 
 ATTENTIONS = ("none", "additive", "multiplicative", "window", "full")
 # The attentions that an option of `build` reaches.
@@ -45,7 +46,7 @@ REACHES = {
 }
 
 
-class SequenceModel(Spec):
+class SequenceModel(Model):
     """Embeds a sequence, runs layers over it, and reads an answer off every step.
 
     Attributes:
@@ -187,6 +188,26 @@ class SequenceModel(Spec):
     ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
         """What the layers are given: inputs `[T, B, width]`, and mask and resets time-major."""
         return self.embedding.apply(params["embed"], inputs, mask, resets)
+
+    def cost(self, length: int) -> Cost:
+        """Counts parameters, bytes of state and operations, without computing anything.
+
+        Operations are those of one streamed step, as XLA counts them in the unoptimised program; an
+        attention without a window reads a cache of `length` entries.
+
+        Args:
+            length: T, the length at which a cache is counted.
+        """
+        # XLA counts the body of a scan over layers once, however many there are.
+        layers: list[Layer] = []
+        for layer in self.layers:
+            layers += [layer.inner] * layer.count if isinstance(layer, Repeated) else [layer]
+        model = dataclasses.replace(self, layers=tuple(layers))
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        state = jax.eval_shape(lambda p: model.init_state(p, 1, length), params)
+        one = self.embedding.shape(1, 1)
+        analysis = jax.jit(model.apply).lower(params, one, state).cost_analysis()
+        return Cost.of(params, state, model.stack.cache_of(state), analysis)
 
 
 def build(
@@ -335,58 +356,3 @@ def _runs(blocks: Sequence[Layer]) -> tuple[Layer, ...]:
     """Equal adjacent blocks as one `Repeated`, which is compiled once."""
     runs = [(block, len(list(equal))) for block, equal in itertools.groupby(blocks)]
     return tuple(block if count == 1 else Repeated(block, count) for block, count in runs)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a model costs.
-
-    Attributes:
-        parameters: number of parameters.
-        recurrent_bytes: bytes of state of one sequence that do not grow with its length.
-        cache_bytes: bytes of cached past of one sequence at the length asked for.
-        flops_per_token: operations of one step at that length.
-    """
-
-    parameters: int
-    recurrent_bytes: int
-    cache_bytes: int
-    flops_per_token: int
-
-    @property
-    def state_bytes(self) -> int:
-        """All bytes of state of one sequence."""
-        return self.recurrent_bytes + self.cache_bytes
-
-
-def cost(model: SequenceModel, length: int) -> Cost:
-    """Counts parameters, bytes of state and operations, without computing anything.
-
-    Operations are those of one streamed step, as XLA counts them in the unoptimised program; an
-    attention without a window reads a cache of `length` entries.
-
-    Args:
-        model: the model.
-        length: T, the length at which a cache is counted.
-    """
-    # XLA counts the body of a scan over layers once, however many there are.
-    layers: list[Layer] = []
-    for layer in model.layers:
-        layers += [layer.inner] * layer.count if isinstance(layer, Repeated) else [layer]
-    model = dataclasses.replace(model, layers=tuple(layers))  # type: ignore[type-var]
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    state = jax.eval_shape(lambda p: model.init_state(p, 1, length), params)
-    shape = (1, 1) if model.inputs == "tokens" else (1, 1, model.in_features)
-    one = jax.ShapeDtypeStruct(shape, jnp.int32 if model.inputs == "tokens" else jnp.float32)
-    analysis: Any = jax.jit(model.apply).lower(params, one, state).cost_analysis()
-    total, cache = _bytes(state), _bytes(model.stack.cache_of(state))
-    return Cost(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        recurrent_bytes=total - cache,
-        cache_bytes=cache,
-        flops_per_token=int(analysis["flops"]),
-    )
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -20,7 +20,6 @@ from longlag.checkpoint import checkpoints, restore
 from longlag.disk import replace_file, writing
 from longlag.experiment import Experiment, cell_names
 from longlag.interrupt import Interruption
-from longlag.models import SequenceModel, cost
 from longlag.run_folder import RunFolder
 from longlag.training import (
     SOLVED_STREAK,
@@ -194,7 +193,7 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
     for tested in tasks:
         batch = evaluation_batch(tested, training.eval_size, "test", longest)
         measured = jax.device_get(evaluate(model, task, training, states.params, batch))
-        costs = cost(model, tested.time_steps)
+        costs = model.cost(tested.time_steps)
         for i, seed in enumerate(np.asarray(states.seed).tolist()):
             failed, solved_at = bool(states.failed[i]), int(states.solved_at[i])
             solved = int(states.streak[i]) >= SOLVED_STREAK
@@ -282,14 +281,14 @@ class Loaded:
 
     Attributes:
         experiment: what was run.
-        model: its model.
+        model: its model (`longlag.model.Model`), of the class that its architecture builds.
         params: parameters with a leading axis of seeds.
         step: the step of the checkpoint.
         messages: newer checkpoints that were damaged and passed over.
     """
 
     experiment: Experiment
-    model: SequenceModel
+    model: Any
     params: Params
     step: int
     messages: tuple[str, ...]

@@ -26,7 +26,7 @@ from longlag.cell import Cell, Params, affine, dot
 from longlag.embedding import Embedding
 from longlag.layer import Layer, State
 from longlag.layers import Dense, Stack
-from longlag.spec import Spec
+from longlag.model import Cost, Model
 from longlag.tasks.task import Batch
 from longlag.unroll import unroll
 
@@ -60,7 +60,7 @@ class DecoderState:
     attentional: jax.Array | None
 
 
-class Seq2Seq(Spec):
+class Seq2Seq(Model):
     """Encoder, attention, decoder.
 
         m[s] = encoder of the source
@@ -307,6 +307,24 @@ class Seq2Seq(Spec):
         """
         answers = self.apply(params, batch.inputs, batch.targets, mask=batch.mask, key=key)
         return answers if at is None else jnp.take_along_axis(answers, at[..., None], axis=1)
+
+    def cost(self, length: int) -> Cost:
+        """Counts parameters, bytes of state and operations, without computing anything.
+
+        The state is that of the decoder at one step of the target, and what the encoder left it;
+        operations are those of that step.
+
+        Args:
+            length: S, the length of the source; a decoder that caches its own past is counted at
+                as many steps.
+        """
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        encoded = jax.eval_shape(self.encode, params, self.source.shape(1, length))
+        state = jax.eval_shape(lambda p: self.init_state(p, 1, length), params)
+        one = self.target.shape(1, 1)
+        analysis = jax.jit(self.decode).lower(params, encoded, one, state).cost_analysis()
+        cache = (encoded.memory, self._stack.cache_of(state.layers))
+        return Cost.of(params, (encoded, state), cache, analysis)
 
     def _attentional(self, params, encoded, tokens, state, key):
         """The decoder's new state, all h̃ `[L, B, W]` and all h `[L, B, H]`."""

@@ -13,8 +13,8 @@ import optax
 
 from longlag.cell import Params
 from longlag.chunks import check_chunk, sum_over_time
+from longlag.model import Model
 from longlag.models import SequenceModel
-from longlag.seq2seq import Seq2Seq
 from longlag.spec import Spec, choose
 from longlag.tasks import Batch, Task, pad
 
@@ -22,6 +22,7 @@ __all__ = [
     "Evaluation",
     "TrainState",
     "Training",
+    "check_streaming",
     "compiled_dispatch",
     "dispatch",
     "evaluate",
@@ -30,8 +31,6 @@ __all__ = [
     "losses",
     "note_evaluation",
 ]
-
-Model = SequenceModel | Seq2Seq
 
 # Every stream of randomness has a number of its own, so that test data are never training data.
 _INIT, _DATA, _DROPOUT, _VALIDATION, _TEST = range(5)
@@ -65,6 +64,9 @@ class Training(Spec):
             gradient and the rest is computed again, so that memory grows with √T.
         truncate: no gradient flows from one chunk of time into the one before (truncated
             backpropagation through time).
+        carry: a step begins with the state that the step before ended with, and no gradient flows
+            into that one: truncated backpropagation over a text whose batches follow each other
+            (`Task.at_step`).
         seeds_as: "map" (one after another), "vmap" (side by side in one program), or "auto": "map"
             on CPU, where vmap gains nothing (shared/performance.md, section 4), "vmap" elsewhere.
     """
@@ -83,6 +85,7 @@ class Training(Spec):
     stop_when_solved: bool = True
     time_chunk: int | Literal["sqrt"] = 0
     truncate: bool = False
+    carry: bool = False
     seeds_as: Literal["auto", "map", "vmap"] = "auto"
 
     def __post_init__(self) -> None:
@@ -93,6 +96,8 @@ class Training(Spec):
             check_chunk("time_chunk", self.time_chunk)
         elif self.truncate:
             raise ValueError("truncate: expected a time_chunk to truncate at, got time_chunk 0")
+        if self.carry and self.time_chunk != 0:
+            raise ValueError(f"carry: expected time_chunk 0 beside it, got {self.time_chunk}")
         for name in ("steps", "batch_size", "dispatch", "eval_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -144,6 +149,7 @@ class TrainState:
         norm: `[S]` float32, global gradient norm of the last step.
         streak: `[S]` int32, evaluations in a row at which the task was solved.
         solved_at: `[S]` int32, the step of the first of three such evaluations in a row, or -1.
+        carry: the model's state after the last step (`Training.carry`), or None.
     """
 
     seed: jax.Array
@@ -155,6 +161,7 @@ class TrainState:
     norm: jax.Array
     streak: jax.Array
     solved_at: jax.Array
+    carry: Any = None
 
 
 @flax.struct.dataclass
@@ -230,16 +237,16 @@ def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
     return (each * weights).sum() / weights.sum()
 
 
-def _loss(model, task, training, params, batch, key):
-    """The mean loss of a batch, over the whole sequence at once or over chunks of time."""
-    if training.time_chunk and isinstance(model, Seq2Seq):
-        raise ValueError(
-            f"time_chunk: expected 0 for a {type(model).__name__}, whose source is read as a "
-            f"whole; got {training.time_chunk}"
+def _loss(model, task, training, params, batch, key, carry):
+    """The mean loss of a batch, and the state after it if one is carried."""
+    if training.carry:
+        carry, answers = model.apply(
+            params, batch.inputs, carry, mask=batch.mask, resets=batch.resets, key=key
         )
+        return mean_loss(losses(task, answers, batch)[0], batch.weights), carry
     if training.time_chunk == 0:
         each, _, asked, _ = _answered(model, task, params, batch, key)
-        return mean_loss(each, asked.weights)
+        return mean_loss(each, asked.weights), None
 
     def chunk_loss(state, chunk, index):
         state, answers = model.apply(
@@ -252,6 +259,7 @@ def _loss(model, task, training, params, batch, key):
         )
         return state, (losses(task, answers, chunk)[0] * chunk.weights).sum()
 
+    assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
     rows, steps = batch.weights.shape
     _, total = sum_over_time(
         chunk_loss,
@@ -260,7 +268,31 @@ def _loss(model, task, training, params, batch, key):
         chunk=training.time_chunk,
         truncate=training.truncate,
     )
-    return total / batch.weights.sum()
+    return total / batch.weights.sum(), None
+
+
+def check_streaming(model: Model, task: Task, training: Training) -> None:
+    """Raises `ValueError` if time cannot be cut as `training` asks."""
+    name = "carry" if training.carry else "time_chunk" if training.time_chunk else None
+    if name is None:
+        return
+    if not isinstance(model, SequenceModel):
+        raise ValueError(
+            f"{name}: expected a SequenceModel, which streams; got a {type(model).__name__}"
+        )
+    if not training.carry:
+        return
+    if type(task).at_step is Task.at_step:
+        raise ValueError(
+            f"carry: expected a task whose batches follow each other (Task.at_step); got {task}"
+        )
+    params, state = jax.eval_shape(model.init, jax.random.key(0)), model.init_state
+    sizes = [jax.eval_shape(lambda p, n=n: state(p, 1, n), params) for n in (1, 2)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "carry: expected layers whose state does not grow with the text (a recurrence, an "
+            f"attention with a window); got {model.layers}"
+        )
 
 
 def init_states(model: Model, training: Training, seeds: int, first_seed: int = 0) -> TrainState:
@@ -276,6 +308,12 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
         first_seed: the seeds are first_seed .. first_seed + S - 1.
     """
 
+    def carried(params):
+        if not training.carry:
+            return None
+        assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
+        return model.init_state(params, training.batch_size, 1)
+
     def one(seed):
         params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
         return TrainState(
@@ -288,6 +326,7 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
             norm=jnp.float32(0),
             streak=jnp.int32(0),
             solved_at=jnp.int32(-1),
+            carry=carried(params),
         )
 
     states = [one(jnp.uint32(seed)) for seed in range(first_seed, first_seed + seeds)]
@@ -313,6 +352,7 @@ def dispatch(
     Returns:
         The states, and the mean loss over the steps taken, `[S]`.
     """
+    check_streaming(model, task, training)
     return compiled_dispatch(model, task, training.at_unit_rate, states, active)
 
 
@@ -325,14 +365,13 @@ def compiled_dispatch(
 
     def step(state: TrainState, _):
         key = jax.random.key(state.seed)
-        data_key = jax.random.fold_in(jax.random.fold_in(key, _DATA), state.step)
         dropout_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), state.step)
-        batch = task.sample(data_key, training.batch_size)
+        batch = task.at_step(jax.random.fold_in(key, _DATA), state.step, training.batch_size)
 
         def loss_of(params):
-            return _loss(model, task, training, params, batch, dropout_key)
+            return _loss(model, task, training, params, batch, dropout_key, state.carry)
 
-        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        (loss, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         updates = optax.tree.scale(state.rate, updates)
@@ -341,6 +380,7 @@ def compiled_dispatch(
             opt_state=opt_state,
             step=state.step + 1,
             norm=norm.astype(jnp.float32),
+            carry=carry,
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         stuck = state.replace(failed=jnp.bool_(True), norm=norm.astype(jnp.float32))  # type: ignore[attr-defined]
@@ -407,7 +447,9 @@ def evaluation_batch(
     """
     choose(purpose, ("validation", "test"), "purpose")
     stream = _VALIDATION if purpose == "validation" else _TEST
-    batch = task.sample(jax.random.fold_in(jax.random.key(EVALUATION_SEED), stream), size)
+    batch = task.evaluated(purpose).sample(
+        jax.random.fold_in(jax.random.key(EVALUATION_SEED), stream), size
+    )
     return batch if padded_to is None else pad(batch, padded_to)
 
 

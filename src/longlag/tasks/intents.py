@@ -123,9 +123,17 @@ class Intents(Task):
         return len(self.corpus.utterances.intents)
 
     def at_lag(self, lag: int) -> Intents:
-        """The task as a run tests it, on held-out templates; the length is the data's own."""
+        """The same task; the length is the data's own."""
         self.require(lag == self.length, f"lag = {self.length}, the data's own")
-        return dataclasses.replace(self, part="held", word_dropout=0.0)
+        return self
+
+    def evaluated(self, purpose: Literal["validation", "test"]) -> Intents:
+        """The held-out templates at the end, with every word."""
+        return (
+            self
+            if purpose == "validation"
+            else dataclasses.replace(self, part="held", word_dropout=0.0)
+        )
 
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the last word."""

@@ -120,6 +120,27 @@ class Task(Spec, abc.ABC):
             batch_size: B, a Python integer.
         """
 
+    def at_step(self, key: jax.Array, step: jax.Array, batch_size: int) -> Batch:
+        """The batch of a training step, `sample` of a key of its own.
+
+        A task whose batches go on from one another (`Training.carry`) draws them here.
+
+        Args:
+            key: of the seed, the same at all steps.
+            step: int32 `[]`.
+            batch_size: B, a Python integer.
+        """
+        return self.sample(jax.random.fold_in(key, step), batch_size)
+
+    def evaluated(self, purpose: Literal["validation", "test"]) -> Self:
+        """The task that an evaluation set is drawn from: of data with parts, another part.
+
+        Args:
+            purpose: "validation" is looked at while training, "test" once at the end.
+        """
+        del purpose
+        return self
+
     @abc.abstractmethod
     def floor(self) -> Floor:
         """Loss and accuracy of the best fixed answer; a table prints them as a row."""
