@@ -17,6 +17,7 @@ from experiments import (
     family,
     intents,
     lag_horizon,
+    language,
     length_generalisation,
     questions,
     reproduce,
@@ -169,4 +170,6 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "length-generalisation": functools.partial(_as, length_generalisation, note=""),
     **{f"state-tracking-{task}": _question for task in state_tracking.TASKS},
     "attention-kinds": _question,
+    "language": functools.partial(_as, language),
+    "language-quick": functools.partial(_as, language),
 }

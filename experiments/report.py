@@ -47,6 +47,8 @@ TITLES = {
     "family-recall": "Which attentions look up?",
     "family-parity": "Which cells track parity?",
     "intents": "What is being asked for?",
+    "language": "How many bits does the next byte cost?",
+    "language-quick": "How many bits does the next byte cost, after a few minutes?",
 }
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Figures = dict[Layout, Any]

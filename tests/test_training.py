@@ -11,12 +11,13 @@ import numpy as np
 import optax
 import pytest
 
-from longlag import MinGRU
+from longlag import LSTM, MinGRU
 from longlag.models import build
 from longlag.tasks import Batch, CopyMemory, Parity
 from longlag.training import (
     Training,
     TrainState,
+    check_streaming,
     compiled_dispatch,
     dispatch,
     init_states,
@@ -320,3 +321,70 @@ def test_bad_chunks_of_time():
         Training(time_chunk=-1)
     with pytest.raises(ValueError, match="truncate: expected a time_chunk to truncate at"):
         Training(truncate=True)
+
+
+# --- a state carried from step to step ----------------------------------------------------------
+
+
+class Following(CopyMemory):
+    """Batches that follow each other; at step 1 the first row begins anew."""
+
+    def at_step(self, key, step, batch_size):
+        batch = self.sample(jax.random.fold_in(key, step), batch_size)
+        again = (step == 1) & (jnp.arange(batch_size) == 0)
+        first = jnp.arange(batch.inputs.shape[1]) == 0
+        return batch.replace(resets=again[:, None] & first)
+
+
+def test_a_carried_state_is_where_the_next_step_begins_and_where_its_gradient_ends():
+    """Three steps of gradient descent beside a loop; a reset forgets what is carried."""
+    task = Following(lag=4, items=2)
+    model = build(
+        inputs="tokens",
+        in_features=task.in_features,
+        out_features=task.out_features,
+        cell=LSTM(6),
+        attention="window",
+        window=5,
+        heads=3,
+        width=6,
+    )
+    rows = 3
+    how = Training(
+        steps=3, dispatch=3, batch_size=rows, optimizer="sgd", learning_rate=0.5, clip=0, carry=True
+    )
+    first = init_states(model, how, 1, first_seed=4)
+    params = jax.tree.map(lambda leaf: leaf[0], first.params)
+    states, loss = dispatch(model, task, how, first, jnp.ones(1, bool))
+
+    def loss_of(params, carry, batch):
+        carry, answers = model.apply(params, batch.inputs, carry, resets=batch.resets)
+        each = losses(task, answers, batch)[0]
+        return (each * batch.weights).sum() / batch.weights.sum(), carry
+
+    optimizer, key = optax.sgd(0.5, momentum=0.9), jax.random.fold_in(jax.random.key(4), 1)
+    memory, carry = optimizer.init(params), model.init_state(params, rows, 1)
+    total = 0.0
+    for step in range(3):
+        batch = task.at_step(key, jnp.int32(step), rows)
+        (each, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(params, carry, batch)
+        updates, memory = optimizer.update(grads, memory, params)
+        params, total = optax.apply_updates(params, updates), total + each / 3
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(loss[0], total)
+    jax.tree.map(lambda got, expected: close(got[0], expected), states.params, params)
+    jax.tree.map(lambda got, expected: close(got[0], expected), states.carry, carry)
+
+
+def test_a_state_that_cannot_be_carried_is_refused():
+    task, how = Following(lag=4, items=2), Training(carry=True)
+    sizes = {"inputs": "tokens", "in_features": 10, "out_features": 9, "width": 6}
+    growing = build(**sizes, cell=None, attention="full", heads=3)
+    with pytest.raises(ValueError, match="carry: expected layers whose state does not grow"):
+        check_streaming(growing, task, how)
+    plain = build(**sizes, cell=LSTM(6))
+    with pytest.raises(ValueError, match="carry: expected a task whose batches follow each other"):
+        check_streaming(plain, CopyMemory(lag=4, items=2), how)
+    check_streaming(plain, task, how)
+    with pytest.raises(ValueError, match="carry: expected time_chunk 0 beside it, got 4"):
+        Training(carry=True, time_chunk=4)

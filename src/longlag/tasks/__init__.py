@@ -21,6 +21,7 @@ from longlag.tasks.memorization import Memorization
 from longlag.tasks.missing_duplicate import MissingDuplicate
 from longlag.tasks.modular_arithmetic import ModularArithmetic
 from longlag.tasks.modular_arithmetic_brackets import ModularArithmeticBrackets
+from longlag.tasks.next_byte import NextByte
 from longlag.tasks.odds_first import OddsFirst
 from longlag.tasks.parity import Parity
 from longlag.tasks.parity_dense import ParityDense
@@ -58,6 +59,7 @@ __all__ = [
     "MissingDuplicate",
     "ModularArithmetic",
     "ModularArithmeticBrackets",
+    "NextByte",
     "OddsFirst",
     "Parity",
     "ParityDense",

@@ -1,0 +1,127 @@
+"""The language experiment: every byte of the test counts once, in order, and the table says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import language
+from experiments.language import Options, bits_of_test, main, question
+from experiments.questions import Question
+from experiments.rates import folder
+from longlag import LSTM
+from longlag.command_line import plain_errors
+from longlag.data import text as data
+from longlag.experiment import Architecture, Experiment
+from longlag.interrupt import Interruption
+from longlag.run_folder import RunFolder
+from longlag.runs import carry_out, create, load
+from longlag.tasks import NextByte
+from tests.streams import drawn_like
+from tests.tiny import TRAINING
+
+pytestmark = pytest.mark.usefixtures("shared_compilations")
+
+JOB = Experiment(
+    NextByte(length=8),
+    LSTM(4),
+    Architecture(width=4, depth=2),
+    dataclasses.replace(TRAINING, steps=4, dispatch=2, carry=True),
+    seeds=2,
+    test_lags=(8,),
+)
+WITH = dataclasses.replace(
+    JOB, architecture=Architecture("window", window=3, heads=2, width=4, depth=2)
+)
+ASKED = Question("What next?", {"LSTM": JOB, "LSTM + attention": WITH}, 1.0)
+
+
+def test_every_byte_counts_once_after_all_that_stands_before_it():
+    model = WITH.model
+    params = drawn_like(jax.eval_shape(model.init, jax.random.key(0)), np.random.default_rng(0))
+    whole = data.load()
+    text = data.Text(whole.train, whole.validation, whole.test[:5000])
+    bits = bits_of_test(model, params, text)
+    read = np.concatenate([whole.validation[-1025:], text.test]).astype(np.int32)[None]
+    _, answers = jax.jit(model.apply)(params, jnp.asarray(read[:, :-1]))
+    chances = jax.nn.log_softmax(answers)[0, np.arange(read.shape[1] - 1), read[0, 1:]]
+    # An LSTM this small forgets within 1,024 bytes, so a stretch begins as if in the middle.
+    np.testing.assert_allclose(bits, -chances[-5000:] / np.log(2), rtol=1e-3, atol=1e-3)
+
+
+def test_the_interval_covers_the_mean_it_is_of():
+    rng = np.random.default_rng(1)
+    saved, counted = rng.normal(0.2, 1, 60_000), rng.random(60_000) < 0.3
+    middle, low, high = language._interval(saved, counted)
+    assert middle == pytest.approx(saved[counted].mean(), abs=1e-4)
+    expected = 1.96 / np.sqrt(counted.sum())
+    assert low == pytest.approx(middle - expected, abs=expected / 2)
+    assert high == pytest.approx(middle + expected, abs=expected / 2)
+
+
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_both_arms_are_of_one_skeleton(preset):
+    plain, attentive = question(preset).arms.values()
+    assert dataclasses.replace(attentive, architecture=plain.architecture) == plain
+    assert plain.training.carry and plain.seeds >= 2
+    assert attentive.architecture.window == language.WINDOW
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("runs") / "language-quick"
+    found = {
+        arm: carry_out(job, create(job, out / folder(arm), out, "run"))
+        for arm, job in ASKED.arms.items()
+    }
+    return out, [row | {"arm": arm} for arm, run in found.items() for row in run["rows"]]
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_state_that_it_carried(trained, tmp_path: Path):
+    run, stop = create(JOB, tmp_path / "run", tmp_path, "run"), Interruption()
+
+    def at_once(progress):
+        stop.signal = 15
+
+    assert carry_out(JOB, run, stop=stop, on_progress=at_once) is None
+    assert carry_out(JOB, RunFolder.open(run.path)) is not None
+    whole = load(trained[0] / folder("LSTM"))
+    jax.tree.map(np.testing.assert_array_equal, load(run.path).params, whole.params)
+
+
+def test_from_finished_runs_to_the_table_and_a_continuation(trained, monkeypatch, capsys):
+    out, rows = trained
+    monkeypatch.setattr(language, "question", lambda preset: ASKED)
+    monkeypatch.setattr(language, "measure", lambda *_: (ASKED.arms, rows, []))
+    assert main(Options(preset="quick", out=out.parent)) == 0
+    results = json.loads((out / "results.json").read_text())
+    by_seed = {(row["arm"], row["seed"]): row for row in results["rows"]}
+    for row in rows:
+        made = by_seed[row["arm"], row["seed"]]
+        share = results["shares"]["again"]
+        parts = share * made["bits_again"] + (1 - share) * made["bits_rest"]
+        assert made["bits"] == pytest.approx(parts, abs=1e-3) and 0 < made["bits"] < 9
+        assert made["bytes_seen"] == 4 * 4 * 8
+    floors = {row["arm"]: row["bits"] for row in results["rows"] if row["seed"] is None}
+    assert floors["floor: the frequencies of bytes"] == pytest.approx(4.858, abs=1e-3)
+    assert floors["floor: counts of 5-grams (Witten-Bell)"] == pytest.approx(2.489, abs=1e-3)
+    assert (out / "plots" / "distance.png").is_file()
+    assert len(language.lines(results)) == 5 and "95% interval" in language.verdict(results)
+
+    capsys.readouterr()
+    asked = Options(preset="quick", out=out.parent, sample="what time ", bytes=30)
+    assert main(asked) == 0 and capsys.readouterr().out.startswith("what time ")
+    for change, message in (
+        ({"sample": ""}, "expected at least one byte"),
+        ({"arm": "GRU"}, "unknown arm"),
+        ({"preset": "full"}, "expected a finished run"),
+    ):
+        with pytest.raises(SystemExit) as left, plain_errors():
+            main(dataclasses.replace(asked, **change))
+        assert left.value.code == 2 and message in capsys.readouterr().err
