@@ -27,11 +27,12 @@ from longlag.cells import FeedForward
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import environment, provenance
+from longlag.evaluation import evaluation_batch
 from longlag.experiment import Architecture, Experiment
 from longlag.runs import floor_rows, load
 from longlag.sweep import sweep
 from longlag.tasks import Parity, Recall, SelectiveCopy
-from longlag.training import Training, evaluation_batch
+from longlag.training import Training
 
 WIDTH = 48
 HEADS = 2

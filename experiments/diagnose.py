@@ -33,11 +33,11 @@ from longlag.diagnostics import (
     time_constants,
 )
 from longlag.disk import replace_file, writing
+from longlag.evaluation import evaluation_batch
 from longlag.report.plots import png
 from longlag.report.style import PALETTE, house_style
 from longlag.runs import Loaded, load
 from longlag.tasks import Batch
-from longlag.training import evaluation_batch
 
 
 def main(

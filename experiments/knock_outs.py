@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.attention import Attention
+from longlag.evaluation import evaluate, evaluation_batch
 from longlag.layer import Layer
 from longlag.models import SequenceModel
 from longlag.runs import load
 from longlag.short_convolution import ShortConvolution
 from longlag.tasks import Batch
-from longlag.training import evaluate, evaluation_batch
 
 __all__ = ["KNOCK_OUTS", "knock_outs"]
 

@@ -9,18 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from longlag import LSTM, training
+from longlag import LSTM, evaluation
+from longlag.evaluation import evaluate, evaluation_batch, note_evaluation
 from longlag.layer import Layer
 from longlag.models import SequenceModel, build
 from longlag.tasks import Batch, CopyMemory, Parity, ParityDense, Recall
-from longlag.training import (
-    TrainState,
-    dispatch,
-    evaluate,
-    evaluation_batch,
-    init_states,
-    note_evaluation,
-)
+from longlag.training import TrainState, dispatch, init_states
 from tests.tiny import PARITY, TRAINING, Affine, Canned, Sums, checksum, data_key
 
 
@@ -86,7 +80,7 @@ def test_many_tokens_are_evaluated_in_parts(monkeypatch: pytest.MonkeyPatch):
         **{f.name: getattr(PARITY.model, f.name) for f in dataclasses.fields(PARITY.model)}
     )
     for tokens, rows in ((5 * T, 4), (T - 1, 1)):  # 5 do not divide 12, and one row is the least
-        monkeypatch.setattr(training, "TOKENS", tokens)
+        monkeypatch.setattr(evaluation, "TOKENS", tokens)
         how = dataclasses.replace(TRAINING, eval_size=tokens)  # another program
         found = evaluate(model, PARITY.task, how, params, batch)
         assert seen[-1] == (rows, T)

@@ -16,11 +16,12 @@ import longlag
 from longlag import runs
 from longlag.checkpoint import CheckpointError, checkpoints
 from longlag.disk import DiskError
+from longlag.evaluation import evaluate, evaluation_batch
 from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
 from longlag.runs import Progress, carry_out, floor_rows, load
-from longlag.training import compiled_dispatch, dispatch, evaluate, evaluation_batch
+from longlag.training import compiled_dispatch, dispatch
 from tests.small_disk import contents, fill, small_disk
 from tests.tiny import PARITY, TRAINING
 from tests.tiny_runs import Whole, assert_same, final, interrupt, new, run_whole, without_times

@@ -18,18 +18,11 @@ import numpy as np
 from longlag.cell import Params
 from longlag.checkpoint import checkpoints, restore
 from longlag.disk import replace_file, writing
+from longlag.evaluation import SOLVED_STREAK, evaluate, evaluation_batch, note_evaluation
 from longlag.experiment import Experiment, cell_names
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
-from longlag.training import (
-    SOLVED_STREAK,
-    TrainState,
-    dispatch,
-    evaluate,
-    evaluation_batch,
-    init_states,
-    note_evaluation,
-)
+from longlag.training import TrainState, dispatch, init_states
 
 __all__ = ["Loaded", "Progress", "carry_out", "create", "floor_rows", "load", "results"]
 

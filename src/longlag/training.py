@@ -16,29 +16,23 @@ from longlag.chunks import check_chunk, sum_over_time
 from longlag.model import Model
 from longlag.models import SequenceModel
 from longlag.spec import Spec, choose
-from longlag.tasks import Batch, Task, pad
+from longlag.tasks import Batch, Task
 
 __all__ = [
-    "Evaluation",
     "TrainState",
     "Training",
+    "answered",
     "check_streaming",
     "compiled_dispatch",
     "dispatch",
-    "evaluate",
-    "evaluation_batch",
     "init_states",
     "losses",
-    "note_evaluation",
+    "mean_loss",
+    "over_seeds",
 ]
 
 # Every stream of randomness has a number of its own, so that test data are never training data.
-_INIT, _DATA, _DROPOUT, _VALIDATION, _TEST = range(5)
-EVALUATION_SEED = 2**32 - 1
-# A task counts as solved after so many evaluations in a row over the threshold.
-SOLVED_STREAK = 3
-# Tokens that are evaluated at once: an attention over T steps makes T² numbers of each row.
-TOKENS = 2**15
+INIT, DATA, DROPOUT, VALIDATION, TEST = range(5)
 
 
 class Training(Spec):
@@ -164,23 +158,6 @@ class TrainState:
     carry: Any = None
 
 
-@flax.struct.dataclass
-class Evaluation:
-    """How well a model does on an evaluation set; with a leading axis S for several seeds.
-
-    Attributes:
-        loss: mean loss over the weighted positions.
-        accuracy: share of the scored positions answered right.
-        exact_match: share of the sequences with every scored position right.
-        by_position: `[T]`, accuracy by position; NaN where nothing is scored.
-    """
-
-    loss: jax.Array
-    accuracy: jax.Array
-    exact_match: jax.Array
-    by_position: jax.Array
-
-
 def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """The loss of every position, and whether its answer is right.
 
@@ -205,7 +182,9 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
     return jnp.where(batch.weights > 0, each, 0.0), right
 
 
-def _answered(model, task, params, batch, key=None):
+def answered(
+    model: Model, task: Task, params: Params, batch: Batch, key: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array, Batch, jax.Array | None]:
     """Losses and rightness `[B, K]`, the batch cut down to what is asked, and where that is."""
     asked, at = batch, None
     if task.asked is not None:
@@ -213,23 +192,11 @@ def _answered(model, task, params, batch, key=None):
         at = jax.lax.top_k((batch.weights > 0).astype(jnp.float32), task.asked)[1]
         pick = functools.partial(jnp.take_along_axis, indices=at, axis=1)
         targets = jax.vmap(lambda row, steps: row[steps])(batch.targets, at)
-        asked = batch.replace(
+        asked = batch.replace(  # type: ignore[attr-defined]
             targets=targets, weights=pick(batch.weights), scored=pick(batch.scored)
         )
     answers = model.answer(params, batch, key, at)
     return *losses(task, answers, asked), asked, at
-
-
-def _everywhere(model, task, params, batch):
-    """The same of every step, `[B, T]`; what is not asked has no loss and is not right."""
-    each, right, _, at = _answered(model, task, params, batch)
-    if at is None:
-        return each, right
-    fill = functools.partial(jnp.put_along_axis, indices=at, axis=1, inplace=False)
-    return (
-        fill(jnp.zeros(batch.weights.shape, each.dtype), values=each),
-        fill(jnp.zeros(batch.weights.shape, bool), values=right),
-    )
 
 
 def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
@@ -245,7 +212,7 @@ def _loss(model, task, training, params, batch, key, carry):
         )
         return mean_loss(losses(task, answers, batch)[0], batch.weights), carry
     if training.time_chunk == 0:
-        each, _, asked, _ = _answered(model, task, params, batch, key)
+        each, _, asked, _ = answered(model, task, params, batch, key)
         return mean_loss(each, asked.weights), None
 
     def chunk_loss(state, chunk, index):
@@ -315,7 +282,7 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
         return model.init_state(params, training.batch_size, 1)
 
     def one(seed):
-        params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
+        params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
         return TrainState(
             seed=seed,
             rate=jnp.float32(training.learning_rate),
@@ -365,8 +332,8 @@ def compiled_dispatch(
 
     def step(state: TrainState, _):
         key = jax.random.key(state.seed)
-        dropout_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), state.step)
-        batch = task.at_step(jax.random.fold_in(key, _DATA), state.step, training.batch_size)
+        dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
+        batch = task.at_step(jax.random.fold_in(key, DATA), state.step, training.batch_size)
 
         def loss_of(params):
             return _loss(model, task, training, params, batch, dropout_key, state.carry)
@@ -399,89 +366,11 @@ def compiled_dispatch(
 
         return jax.lax.cond(active, run, lambda state: (state, jnp.float32(jnp.nan)), state)
 
-    return _over_seeds(training, one, (states, active))
+    return over_seeds(training, one, (states, active))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def evaluate(
-    model: Model, task: Task, training: Training, params: Params, batch: Batch
-) -> Evaluation:
-    """Evaluates S seeds on one batch.
-
-    Args:
-        model: the model.
-        task: says what an answer is; the same at every lag, so that one program serves all lags
-            if their batches are padded to one length.
-        training: says how seeds are run.
-        params: parameters with a leading axis S.
-        batch: from `evaluation_batch`.
-
-    Returns:
-        An `Evaluation` with leading axis S.
-    """
-
-    def one(params):
-        each, right = _in_parts(lambda part: _everywhere(model, task, params, part), batch)
-        hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
-        return Evaluation(
-            loss=mean_loss(each, batch.weights),
-            accuracy=hits.sum() / scored.sum(),
-            exact_match=(right | ~batch.scored).all(1).mean(),
-            by_position=jnp.where(scored > 0, hits / jnp.maximum(scored, 1), jnp.nan),
-        )
-
-    return _over_seeds(training, one, params)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def evaluation_batch(
-    task: Task, size: int, purpose: Literal["validation", "test"], padded_to: int | None = None
-) -> Batch:
-    """A frozen evaluation set, the same for every run and seed and apart from all training data.
-
-    Args:
-        task: draws it.
-        size: number of sequences.
-        purpose: "validation" is looked at while training, "test" once at the end.
-        padded_to: pad the sequences to this length.
-    """
-    choose(purpose, ("validation", "test"), "purpose")
-    stream = _VALIDATION if purpose == "validation" else _TEST
-    batch = task.evaluated(purpose).sample(
-        jax.random.fold_in(jax.random.key(EVALUATION_SEED), stream), size
-    )
-    return batch if padded_to is None else pad(batch, padded_to)
-
-
-def _in_parts(function: Any, batch: Batch) -> Any:
-    """What a function of a batch gives, row by row alike, a part of the rows at a time."""
-    rows, steps = batch.scored.shape
-    most = max(TOKENS // steps, 1)
-    parts = next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
-    if parts == 1:
-        return function(batch)
-    split = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), batch)
-    found = jax.lax.map(function, split)
-    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), found)
-
-
-def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> TrainState:
-    """Keeps count of evaluations in a row at which the task was solved.
-
-    Args:
-        state: S states.
-        accuracy: `[S]`, validation accuracy at `state.step`.
-        solved: the threshold.
-    """
-    streak = jnp.where(accuracy >= solved, state.streak + 1, 0)
-    # At the third in a row the first one lies two evaluations back; its step was put down then.
-    began = jnp.where(streak == 1, state.step, state.solved_at)
-    keep = state.streak >= SOLVED_STREAK
-    solved_at = jnp.where(keep, state.solved_at, jnp.where(streak > 0, began, -1))
-    return state.replace(streak=jnp.where(keep, state.streak, streak), solved_at=solved_at)  # type: ignore[attr-defined]
-
-
-def _over_seeds(training: Training, function: Any, inputs: Any) -> Any:
+def over_seeds(training: Training, function: Any, inputs: Any) -> Any:
+    """A function of one seed's inputs, for the leading axis S of all, as `seeds_as` has it."""
     how = training.seeds_as
     if how == "auto":
         how = "map" if jax.default_backend() == "cpu" else "vmap"
