@@ -15,6 +15,7 @@ than once. --ask lets all seeds of the arm with attention answer together.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -33,7 +34,7 @@ from rich.table import Table
 from experiments.intents_ask import answer, attended, decide, picture, show
 from longlag import LSTM
 from longlag.command_line import cache_compilations, console, plain_errors
-from longlag.data.intents import PROBES, floors, macro_f1, tokenize
+from longlag.data.intents import PROBES, Floor, floors, macro_f1, tokenize
 from longlag.disk import replace_file, writing
 from longlag.environment import provenance
 from longlag.experiment import Architecture, Experiment, cell_class
@@ -43,6 +44,7 @@ from longlag.report.table import markdown
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Loaded, Progress, carry_out, load
 from longlag.tasks import Intents
+from longlag.tasks.intents import Corpus
 from longlag.training import Training
 
 RUNS = Path("runs")
@@ -255,12 +257,18 @@ def _test(experiments: dict[str, Experiment], path: Path) -> dict[str, Any]:
             )
         probes[name] = [_probe(loaded, text) for text in PROBES]
     console.print("fitting the floors", highlight=False)
-    for floor in floors(corpus.utterances, corpus.split):
+    for floor in _floors(corpus):
         rows.append(
             {"task": "intents", "arm": f"floor: {floor.note}", "seed": None}
             | {"macro_f1": floor.macro_f1, "accuracy": floor.accuracy}
         )
     return {"rows": rows, "probes": probes, "confused": _pairs(wrong, corpus.utterances.intents)}
+
+
+@functools.cache
+def _floors(corpus: Corpus) -> tuple[Floor, ...]:
+    """They take as long as a seed, and depend on the corpus alone."""
+    return floors(corpus.utterances, corpus.split)
 
 
 def _pairs(mistakes: list[np.ndarray], intents: Sequence[str]) -> list[dict[str, Any]]:
