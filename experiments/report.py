@@ -47,6 +47,7 @@ TITLES = {
     "family-recall": "Which attentions look up?",
     "family-parity": "Which cells track parity?",
     "intents": "What is being asked for?",
+    "speech": "Who speaks?",
 }
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Figures = dict[Layout, Any]
