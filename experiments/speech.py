@@ -1,7 +1,7 @@
 """Who speaks? Nine men say the same two vowels, and the last step names the speaker.
 
-    python -m experiments.speech --preset quick        (MINUTES_QUICK on two idle cores)
-    python -m experiments.speech                       (HOURS_FULL core-hours)
+    python -m experiments.speech --preset quick        (about 3 minutes on two idle cores)
+    python -m experiments.speech                       (about 0.3 core-hours)
     python -m experiments.speech --predict 7           (one utterance of the test, step by step)
 
 This is speaker identification and no speech recognition: all say /ae/. Real recordings, 270 for
@@ -295,6 +295,8 @@ def verdict(results: Row) -> str:
     right = [row["accuracy"] or 0.0 for row in by_arm(results)[arm]]
     middle = statistics.median(right)
     outcome = "met" if middle >= CLAIM else "not met"
+    if len(right) < PRESETS["full"].seeds:
+        outcome = "too few to tell"
     floor = max(results["floors"], key=lambda row: row["accuracy"])
     lead = round(TEST * (middle - floor["accuracy"]))
     than = f"{abs(lead)} utterances of {TEST} {'more' if lead >= 0 else 'fewer'} than by"
