@@ -21,6 +21,7 @@ from experiments import (
     length_generalisation,
     questions,
     reproduce,
+    speech,
     state_tracking,
 )
 from longlag import report
@@ -156,6 +157,7 @@ def _source(meta: Results) -> str:
 TABLES: dict[str, Callable[[Results], Section | None]] = {
     "demo": _demo,
     "intents": functools.partial(_as, intents),
+    "speech": functools.partial(_as, speech),
     "agreement": functools.partial(_as, agreement, note=""),
     **{f"family-{question}": _question for question in family.QUESTIONS},
     **{f"reproduce-{name}": functools.partial(_protocol, name) for name in reproduce.PROTOCOLS},

@@ -47,6 +47,8 @@ __all__ = [
 
 Found = dict[str, Any]
 Arms = Mapping[str, Experiment]
+# Arms, grid, folder and workers to the arms at their rates, and the trials: as `choose_rates`.
+Choice = Callable[[Arms, Sequence[float], Path, int], tuple[Arms, list[Found]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +193,7 @@ def ask(
     columns: Sequence[str] | None = None,
     lines_of: Callable[[Found], Sequence[Sequence[str]]] | None = None,
     verdict_of: Callable[[Found], str] | None = None,
+    choose: Choice = choose_rates,
 ) -> Found:
     """Runs all arms, prints the table and leaves `results.json` in `out`.
 
@@ -204,12 +207,13 @@ def ask(
         columns: of another table than that of `COLUMNS`.
         lines_of: its lines, in place of `lines`.
         verdict_of: what stands under it, in place of `verdict`.
+        choose: how the learning rates are chosen.
 
     Returns:
         What `results.json` holds.
     """
     began = time.perf_counter()
-    arms, rows, trials = measure(question, out, workers)
+    arms, rows, trials = measure(question, out, workers, choose)
     results = {
         "rows": rows,
         "threshold": question.threshold,
@@ -228,8 +232,10 @@ def ask(
     return results
 
 
-def measure(question: Question, out: Path, workers: int) -> tuple[Arms, list[Found], list[Found]]:
-    """Runs all arms of a question that were not yet.
+def measure(
+    question: Question, out: Path, workers: int, choose: Choice = choose_rates
+) -> tuple[Arms, list[Found], list[Found]]:
+    """Runs all arms of a question that were not yet; arguments as those of `ask`.
 
     Returns:
         The arms, with the learning rates that were chosen; a row per arm, seed and lag; and the
@@ -237,7 +243,7 @@ def measure(question: Question, out: Path, workers: int) -> tuple[Arms, list[Fou
     """
     arms, trials = question.arms, []
     if question.grid:
-        arms, trials = choose_rates(arms, question.grid, out, workers)
+        arms, trials = choose(arms, question.grid, out, workers)
     found = sweep({folder(arm): job for arm, job in arms.items()}, out, workers)
     rows = []
     for arm, job in arms.items():

@@ -29,8 +29,8 @@ CATALOGUE = "docs/cells.md"
 FILES = {"demo": ("README.md", "experiments/README.md"), "agreement": ("docs/agreement.md",)}
 # What results.json holds that is committed, beside the rows.
 KEPT = (
-    *("meta", "roles", "threshold", "probes", "floor", "preset", "trials", "knock_outs", "saved"),
-    *("apart", "shares"),
+    *("meta", "roles", "threshold", "probes", "floor", "floors", "preset", "trials", "knock_outs"),
+    *("saved", "apart", "shares", "heard"),
 )
 
 

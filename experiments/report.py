@@ -49,6 +49,7 @@ TITLES = {
     "intents": "What is being asked for?",
     "language": "How many bits does the next byte cost?",
     "language-quick": "How many bits does the next byte cost, after a few minutes?",
+    "speech": "Who speaks?",
 }
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Figures = dict[Layout, Any]

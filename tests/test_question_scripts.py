@@ -13,6 +13,7 @@ from experiments import (
     lag_horizon,
     recall_capacity,
     selective_copy,
+    speech,
     state_tracking,
 )
 from experiments.questions import Options
@@ -22,6 +23,7 @@ ASKED = {
     "recall-capacity": recall_capacity.question,
     "attention-kinds": attention_kinds.question,
     **{f"state-tracking-{name}": asked for name, asked in state_tracking.QUESTIONS.items()},
+    "speech": lambda size: speech.question(speech.PRESETS["full"]),
     "lag-horizon": functools.partial(lag_horizon.question, 32),
 }
 

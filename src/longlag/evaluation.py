@@ -39,7 +39,7 @@ class Evaluation:
     Attributes:
         loss: mean loss over the weighted positions.
         accuracy: share of the scored positions answered right.
-        exact_match: share of the sequences with every scored position right.
+        exact_match: share of the sequences with a scored position that have all of them right.
         by_position: `[T]`, accuracy by position; NaN where nothing is scored.
     """
 
@@ -70,10 +70,12 @@ def evaluate(
     def one(params):
         each, right = _in_parts(lambda part: _everywhere(model, task, params, part), batch)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
+        # A sequence of which nothing is asked fills a batch up, and is no match.
+        whole, asked = (right | ~batch.scored).all(1), batch.scored.any(1)
         return Evaluation(
             loss=mean_loss(each, batch.weights),
             accuracy=hits.sum() / scored.sum(),
-            exact_match=(right | ~batch.scored).all(1).mean(),
+            exact_match=(whole & asked).sum() / asked.sum(),
             by_position=jnp.where(scored > 0, hits / jnp.maximum(scored, 1), jnp.nan),
         )
 

@@ -27,6 +27,7 @@ from longlag.tasks import (
     GroupWord,
     InContextRecall,
     InductionHeads,
+    JapaneseVowels,
     LagCopy,
     Memorization,
     MissingDuplicate,
@@ -279,6 +280,8 @@ IMPOSSIBLE = [
     (ModularArithmeticBrackets, {"modulus": 1}, "modulus >= 2"),
     (SolveEquation, {"min_length": 2}, "min_length >= 3"),
     (SolveEquation, {"modulus": 1}, "modulus >= 2"),
+    (JapaneseVowels, {"folds": 1}, "2 <= folds <= 30"),
+    (JapaneseVowels, {"fold": 5}, "fold < folds"),
     (BinaryAddition, {"max_length": 2}, "max_length >= min_length"),
 ]
 

@@ -1,1 +1,1 @@
-"""Real data sets, one file each, read from an installed package: nothing is downloaded."""
+"""Real data sets, one file each, read from a package: installed, or fetched and unpacked."""

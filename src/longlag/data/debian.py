@@ -1,82 +1,22 @@
-"""Files of Debian packages: found in the cache, or fetched by apt, checked, and unpacked by Python.
-
-Nothing is installed, no root is needed, and where there is no apt the user may bring the file.
-"""
+"""Files of Debian packages: fetched by apt, unpacked by Python. No root is needed."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import hashlib
 import io
-import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from longlag.disk import writing
+from longlag.data.package_file import PackageFile, cache
 
 __all__ = ["Package", "cache"]
 
 
-def cache() -> Path:
-    """Where fetched data are kept: LONGLAG_DATA, or a folder of the user's cache."""
-    named = os.environ.get("LONGLAG_DATA")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "longlag" / "data"
-
-
-@dataclasses.dataclass(frozen=True)
-class Package:
-    """One version of a Debian package, known by its size and checksum.
-
-    Attributes:
-        name: of the package.
-        version: whose size and checksum these are.
-        size: of the package file, in bytes.
-        sha256: of the package file.
-        licence: of what is in it, as Debian names it.
-    """
-
-    name: str
-    version: str
-    size: int
-    sha256: str
-    licence: str
-
-    def folder(self, given: str | Path | None = None) -> Path:
-        """The unpacked package.
-
-        Args:
-            given: a package file, or a folder that it was unpacked into, where there is no apt.
-                None: the cache, and apt if it is not there yet.
-
-        Raises:
-            ValueError: `given` is neither, or a file is not the one that is known.
-            FileNotFoundError: it is not there, and apt cannot fetch it; the message says what to
-                do.
-            DiskError: the cache cannot be written.
-        """
-        if given is not None:
-            path = Path(given)
-            if path.is_dir():
-                return path
-            if path.is_file():
-                return self._unpacked(path)
-            raise ValueError(
-                f"{self.name}: expected the path of {self.file} or of a folder it was unpacked "
-                f"into; got {path}"
-            )
-        there = cache() / f"{self.name}-{self.sha256[:12]}"
-        if there.is_dir():
-            return there
-        with tempfile.TemporaryDirectory(prefix="longlag-") as work:
-            return self._unpacked(self._download(Path(work)))
+class Package(PackageFile):
+    """One version of a Debian package; the fields are those of `PackageFile`."""
 
     @property
     def file(self) -> str:
@@ -86,7 +26,8 @@ class Package:
     def _download(self, work: Path) -> Path:
         help_ = (
             f"{self.file} is not in {cache()}. Fetch it from a Debian mirror (package {self.name}) "
-            "and give its path, or that of the folder it was unpacked into (`dpkg -x`)"
+            "and put it there, or give its path, or that of the folder it was unpacked into "
+            "(`dpkg -x`)"
         )
         if shutil.which("apt-get") is None:
             raise FileNotFoundError(f"{self.name}: there is no apt here, and {help_}")
@@ -103,36 +44,11 @@ class Package:
             )
         return found[0]
 
-    def _unpacked(self, file: Path) -> Path:
-        """Checks a package file and unpacks it into the cache, whole or not at all."""
-        content = file.read_bytes()
-        got = hashlib.sha256(content).hexdigest()
-        if len(content) != self.size or got != self.sha256:
-            raise ValueError(
-                f"{self.name}: expected version {self.version}, {self.size:,} bytes with sha256 "
-                f"{self.sha256}; got {file.name}, {len(content):,} bytes with {got}"
-            )
-        there = cache() / f"{self.name}-{self.sha256[:12]}"
-        if there.is_dir():
-            return there
-        with writing("the data", there):
-            there.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{there.name}-", dir=there.parent))
-            try:
-                for name, part in _members(content):
-                    if name.startswith("data.tar"):
-                        with tarfile.open(fileobj=io.BytesIO(part)) as archive:
-                            archive.extractall(aside, filter="data")
-                with contextlib.suppress(FileExistsError, OSError):
-                    # Another process may have been quicker; what it put there is the same.
-                    aside.rename(there)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-        if not there.is_dir():
-            raise FileNotFoundError(
-                f"{self.name}: expected to unpack into {there}; nothing is there"
-            )
-        return there
+    def _extract(self, content: bytes, folder: Path) -> None:
+        for name, part in _members(content):
+            if name.startswith("data.tar"):
+                with tarfile.open(fileobj=io.BytesIO(part)) as archive:
+                    archive.extractall(folder, filter="data")
 
 
 def _members(content: bytes) -> Iterator[tuple[str, bytes]]:

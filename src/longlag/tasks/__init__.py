@@ -16,6 +16,7 @@ from longlag.tasks.group_word import GroupWord
 from longlag.tasks.in_context_recall import InContextRecall
 from longlag.tasks.induction_heads import InductionHeads
 from longlag.tasks.intents import Intents
+from longlag.tasks.japanese_vowels import JapaneseVowels
 from longlag.tasks.lag_copy import LagCopy
 from longlag.tasks.memorization import Memorization
 from longlag.tasks.missing_duplicate import MissingDuplicate
@@ -54,6 +55,7 @@ __all__ = [
     "InContextRecall",
     "InductionHeads",
     "Intents",
+    "JapaneseVowels",
     "LagCopy",
     "Memorization",
     "MissingDuplicate",
