@@ -21,6 +21,7 @@ from experiments import (
     questions,
     reproduce,
     state_tracking,
+    translation,
 )
 from longlag import report
 from longlag.report.table import COLUMNS, lines
@@ -107,6 +108,11 @@ def _as(script: Any, results: Results, note: str = MEDIANS) -> Section:
     return _made(columns, script.lines(results), results, script.verdict(results), note)
 
 
+def _translation(results: Results) -> Section:
+    """Arms and floors, then quality against the length of the source."""
+    return _as(translation, results)._replace(further=translation.length_table(results))
+
+
 def _demo(results: Results) -> Section:
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
@@ -169,4 +175,5 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "length-generalisation": functools.partial(_as, length_generalisation, note=""),
     **{f"state-tracking-{task}": _question for task in state_tracking.TASKS},
     "attention-kinds": _question,
+    **dict.fromkeys(translation.RECORDED, _translation),
 }

@@ -28,7 +28,10 @@ CATALOGUE = "docs/cells.md"
 # The files with the marker that a table stands at, where it is not experiments/README.md alone.
 FILES = {"demo": ("README.md", "experiments/README.md"), "agreement": ("docs/agreement.md",)}
 # What results.json holds that is committed, beside the rows.
-KEPT = ("meta", "roles", "threshold", "probes", "floor", "preset", "trials", "knock_outs")
+KEPT = (
+    *("meta", "roles", "threshold", "probes", "floor", "preset", "trials", "knock_outs"),
+    *("differences", "by_length", "quality", "unit", "pairs"),
+)
 
 
 def main(

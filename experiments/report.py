@@ -47,6 +47,9 @@ TITLES = {
     "family-recall": "Which attentions look up?",
     "family-parity": "Which cells track parity?",
     "intents": "What is being asked for?",
+    "translation": "Does attention help to read a date?",
+    "translation-full": "Does attention help to translate?",
+    "translation-full-package": "Does it help on a package never seen?",
 }
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Figures = dict[Layout, Any]

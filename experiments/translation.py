@@ -233,6 +233,8 @@ def _typical(pairs: Pairs) -> int:
     return int(np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])[0])
 
 
+# Folders whose results are committed.
+RECORDED = ("translation", "translation-full", "translation-full-package")
 COLUMNS = ("arm", "chrF", "BLEU", "exact, %", "loss", "rate", "params", "state", "time")
 
 

@@ -223,7 +223,7 @@ def test_it_learns_to_say_a_string_backwards():
     )
     right = (found.tokens[:, 0] == batch.targets).all(1).mean()
     assert right > 0.95, (float(loss[0]), float(right))
-    with pytest.raises(ValueError, match="time_chunk: expected a SequenceModel.*got a Seq2Seq"):
+    with pytest.raises(ValueError, match=r"time_chunk: expected a SequenceModel.*got a Seq2Seq"):
         in_chunks = dataclasses.replace(training, time_chunk=2)
         dispatch(model, task, in_chunks, init_states(model, training, 1), jnp.array([True]))
 

@@ -62,7 +62,7 @@ class Translation(PairTask):
     language: str = "fr"
     split: Literal["string", "package"] = "string"
     pieces: int = 2000
-    longest: int = 40
+    longest: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
