@@ -1,7 +1,7 @@
 """Translation with and without attention: dates to ISO 8601, and messages of programs to French.
 
-    python -m experiments.translation                           (dates, some minutes)
-    python -m experiments.translation --preset full             (English to French, HOURS)
+    python -m experiments.translation                           (dates, 3 minutes)
+    python -m experiments.translation --preset full             (English to French, 2 core-hours)
     python -m experiments.translation --preset full --split package
     python -m experiments.translation --translate "2024. szeptember 25."
 
@@ -127,7 +127,8 @@ def dates() -> Question:
 def messages(language: str, split: Literal["string", "package"]) -> Question:
     """Messages of programs: every arm at its best rate."""
     training = Training(
-        steps=2000,
+        steps=2500,
+        batch_size=32,
         schedule="cosine",
         warmup=100,
         optimizer="adamw",

@@ -28,33 +28,32 @@ def against_length(rows: Sequence[Mapping[str, Any]], quality: str, unit: str) -
     with house_style():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.subplots()
+        bins = {(row["from"], row["to"]): row["sources"] for row in rows}
+        floors = iter((("--", "s"), (":", "x")))
         for i, arm in enumerate(arms):
             of_arm = [row for row in rows if row["arm"] == arm]
-            # A little apart, or the intervals would hide each other.
-            at = np.array([row["length"] for row in of_arm]) * (1 + 0.012 * (i - len(arms) / 2))
             mean, low, high = (
                 np.array([row[k] for row in of_arm]) for k in ("mean", "low", "high")
             )
+            line, marker = ("-", look[arm].marker) if arm in look else next(floors)
             axes.errorbar(
-                at,
+                # A little apart, or the intervals would hide each other.
+                np.arange(len(of_arm)) + 0.05 * (i - len(arms) / 2),
                 mean,
                 (mean - low, high - mean),
                 color=look.get(arm, PLAIN).color,
-                marker=look.get(arm, PLAIN).marker,
-                linestyle="--" if arm.startswith("floor") else "-",
+                marker=marker,
+                markersize=5,
+                linestyle=line,
                 capsize=2,
                 label=arm,
             )
-        bins = {(row["from"], row["to"]): row for row in rows}
-        axes.set_xticks(
-            [row["length"] for row in bins.values()],
-            [f"{low}–{high}\n{row['sources']:,} sources" for (low, high), row in bins.items()],
-            fontsize=8,
-        )
-        axes.set_ylim(0, 102)
+        labels = [f"{low}–{high}\n{count:,} sources" for (low, high), count in bins.items()]
+        axes.set_xticks(range(len(bins)), labels, fontsize=8)
+        axes.set_ylim(-3, 103)
         axes.set_xlabel(f"{unit} of the source")
         axes.set_ylabel(quality)
-        axes.legend(fontsize=8)
+        figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -150,8 +149,10 @@ def aligned(
     weights = jax.jit(loaded.model.alignment)(
         loaded.of_seed(seed), jnp.asarray(source)[None], jnp.asarray(said)[None]
     )
-    names = [task.pairs.writer.named(int(n)) for n in said]
-    return np.asarray(weights[0]), names, [task.pairs.reader.named(int(n)) for n in source]
+    sides = ((task.pairs.writer, said), (task.pairs.reader, source))
+    # A space would be seen by nobody.
+    names = [[coder.named(int(n)).replace(" ", "␣") for n in side] for coder, side in sides]
+    return np.asarray(weights[0]), names[0], names[1]
 
 
 def floors(pairs: Pairs, part: str) -> dict[str, list[str]]:
@@ -218,7 +219,6 @@ def by_length(quality: Mapping[str, np.ndarray], lengths: np.ndarray) -> list[di
             mean, least, most = interval(values[there])
             rows.append(
                 {"arm": arm, "from": low, "to": high - 1, "sources": int(there.sum())}
-                | {"length": statistics.fmean(lengths[there].tolist())}
                 | {"mean": mean, "low": least, "high": most}
             )
     return rows

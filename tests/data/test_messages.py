@@ -41,6 +41,8 @@ MENU = {
     "Too short": "Trop court",
     " ".join(["long"] * 16): "trop long",
     "One file here\0Many files here": "Un fichier ici\0Des fichiers ici",
+    "One page <here>\0All pages here": "Une page <ici>\0Toutes les pages",
+    "Copy this page\0Copy these pages": "Copier <la> page\0Copier les pages",
     "Please wait now…": "Attendez maintenant…",
 }
 COMPILER = {"invalid name __size_of": "nom __size_of invalide", "Save the image": "autre chose"}
