@@ -31,7 +31,7 @@ import tyro
 
 from experiments.questions import Arms, Found, Question, ask, by_arm
 from experiments.rates import folder
-from experiments.translation_pictures import against_length, alignments
+from experiments.translation_pictures import against_length, alignments, drawn
 from experiments.translation_scores import (
     aligned,
     by_length,
@@ -47,7 +47,6 @@ from longlag.data.coders import padded
 from longlag.data.messages import tidy
 from longlag.disk import writing
 from longlag.experiment import EncoderDecoder, Experiment
-from longlag.report.plots import png
 from longlag.runs import Loaded, load
 from longlag.tasks import Dates, Translation
 from longlag.tasks.pairs import Pairs, PairTask
@@ -190,9 +189,9 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path, beams: int) -> Found:
     with writing("the plots", out):
         (out / "plots").mkdir(exist_ok=True)
         figure = against_length(lengths, QUALITIES[name], _unit(task))
-        (out / "plots" / "by-length.png").write_bytes(png(figure))
+        (out / "plots" / "by-length.png").write_bytes(drawn(figure))
         if looked:
-            (out / "plots" / "alignment.png").write_bytes(png(alignments(looked)))
+            (out / "plots" / "alignment.png").write_bytes(drawn(alignments(looked)))
     return {
         "rows": found,
         "differences": better,
@@ -337,7 +336,7 @@ def translate(text: str, runs: Path) -> str:
         file = run / "plots" / "translate.png"
         with writing("the picture", file):
             file.parent.mkdir(exist_ok=True)
-            file.write_bytes(png(alignments(looked)))
+            file.write_bytes(drawn(alignments(looked)))
         console.print(f"picture {file}", highlight=False, soft_wrap=True)
     return said
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from longlag.report.plots import png
 from longlag.report.style import PLAIN, house_style, styles
 
-__all__ = ["against_length", "alignments"]
+__all__ = ["against_length", "alignments", "drawn"]
 
 Alignment = tuple[np.ndarray, Sequence[str], Sequence[str]]
 
@@ -73,3 +75,10 @@ def alignments(found: Mapping[str, Alignment]) -> Figure:
             axes.set_xlabel(arm)
             axes.grid(visible=False)
     return figure
+
+
+def drawn(figure: Figure) -> bytes:
+    """A figure as a PNG; a character that the font lacks is a box, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        return png(figure)

@@ -18,6 +18,7 @@ from experiments import questions, translation
 from experiments.questions import Question
 from experiments.record import KEPT
 from experiments.translation import COLUMNS, Options, length_table, lines, main, verdict
+from experiments.translation_pictures import alignments, drawn
 from experiments.translation_scores import (
     by_length,
     difference,
@@ -224,6 +225,11 @@ def test_every_arm_is_possible():
             assert not job.training.stop_when_solved
             params: Any = jax.eval_shape(job.model.init, jax.random.key(0))
             assert params["head"]["kernel"].shape[1] == job.task.out_features
+
+
+def test_a_character_without_a_glyph_is_drawn_all_the_same():
+    figure = alignments({"a": (np.eye(2), ["年", "a"], ["月", "b"])})
+    assert drawn(figure).startswith(b"\x89PNG")
 
 
 def test_each_command_has_a_folder_of_its_own():
