@@ -23,6 +23,7 @@ from experiments import (
     reproduce,
     speech,
     state_tracking,
+    translation,
 )
 from longlag import report
 from longlag.report.table import COLUMNS, lines
@@ -109,6 +110,11 @@ def _as(script: Any, results: Results, note: str = MEDIANS) -> Section:
     return _made(columns, script.lines(results), results, script.verdict(results), note)
 
 
+def _translation(results: Results) -> Section:
+    """Arms and floors, then quality against the length of the source."""
+    return _as(translation, results)._replace(further=translation.length_table(results))
+
+
 def _demo(results: Results) -> Section:
     cells = report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
     text = []
@@ -174,4 +180,5 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "attention-kinds": _question,
     "language": functools.partial(_as, language),
     "language-quick": functools.partial(_as, language),
+    **dict.fromkeys(translation.RECORDED, _translation),
 }

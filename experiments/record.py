@@ -27,11 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = "docs/cells.md"
 # The files with the marker that a table stands at, where it is not experiments/README.md alone.
 FILES = {"demo": ("README.md", "experiments/README.md"), "agreement": ("docs/agreement.md",)}
-# What results.json holds that is committed, beside the rows.
-KEPT = (
-    *("meta", "roles", "threshold", "probes", "floor", "floors", "preset", "trials", "knock_outs"),
-    *("saved", "apart", "shares", "heard"),
-)
+# What results.json holds for the page of the run alone.
+LEFT_OUT = ("attention", "by_lag", "confused", "curves", "lead", "question", "title", "trace")
 
 
 def main(
@@ -48,7 +45,7 @@ def main(
         if question not in TABLES:
             raise ValueError(f"question: expected one of {sorted(TABLES)}, got {question!r}")
         results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-        kept = {k: results[k] for k in KEPT if k in results}
+        kept = {k: v for k, v in results.items() if k not in LEFT_OUT}
         kept["rows"] = [
             {k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]
         ]

@@ -50,6 +50,9 @@ TITLES = {
     "language": "How many bits does the next byte cost?",
     "language-quick": "How many bits does the next byte cost, after a few minutes?",
     "speech": "Who speaks?",
+    "translation": "Does attention help to read a date?",
+    "translation-full": "Does attention help to translate?",
+    "translation-full-package": "Does it help on a package never seen?",
 }
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Figures = dict[Layout, Any]

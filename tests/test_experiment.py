@@ -12,6 +12,7 @@ from longlag import GRU, LSTM, Elman, MinGRU, cells
 from longlag.cells import FeedForward
 from longlag.experiment import (
     Architecture,
+    EncoderDecoder,
     Experiment,
     cell_class,
     cell_name,
@@ -30,6 +31,7 @@ from longlag.tasks import (
     ComputeSqrt,
     CopyMemory,
     CycleNavigation,
+    Dates,
     DuplicateString,
     EvenPairs,
     FirstInput,
@@ -184,10 +186,20 @@ def test_intents_come_back_from_their_configuration():
     assert through_json(experiment) == experiment
 
 
+def test_pairs_come_back_and_want_an_encoder_and_a_decoder():
+    task, layers = Dates(count=100), EncoderDecoder(width=8)
+    experiment = dataclasses.replace(PARITY, task=task, architecture=layers, test_lags=())
+    assert through_json(experiment) == experiment
+    with pytest.raises(ValueError, match="task dates: expected an encoder and a decoder"):
+        dataclasses.replace(experiment, architecture=Architecture(width=8))
+
+
 def test_every_task_and_cell_of_the_library_is_tried_above():
     assert {type(task) for task in TASKS} == set(task_names().values()) - {
+        task_class("dates"),
         task_class("intents"),
         task_class("sequential-images"),
+        task_class("translation"),
     }
     assert {type(cell) for cell in CELLS} - {type(None)} == set(cell_names().values())
 

@@ -22,6 +22,7 @@ from longlag.models import SequenceModel, build, idle_options
 from longlag.seq2seq import Seq2Seq
 from longlag.spec import Spec, choose
 from longlag.tasks import Task
+from longlag.tasks.pairs import PairTask
 from longlag.training import Training, check_streaming
 
 __all__ = [
@@ -70,6 +71,11 @@ class Architecture(Spec):
 
     def build(self, task: Task, cell: Cell | None) -> SequenceModel:
         """The model for a task."""
+        if isinstance(task, PairTask):
+            raise ValueError(
+                f"task {task_name(type(task))}: expected an encoder and a decoder (EncoderDecoder; "
+                "`python -m experiments.translation`), since source and target are two sequences"
+            )
         return build(
             inputs=task.inputs_kind,
             in_features=task.in_features,

@@ -9,6 +9,7 @@ from longlag.tasks.compression import Compression
 from longlag.tasks.compute_sqrt import ComputeSqrt
 from longlag.tasks.copy_memory import CopyMemory
 from longlag.tasks.cycle_navigation import CycleNavigation
+from longlag.tasks.dates import Dates
 from longlag.tasks.duplicate_string import DuplicateString
 from longlag.tasks.even_pairs import EvenPairs
 from longlag.tasks.first_input import FirstInput
@@ -35,6 +36,7 @@ from longlag.tasks.stack_manipulation import StackManipulation
 from longlag.tasks.state_recall import StateRecall
 from longlag.tasks.task import Batch, Floor, Task, pad
 from longlag.tasks.temporal_order import TemporalOrder
+from longlag.tasks.translation import Translation
 
 __all__ = [
     "Adding",
@@ -47,6 +49,7 @@ __all__ = [
     "ComputeSqrt",
     "CopyMemory",
     "CycleNavigation",
+    "Dates",
     "DuplicateString",
     "EvenPairs",
     "FirstInput",
@@ -74,5 +77,6 @@ __all__ = [
     "StateRecall",
     "Task",
     "TemporalOrder",
+    "Translation",
     "pad",
 ]
