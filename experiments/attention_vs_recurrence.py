@@ -195,10 +195,7 @@ def knock_out_lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def counts_of(axis: str, results: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """How many seeds of every arm have done the task, and of how many."""
-    arms = by_arm(results)
-    return {
-        arm: did(rows if AXES[axis].beyond else trained(rows), DID) for arm, rows in arms.items()
-    }
+    return {arm: did(rows, DID, AXES[axis].beyond) for arm, rows in by_arm(results).items()}
 
 
 SUMMARY = ("arm", *AXES, "look-up with convolution")
@@ -248,7 +245,8 @@ def claim(axis: str, results: dict[str, Any]) -> str:
 
 def verdict(axis: str, results: dict[str, Any]) -> str:
     """What stands under the table."""
-    return " ".join(filter(None, (claim(axis, results), questions.verdict(results))))
+    under = questions.verdict(results, AXES[axis].beyond)
+    return " ".join(filter(None, (claim(axis, results), under)))
 
 
 QUESTIONS = {axis: functools.partial(question, axis) for axis in AXES}
@@ -256,7 +254,11 @@ QUESTIONS = {axis: functools.partial(question, axis) for axis in AXES}
 
 def how(axis: str) -> dict[str, Any]:
     """What `ask` is told beside the question."""
-    return {"also": knocked_out, "verdict_of": functools.partial(verdict, axis)}
+    return {
+        "also": knocked_out,
+        "lines_of": functools.partial(questions.lines, beyond=AXES[axis].beyond),
+        "verdict_of": functools.partial(verdict, axis),
+    }
 
 
 if __name__ == "__main__":

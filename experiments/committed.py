@@ -89,7 +89,8 @@ def _axis(axis: str, results: Results) -> Section:
     """One axis of the flagship, and what its hybrids do without a part."""
     found = attention_vs_recurrence.verdict(axis, results)
     knocked = attention_vs_recurrence.knock_out_lines(results)
-    made = _made(questions.COLUMNS, questions.lines(results), results, found)
+    table = questions.lines(results, attention_vs_recurrence.AXES[axis].beyond)
+    made = _made(questions.COLUMNS, table, results, found)
     further = (attention_vs_recurrence.KNOCK_OUT_COLUMNS, knocked) if knocked else None
     return made._replace(further=further)
 

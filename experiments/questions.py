@@ -286,18 +286,16 @@ COLUMNS = (
 )
 
 
-def lines(results: Found) -> list[tuple[str, ...]]:
+def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
 
-    "tested at" is the longest lag; "held" counts the seeds over the threshold at every lag but
-    the trained one.
+    "tested at" is the longest lag; "held" counts the seeds as `did` does.
     """
     found: list[tuple[str, ...]] = []
     for arm, rows in by_arm(results).items():
         near = trained(rows)
-        beyond = [row for row in rows if row["lag"] != row["train_lag"]]
-        longest = max((row["lag"] for row in beyond), default=None)
-        far = [row for row in beyond if row["lag"] == longest]
+        longest = max(row["lag"] for row in rows)
+        far = [row for row in rows if row["lag"] == longest != row["train_lag"]]
         at = [row["solved_at"] for row in near if row["solved_at"] is not None]
         found.append(
             (
@@ -305,7 +303,7 @@ def lines(results: Found) -> list[tuple[str, ...]]:
                 rows[0]["kind"],
                 f"{near[0]['train_lag']:,}: {spread(near)}",
                 f"{longest:,}: {spread(far)}" if far else "",
-                "{}/{}".format(*did(rows, results["threshold"])),
+                "{}/{}".format(*did(rows, results["threshold"], beyond)),
                 f"{rows[0].get('floor', results.get('floor', 0)):.2f}",
                 f"{statistics.median(at):,.0f}" if at else f"not within {near[0]['budget']:,}",
                 f"{near[0]['rate']:g}" if "rate" in near[0] else "",
@@ -317,15 +315,16 @@ def lines(results: Found) -> list[tuple[str, ...]]:
     return found
 
 
-def verdict(results: Found) -> str:
-    """What stands under the table."""
+def verdict(results: Found, beyond: bool = True) -> str:
+    """What stands under the table; "held" counts as `did` does."""
     arms = by_arm(results)
-    counts = {arm: did(rows, results["threshold"]) for arm, rows in arms.items()}
+    counts = {arm: did(rows, results["threshold"], beyond) for arm, rows in arms.items()}
+    at = "every length tested beyond the trained one, or at that if it is the only one"
     every = sum(held == of for held, of in counts.values())
     some = sum(held > 0 for held, _ in counts.values())
     return (
-        f'"held": seeds with at least {results["threshold"]:.2f} at every length tested beyond the '
-        f"trained one, or at that if it is the only one. In every seed: {every} of {len(counts)} "
+        f'"held": seeds with at least {results["threshold"]:.2f} at '
+        f"{at if beyond else 'the trained length'}. In every seed: {every} of {len(counts)} "
         f"arms; in at least one: {some}. {_of_rates(results)}"
         f"{results['meta']['core_hours']:.2f} core-hours."
     )
@@ -351,14 +350,19 @@ def by_arm(results: Found) -> dict[str, list[Found]]:
     return arms
 
 
-def did(rows: Sequence[Found], threshold: float) -> tuple[int, int]:
-    """How many of an arm's seeds did it, and of how many."""
-    return len(_held(rows, threshold)), len(trained(rows))
+def did(rows: Sequence[Found], threshold: float, beyond: bool = True) -> tuple[int, int]:
+    """How many of an arm's seeds did it, and of how many.
+
+    Args:
+        rows: of the arm.
+        threshold: the accuracy that counts.
+        beyond: at every lag tested beyond the trained one; else at the trained one.
+    """
+    return len(_held(tested(rows) if beyond else trained(rows), threshold)), len(trained(rows))
 
 
-def _held(rows: Sequence[Found], threshold: float) -> list[int]:
-    """The seeds that did it."""
-    asked = tested(rows)
+def _held(asked: Sequence[Found], threshold: float) -> list[int]:
+    """The seeds over the threshold in all of their rows."""
     seeds = {row["seed"] for row in asked}
     missed = {row["seed"] for row in asked if (row["accuracy"] or 0) < threshold}
     return sorted(seeds - missed)
