@@ -357,17 +357,18 @@ def test_a_carried_state_is_where_the_next_step_begins_and_where_its_gradient_en
     params = jax.tree.map(lambda leaf: leaf[0], first.params)
     states, loss = dispatch(model, task, how, first, jnp.ones(1, bool))
 
-    def loss_of(params, carry, batch):
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def descend(params, carry, batch):
         carry, answers = model.apply(params, batch.inputs, carry, resets=batch.resets)
         each = losses(task, answers, batch)[0]
         return (each * batch.weights).sum() / batch.weights.sum(), carry
 
     optimizer, key = optax.sgd(0.5, momentum=0.9), jax.random.fold_in(jax.random.key(4), 1)
     memory, carry = optimizer.init(params), model.init_state(params, rows, 1)
-    total = 0.0
+    total, at_step = 0.0, jax.jit(task.at_step, static_argnums=2)
     for step in range(3):
-        batch = task.at_step(key, jnp.int32(step), rows)
-        (each, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(params, carry, batch)
+        (each, carry), grads = descend(params, carry, at_step(key, jnp.int32(step), rows))
         updates, memory = optimizer.update(grads, memory, params)
         params, total = optax.apply_updates(params, updates), total + each / 3
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
