@@ -1,7 +1,7 @@
 """Count the bits that the next byte of a text costs, and what attention saves of them.
 
     python -m experiments.language --preset quick      (4 minutes on two cores)
-    python -m experiments.language                     (full: 2.5 core-hours)
+    python -m experiments.language                     (full: 3 core-hours)
     python -m experiments.language --sample "hacker: n. " --arm "LSTM + attention"
 
 The Jargon File byte by byte, split 90 / 5 / 5. Two arms of one skeleton: two blocks of an LSTM,
@@ -68,7 +68,7 @@ def question(preset: Preset, text: str = "jargon") -> Question:
     width = 128 if quick else 256
     training = Training(
         steps=600 if quick else 3000,
-        batch_size=32,
+        batch_size=16 if quick else 32,
         learning_rate=3e-3,
         schedule="cosine",
         warmup=100,
