@@ -259,7 +259,7 @@ def verdict(results: Found) -> str:
 def picture(apart: Mapping[str, list[list[float]]]) -> Any:
     """Bits of the next byte by how long ago the 8-gram that it ends was last seen."""
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    names = [*(f"≤ {b:,}" for b in BINS), "never"]
+    names = [*(f"{a + 1:,}–{b:,}" for a, b in zip((0, *BINS), BINS)), "never"]
     for (arm, seeds), colour in zip(apart.items(), ("#0072B2", "#D55E00", "#777777")):
         middle, low, high = np.median(seeds, 0), np.min(seeds, 0), np.max(seeds, 0)
         spread = (middle - low, high - middle)
