@@ -1,7 +1,7 @@
 """Who speaks? Nine men say the same two vowels, and the last step names the speaker.
 
     python -m experiments.speech --preset quick        (about 3 minutes on two idle cores)
-    python -m experiments.speech                       (about 0.3 core-hours)
+    python -m experiments.speech                       (0.2 core-hours)
     python -m experiments.speech --predict 7           (one utterance of the test, step by step)
 
 This is speaker identification and no speech recognition: all say /ae/. Real recordings, 270 for
