@@ -1,6 +1,6 @@
 """Who speaks? Nine men say the same two vowels, and the last step names the speaker.
 
-    python -m experiments.speech --preset quick        (about 3 minutes on two idle cores)
+    python -m experiments.speech --preset quick        (2 minutes on two idle cores)
     python -m experiments.speech                       (0.2 core-hours)
     python -m experiments.speech --predict 7           (one utterance of the test, step by step)
 
