@@ -62,7 +62,7 @@ Preset = Literal["smoke", "quick", "full"]
 Found = dict[str, Any]
 
 
-def question(preset: Preset, text: str = "jargon") -> Question:
+def question(preset: Preset) -> Question:
     """The arms."""
     quick = preset != "full"
     width = 128 if quick else 256
@@ -77,7 +77,7 @@ def question(preset: Preset, text: str = "jargon") -> Question:
         stop_when_solved=False,
         carry=True,
     )
-    task = NextByte(text, length=128)
+    task = NextByte(length=128)
     layers: Mapping[str, Any] = {"width": width, "depth": 2, "dropout": 0.1}
     arms = {
         "LSTM": Architecture(**layers),
@@ -150,8 +150,9 @@ def rows_of(
     apart: Found = {}
     every: dict[str, list[np.ndarray]] = {}
     kept = ("arm", "seed", "lag", "train_lag", "steps", "parameters", "state_bytes", "seconds")
+    loaded_of = functools.cache(lambda arm: load(out / folder(arm)))
     for row in track(trained, "reading the test part", console=console):
-        loaded, job = load(out / folder(row["arm"])), question.arms[row["arm"]]
+        loaded, job = loaded_of(row["arm"]), question.arms[row["arm"]]
         bits = bits_of_test(loaded.model, loaded.of_seed(row["seed"]), text)
         seen = row["steps"] * job.training.batch_size * job.task.time_steps
         rows.append({key: row[key] for key in kept} | measured(bits) | {"bytes_seen": seen})

@@ -119,7 +119,7 @@ def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> Tr
 
 
 def _everywhere(model, task, params, batch):
-    """The same of every step, `[B, T]`; what is not asked has no loss and is not right."""
+    """Losses and rightness `[B, T]`; what is not asked has no loss and is not right."""
     each, right, _, at = answered(model, task, params, batch)
     if at is None:
         return each, right
