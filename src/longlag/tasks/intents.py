@@ -122,11 +122,6 @@ class Intents(Task):
         """The intents."""
         return len(self.corpus.utterances.intents)
 
-    def at_lag(self, lag: int) -> Intents:
-        """The same task; the length is the data's own."""
-        self.require(lag == self.length, f"lag = {self.length}, the data's own")
-        return self
-
     def evaluated(self, purpose: Literal["validation", "test"]) -> Intents:
         """The held-out templates at the end, with every word."""
         return (

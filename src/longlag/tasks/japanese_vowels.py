@@ -89,11 +89,6 @@ class JapaneseVowels(Task):
         """The speakers."""
         return data.SPEAKERS
 
-    def at_lag(self, lag: int) -> JapaneseVowels:
-        """The same task; the length is the data's own."""
-        self.require(lag == self.length, f"lag = {self.length}, the data's own")
-        return self
-
     def evaluated(self, purpose: Literal["validation", "test"]) -> JapaneseVowels:
         """What is held out: the fold; without one the test part, at the end alone."""
         if self.fold >= 0:

@@ -108,11 +108,6 @@ class PairTask(Task):
         """Numbers that a target is made of."""
         return self.pairs.writer.size
 
-    def at_lag(self, lag: int) -> Self:
-        """The same task; the length is the data's own."""
-        self.require(lag == self.length, f"lag = {self.length}, the data's own")
-        return self
-
     def evaluated(self, purpose: Literal["validation", "test"]) -> Self:
         """Pairs that are not learned from: some to choose by, others for the test."""
         return dataclasses.replace(self, part=purpose)

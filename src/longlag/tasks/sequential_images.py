@@ -74,11 +74,6 @@ class SequentialImages(Task):
         """The classes."""
         return len(fashion_mnist.CLASSES)
 
-    def at_lag(self, lag: int) -> SequentialImages:
-        """The same task; the length is the picture's own."""
-        self.require(lag == self.length, f"lag = {self.length}, the picture's own")
-        return self
-
     def evaluated(self, purpose: Literal["validation", "test"]) -> SequentialImages:
         """The standard test part at the end."""
         return self if purpose == "validation" else dataclasses.replace(self, part="test")

@@ -85,7 +85,8 @@ class Task(Spec, abc.ABC):
         inputs_kind: "tokens" (`Batch.inputs` int32) or "features" (float32).
         targets_kind: "classes" (softmax cross-entropy) or "values" (squared error).
         tolerance: for "values", an answer within this distance of the target counts as right.
-        lag_field: the name of the field that makes the task longer; `at_lag` replaces it.
+        lag_field: the name of the field that makes the task longer, which `at_lag` replaces; or of
+            the property that says how long data are.
     """
 
     inputs_kind: ClassVar[Literal["tokens", "features"]] = "tokens"
@@ -162,8 +163,14 @@ class Task(Spec, abc.ABC):
         """One small example of this kind of task, sampled and drawn in text by `sketch`."""
 
     def at_lag(self, lag: int) -> Self:
-        """The same task with its lag dial (the field named by `lag_field`) set to `lag`."""
-        return dataclasses.replace(self, **{self.lag_field: lag})
+        """The same task with its lag dial (the field named by `lag_field`) set to `lag`.
+
+        Data whose length is their own have a property of that name, and no other lag.
+        """
+        if self.lag_field in {field.name for field in dataclasses.fields(self)}:
+            return dataclasses.replace(self, **{self.lag_field: lag})
+        self.require(lag == self.lag, f"lag = {self.lag}, the data's own")
+        return self
 
     @property
     def lag(self) -> int:
