@@ -181,5 +181,6 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "attention-kinds": _question,
     "language": functools.partial(_as, language),
     "language-quick": functools.partial(_as, language),
+    "language-enwik8": functools.partial(_as, language),
     **dict.fromkeys(translation.RECORDED, _translation),
 }

@@ -2,17 +2,19 @@
 
     python -m experiments.language --preset quick      (4 minutes on two cores)
     python -m experiments.language                     (full: 3 core-hours)
+    python -m experiments.language --text enwik8       (an hour on two cores, and ten minutes)
     python -m experiments.language --sample "hacker: n. " --arm "LSTM + attention"
 
-The Jargon File byte by byte, split 90 / 5 / 5. Two arms of one skeleton: two blocks of an LSTM,
-and the same with an attention over the last 256 bytes in place of the second. Both read the text
-in order with the state carried from step to step (truncated backpropagation), and are tested on
-every byte of the test part in order. Under their bits stand those of what is no network: the
-frequencies of bytes, counts of 5-grams, xz. Where attention helps is asked apart: at bytes that
-end an 8-gram which came before within its reach, and at the rest.
+A text byte by byte, split 90 / 5 / 5: the Jargon File, or enwik8, of which an hour reads a fourth.
+Two arms of one skeleton: two blocks of an LSTM, and the same with an attention over the last 256
+bytes in place of the second. Both read the text in order with the state carried from step to step
+(truncated backpropagation), and are tested on every byte of the test part in order. Under their
+bits stand those of what is no network: the frequencies of bytes, counts of n-grams, xz; and of
+enwik8 what was published, by a budget some thousand times as large. Where attention helps is asked
+apart: at bytes that end an 8-gram which came before within its reach, and at the rest.
 
-Leaves runs/language[-PRESET]: results.json, plots, and a run folder for each arm. Finished arms
-are kept, and the same command goes on where it was stopped.
+Leaves runs/language[-enwik8][-PRESET]: results.json, plots, and a run folder for each arm.
+Finished arms are kept, and the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -53,21 +55,32 @@ from longlag.training import Training
 
 WINDOW = 256
 ORDER = 8  # of the n-grams that count as come before
-COUNTED = 5  # of the n-grams that are counted: the best of 1 to 8 on the validation part
+# Of the n-grams that are counted: the best of 1 to 8 on the validation part.
+COUNTED = {"jargon": 5, "enwik8": 6}
 WARM = 1024  # bytes that each row of the test has read before its first
-ROWS, CHUNK = 16, 256
+CHUNK = 256
 BINS = (64, 256, 1024, 4096)  # bytes since an 8-gram was last seen
 
+# Of the README of github.com/Smerity/sha-rnn, for the same test part.
+PUBLISHED = {
+    "mLSTM, Krause et al. 2016": (1.24, 46_000_000),
+    "AWD-LSTM, Merity et al. 2018": (1.23, 44_000_000),
+    "LSTM + attention (SHA-LSTM), Merity 2019": (1.07, 63_000_000),
+    "Transformer-XL of 12 layers, Dai et al. 2019": (1.06, 41_000_000),
+}
+
 Preset = Literal["smoke", "quick", "full"]
+Source = Literal["jargon", "enwik8"]
 Found = dict[str, Any]
 
 
-def question(preset: Preset) -> Question:
+def question(preset: Preset, text: Source = "jargon") -> Question:
     """The arms."""
     quick = preset != "full"
     width = 128 if quick else 256
+    hour = text == "enwik8" and not quick
     training = Training(
-        steps=600 if quick else 3000,
+        steps=600 if quick else 6000 if hour else 3000,
         batch_size=16 if quick else 32,
         learning_rate=3e-3,
         schedule="cosine",
@@ -77,7 +90,8 @@ def question(preset: Preset) -> Question:
         stop_when_solved=False,
         carry=True,
     )
-    task = NextByte(length=128)
+    task = NextByte(text, length=128)
+    seeds = 2 if quick else 1 if hour else 3
     layers: Mapping[str, Any] = {"width": width, "depth": 2, "dropout": 0.1}
     arms = {
         "LSTM": Architecture(**layers),
@@ -86,7 +100,7 @@ def question(preset: Preset) -> Question:
     asked = Question(
         "How many bits does the next byte cost?",
         {
-            arm: Experiment(task, LSTM(width), layers, training, 2 if quick else 3, (task.length,))
+            arm: Experiment(task, LSTM(width), layers, training, seeds, (task.length,))
             for arm, layers in arms.items()
         },
         threshold=1.0,
@@ -114,7 +128,7 @@ def _bits(model: SequenceModel, params: Any, read: jax.Array) -> jax.Array:
 def bits_of_test(model: SequenceModel, params: Any, text: data.Text) -> np.ndarray:
     """Bits of every byte of the test part, read in order after what stands before it.
 
-    The part is cut into `ROWS` stretches that are read side by side; each begins `WARM` bytes
+    The part is cut into stretches, 16 to 128, that are read side by side; each begins `WARM` bytes
     early, and these do not count.
 
     Args:
@@ -126,19 +140,21 @@ def bits_of_test(model: SequenceModel, params: Any, text: data.Text) -> np.ndarr
         `[L]` float32.
     """
     test = text.test
-    each = -(-len(test) // ROWS)
+    rows = min(max(16, len(test) // 2**15), 128)
+    each = -(-len(test) // rows)
     steps = -(-(WARM + each) // CHUNK) * CHUNK
     before = np.concatenate([text.validation[-(WARM + 1) :], test, np.zeros(steps, np.uint8)])
-    starts = np.arange(ROWS) * each
+    starts = np.arange(rows) * each
     read = np.stack([before[at : at + steps + 1] for at in starts]).astype(np.int32)
     bits = np.asarray(_bits(model, params, jnp.asarray(read)))
     return bits[:, WARM : WARM + each].reshape(-1)[: len(test)]
 
 
 def rows_of(
-    question: Question, text: data.Text, trained: list[Found], out: Path
+    question: Question, source: Source, trained: list[Found], out: Path
 ) -> tuple[list[Found], Found]:
     """A row for every arm, seed and floor; and bits by how long ago the 8-gram was seen."""
+    text, counted = data.load(source), COUNTED[source]
     ago = data.repeats(np.concatenate([text.validation, text.test]), ORDER)[-len(text.test) :]
     again = (ago > 0) & (ago <= WINDOW)
 
@@ -160,19 +176,28 @@ def rows_of(
         every.setdefault(row["arm"], []).append(bits)
     floors = {
         "the frequencies of bytes": data.witten_bell(text.train, text.test, 1),
-        f"counts of {COUNTED}-grams (Witten-Bell)": data.witten_bell(
-            text.train, text.test, COUNTED
+        f"counts of {counted}-grams (Witten-Bell)": data.witten_bell(
+            text.train, text.test, counted
         ),
     }
     rows += [
         {"arm": f"floor: {name}", "seed": None} | measured(bits) for name, bits in floors.items()
     ]
-    apart[f"{COUNTED}-grams"] = [_by_distance([*floors.values()][-1], ago)]
+    apart[f"{counted}-grams"] = [_by_distance([*floors.values()][-1], ago)]
     rows.append({"arm": "floor: xz after the training part", "seed": None, "bits": _xz(text)})
-    saved = np.mean(every["LSTM"], 0) - np.mean(every["LSTM + attention"], 0)
+    if source == "enwik8":
+        rows += [
+            {"arm": f"not comparable in budget: {who}", "seed": None, "bits": bits}
+            | {"parameters": parameters}
+            for who, (bits, parameters) in PUBLISHED.items()
+        ]
+    saved = {}
+    if len(every) == 2:  # else an arm diverged in every seed
+        fewer = np.mean(every["LSTM"], 0) - np.mean(every["LSTM + attention"], 0)
+        saved = {"again": _interval(fewer, again), "rest": _interval(fewer, ~again)}
     return rows, {
         "apart": apart,
-        "saved": {"again": _interval(saved, again), "rest": _interval(saved, ~again)},
+        "saved": saved,
         "shares": {"again": float(again.mean()), "bytes": len(text.test)},
     }
 
@@ -214,16 +239,16 @@ def lines(results: Found) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets."""
     found = []
     for arm, rows in by_arm(results).items():
-        cost = ("", "", "", "")
+        cost = ("", "", "")
         if rows[0]["seed"] is not None:
             cost = (
-                f"{rows[0]['parameters']:,}",
                 size(rows[0]["state_bytes"]),
                 f"{rows[0]['bytes_seen'] / 1e6:.1f} MB",
                 f"{statistics.median(row['seconds'] for row in rows):.0f} s",
             )
         bits = (_spread(rows, name) for name in ("bits", "bits_again", "bits_rest"))
-        found.append((arm, *bits, *cost))
+        parameters = f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else ""
+        found.append((arm, *bits, parameters, *cost))
     return found
 
 
@@ -237,24 +262,22 @@ def _spread(rows: list[Found], name: str) -> str:
 
 def verdict(results: Found) -> str:
     """What stands under the table."""
-    shares = results["shares"]
+    shares, hours = results["shares"], f"{results['meta']['core_hours']:.2f} core-hours."
     said = [
         f"Every one of the {shares['bytes']:,} bytes of the test part, read in order. "
         f'"seen again": the {100 * shares["again"]:.1f}% that end an {ORDER}-gram which came '
         f"before within {WINDOW} bytes."
     ]
     for name, where in (("again", "there"), ("rest", "on the rest")):
+        if name not in results["saved"]:
+            return " ".join([*said, "An arm diverged in every seed; nothing is compared.", hours])
         middle, low, high = results["saved"][name]
         word = "saves" if low > 0 else "costs" if high < 0 else "makes no clear difference"
         of = f"{abs(middle):.3f} bits {where}" if low * high > 0 else f"{where}: {middle:.3f} saved"
         said.append(f"Attention {word} {of} (95% interval {low:.3f} to {high:.3f}).")
-    return " ".join(
-        [
-            *said,
-            "The interval is over stretches of the test text, for the mean of the seeds.",
-            f"{results['meta']['core_hours']:.2f} core-hours.",
-        ]
-    )
+    seeds = max(len(rows) for rows in by_arm(results).values())
+    of = "the mean of the seeds" if seeds > 1 else "this one seed: of others it says nothing"
+    return " ".join([*said, f"The interval is over stretches of the test text, for {of}.", hours])
 
 
 def picture(apart: Mapping[str, list[list[float]]]) -> Any:
@@ -280,16 +303,19 @@ class Options:
     """How the question is put.
 
     Attributes:
-        preset: quick (two seeds, narrow), full (three seeds), or smoke: a few steps.
+        preset: quick (two seeds, narrow), full (three seeds; of enwik8 one, for an hour), or smoke:
+            a few steps.
+        text: the Jargon File (1.7 MB), or enwik8 (100 MB, of Wikipedia).
         sample: do not train; continue this prompt by what was trained.
         arm: which arm continues it.
         bytes: how many bytes it draws.
         temperature: of the draws; 0 takes the likeliest byte.
-        out: where the folder language[-PRESET] is made.
+        out: where the folder language[-enwik8][-PRESET] is made.
         workers: processes, each pinned to one core; 0 means one per core.
     """
 
     preset: Preset = "full"
+    text: Source = "jargon"
     sample: str | None = None
     arm: str = "LSTM + attention"
     bytes: int = 400
@@ -300,18 +326,20 @@ class Options:
 
 def main(options: Options) -> int:
     """Trains and tests, or continues a prompt."""
-    beyond = "" if options.preset == "full" else f"-{options.preset}"
-    out = options.out / f"language{beyond}"
+    chosen = {
+        "text": "" if options.text == "jargon" else options.text,
+        "preset": "" if options.preset == "full" else options.preset,
+    }
+    out = options.out / "-".join(["language", *filter(None, chosen.values())])
     if options.sample is not None:
         return _continue(options, out)
     began = time.perf_counter()
-    text = data.load()
-    asked = question(options.preset)
+    asked = question(options.preset, options.text)
     arms, trained, _ = measure(asked, out, options.workers)
     trained = [row for row in trained if row["accuracy"] is not None]
-    rows, more = rows_of(dataclasses.replace(asked, arms=arms), text, trained, out)
+    rows, more = rows_of(dataclasses.replace(asked, arms=arms), options.text, trained, out)
     command = "python -m experiments.language"
-    command += f" --preset {options.preset}" if beyond else ""
+    command += "".join(f" --{name} {value}" for name, value in chosen.items() if value)
     results = {
         "rows": rows,
         **more,
@@ -330,7 +358,7 @@ def main(options: Options) -> int:
 
 def _continue(options: Options, out: Path) -> int:
     """Prints what a trained model makes of a prompt."""
-    choose(options.arm, question(options.preset).arms, "arm")
+    choose(options.arm, question(options.preset, options.text).arms, "arm")
     prompt = (options.sample or "").encode()
     if not prompt:
         raise ValueError("--sample: expected at least one byte, got nothing")

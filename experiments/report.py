@@ -49,6 +49,7 @@ TITLES = {
     "intents": "What is being asked for?",
     "language": "How many bits does the next byte cost?",
     "language-quick": "How many bits does the next byte cost, after a few minutes?",
+    "language-enwik8": "How many bits does the next byte of Wikipedia cost, after an hour?",
     "speech": "Who speaks?",
     "translation": "Does attention help to read a date?",
     "translation-full": "Does attention help to translate?",

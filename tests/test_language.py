@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -97,7 +98,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_state_that_it_carried(trained, 
 
 def test_from_finished_runs_to_the_table_and_a_continuation(trained, monkeypatch, capsys):
     out, rows = trained
-    monkeypatch.setattr(language, "question", lambda preset: ASKED)
+    monkeypatch.setattr(language, "question", lambda *_: ASKED)
     monkeypatch.setattr(language, "measure", lambda *_: (ASKED.arms, rows, []))
     assert main(Options(preset="quick", out=out.parent)) == 0
     results = json.loads((out / "results.json").read_text())
@@ -125,3 +126,33 @@ def test_from_finished_runs_to_the_table_and_a_continuation(trained, monkeypatch
         with pytest.raises(SystemExit) as left, plain_errors():
             main(dataclasses.replace(asked, **change))
         assert left.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_enwik8_has_a_folder_of_its_own_and_what_was_published_under_it(
+    trained, monkeypatch, tmp_path: Path
+):
+    """By models of the other text, on a little of it; one arm has diverged."""
+    out, rows = trained
+    shutil.copytree(out, tmp_path / "language-enwik8-quick")
+    whole = data.load()
+    little = data.Text(whole.train[:20_000], whole.validation[:5000], whole.test[:5000])
+    monkeypatch.setattr(data, "load", lambda name="jargon", path=None: little)
+    monkeypatch.setattr(language, "question", lambda *_: ASKED)
+    rows = [row | ({"accuracy": None} if "attention" in row["arm"] else {}) for row in rows]
+    monkeypatch.setattr(language, "measure", lambda *_: (ASKED.arms, rows, []))
+    assert main(Options(preset="quick", text="enwik8", out=tmp_path)) == 0
+    results = json.loads((tmp_path / "language-enwik8-quick" / "results.json").read_text())
+    assert results["meta"]["command"].endswith("language --text enwik8 --preset quick")
+    found = {line[0]: line[1:] for line in language.lines(results)}
+    assert found["not comparable in budget: mLSTM, Krause et al. 2016"] == (
+        "1.240", "", "", "46,000,000", "", "", "",
+    )  # fmt: skip
+    assert "floor: counts of 6-grams (Witten-Bell)" in found and "LSTM + attention" not in found
+    assert "diverged in every seed" in language.verdict(results)
+
+
+def test_an_hour_of_enwik8_is_one_seed_of_each_arm():
+    asked = question("full", "enwik8")
+    assert {(job.task.text, job.seeds, job.training.steps) for job in asked.arms.values()} == {
+        ("enwik8", 1, 6000)
+    }

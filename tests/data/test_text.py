@@ -6,10 +6,12 @@ import collections
 import hashlib
 import math
 
+import jax
 import numpy as np
 import pytest
 
 from longlag.data import text as data
+from longlag.tasks import NextByte
 
 
 def test_the_text_is_that_of_the_package_in_three_parts():
@@ -22,6 +24,22 @@ def test_the_text_is_that_of_the_package_in_three_parts():
     assert hashlib.sha256(whole.tobytes()).hexdigest()[:12] == "40dfb4b98191"
     with pytest.raises(ValueError, match="unknown text: expected one of jargon"):
         data.load("jargom")
+
+
+def test_enwik8_is_the_usual_one_with_the_usual_parts():
+    text = data.load("enwik8")
+    assert [len(part) for part in (text.train, text.validation, text.test)] == [
+        90_000_000, 5_000_000, 5_000_000,
+    ]  # fmt: skip
+    whole = np.concatenate([text.train, text.validation, text.test])
+    assert hashlib.sha256(whole.tobytes()).hexdigest()[:12] == "2b49720ec4d7"
+    # Its pieces are read out of the whole, wherever they lie.
+    task = NextByte("enwik8", length=16)
+    batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(0), 3)
+    assert all(
+        text.train.tobytes().find(row.astype(np.uint8).tobytes()) >= 0
+        for row in np.asarray(batch.inputs)
+    )
 
 
 @pytest.mark.parametrize("order", [1, 3, 8])

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from longlag.data.debian import Package
+from longlag.data.package_file import PackageFile
+from longlag.data.python_package import Distribution
 from longlag.spec import choose
 
-__all__ = ["JARGON", "TEXTS", "Text", "load", "repeats", "witten_bell"]
+__all__ = ["ENWIK8", "JARGON", "TEXTS", "Text", "load", "repeats", "witten_bell"]
 
-TEXTS = ("jargon",)
 JARGON = Package(
     name="jargon-text",
     version="4.4.7-4.1",
@@ -25,6 +26,20 @@ JARGON = Package(
     sha256="17d05997e30eb3d5d6713929b8e2f81b63a5f50073858ad2a06701c71f54dcdb",
     licence="public domain",
 )
+ENWIK8 = Distribution(
+    name="minGRU-pytorch",
+    version="0.2.1",
+    size=36_568_913,
+    sha256="fc9b278b4e04db930a5cd4cdab36e2713b1d6e14084269b161d4f133819e758d",
+    licence="CC-BY-SA 3.0 and GFDL",
+    file_name="mingru_pytorch-0.2.1.tar.gz",
+)
+# Where each text lies: its package, and the name of the file in it.
+SOURCES: dict[str, tuple[PackageFile, str]] = {
+    "jargon": (JARGON, "jargon.txt.gz"),
+    "enwik8": (ENWIK8, "enwik8.gz"),
+}
+TEXTS = tuple(SOURCES)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,18 +62,20 @@ def load(name: str = "jargon", path: str | Path | None = None) -> Text:
     """Reads a text, once per process.
 
     Args:
-        name: "jargon" (the Jargon File 4.4.7, 1.7 MB of English), split 90 / 5 / 5.
+        name: "jargon" (the Jargon File 4.4.7, 1.7 MB of English) or "enwik8" (the first 100 MB of
+            a dump of the English Wikipedia, XML and all), split 90 / 5 / 5.
         path: the package file or a folder that it was unpacked into; None: the cache, or fetched.
 
     Raises:
-        ValueError: an unknown name, or see `longlag.data.debian.Package.folder`.
+        ValueError: an unknown name, or see `longlag.data.package_file.PackageFile.folder`.
         FileNotFoundError, DiskError: see there.
     """
     choose(name, TEXTS, "text")
-    root = JARGON.folder(path)
-    found = sorted(root.rglob("jargon.txt.gz"))
+    package, file = SOURCES[name]
+    root = package.folder(path)
+    found = sorted(root.rglob(file))
     if not found:
-        raise FileNotFoundError(f"{JARGON.name}: expected jargon.txt.gz in {root}")
+        raise FileNotFoundError(f"{package.name}: expected {file} in {root}")
     content = np.frombuffer(gzip.decompress(found[0].read_bytes()), np.uint8)
     held = len(content) // 20
     return Text(*np.split(content, [len(content) - 2 * held, len(content) - held]))
