@@ -14,7 +14,8 @@ written as anybody would, under autodiff.
 Each contestant has a process of its own. In every round each of them runs for a third of a second,
 one after the other; a ratio is that of the minima of one round, and what counts is the median over
 the rounds. Beside it stands the self-test of the compiler: how much longer one takes whose sequence
-is four times as long. The last line printed is one JSON object with everything.
+is four times as long; and the operations of which longlag's run consists, beside that of `a + b`,
+by jax's profiler. The last line printed is one JSON object with everything.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rich.progress import Progress
 
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
+from benchmarks.trace import trace
 from longlag import linear_scan
 from longlag.command_line import console, plain_errors
 from longlag.linear_scan import METHODS, default_method
@@ -45,6 +47,10 @@ SHAPES = ("4096,1024", "4096,4096", "65536,256")
 # quadratic (jax-ml/jax#40101); wider states of a million steps leave the cache, which shows too.
 LENGTHS = (1_000, 4_000, 16_000, 64_000, 256_000, 1_024_000)
 WIDTH = 1
+# Operations that are kept of a program, and of these a line of the second table has those that
+# take at least this part of the run.
+LONGEST = 6
+PART = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,23 +134,34 @@ def read_shape(text: str) -> tuple[int, int]:
 
 
 def contestant(name: str, problem: Problem) -> Callable[[], None]:
-    """What one process times."""
+    """What one process times.
+
+    Its `note()` has the mean of traced runs in ms, the part of it in which no timed operation runs,
+    and the longest operations.
+    """
     a, b, weights, h0 = arrays(problem)
     if name == PASS:
-        compiled, inputs = jax.jit(jnp.add), (a, b)
+        function, inputs = jnp.add, (a, b)
     elif problem.training:
 
         def loss(a: jax.Array, b: jax.Array, h0: jax.Array, weights: jax.Array) -> jax.Array:
             return (weights * recurrence(name)(a, b, h0)).sum()
 
-        compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+        function = jax.value_and_grad(loss, argnums=(0, 1, 2))
         inputs = (a, b, h0, weights)
     else:
-        compiled, inputs = jax.jit(recurrence(name)), (a, b, h0)
+        function, inputs = recurrence(name), (a, b, h0)
+    compiled = jax.jit(function).lower(*inputs).compile()
 
     def run() -> None:
         jax.block_until_ready(compiled(*inputs))
 
+    def note() -> dict[str, Any]:
+        found = trace(run, compiled.as_text())
+        longest = [operation.as_row() for operation in found.operations[:LONGEST]]
+        return {"traced_ms": round(found.ms, 3), "gaps": round(found.gaps, 3), "longest": longest}
+
+    run.note = note  # type: ignore[attr-defined]
     return run
 
 
@@ -190,8 +207,8 @@ def measure(
         A row: `shape, pass, auto` (the method that "auto" takes), `ms` (name -> the least of all
         rounds), `ratios` (name -> the median of the rounds' ratios to one pass `a + b`), `spread`
         (name -> least and greatest of these), `to_peers` (that of "auto" to the better of
-        `lax.scan` and `associative_scan`, round by round) and `compile_s` (name -> seconds until
-        the first run is over).
+        `lax.scan` and `associative_scan`, round by round), `compile_s` (name -> seconds until the
+        first run is over) and `profile` (of one pass and of "auto", see `contestant`).
     """
     names = (PASS, *OURS, *PEERS)
     compile_s = {name: round(contestants.prepare(name, problem), 3) for name in names}
@@ -208,6 +225,7 @@ def measure(
         "spread": {name: [round(r, 3) for r in ratio[1:]] for name, ratio in ratios.items()},
         "to_peers": round(median_ratio(minima[auto], better_peer)[0], 3),
         "compile_s": compile_s,
+        "profile": {name: contestants.note(name) for name in (PASS, auto)},
     }
 
 
@@ -234,10 +252,10 @@ def measure_lengths(
 
 def section(found: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    lines = [_cells(row) for row in found["rows"]]
-    return "\n".join(
-        [markdown(COLUMNS, lines), "", _lengths_line(found["lengths"]), "", source(found)]
-    )
+    rows = found["rows"]
+    times = markdown(COLUMNS, [_cells(row) for row in rows])
+    operations = markdown(OPERATIONS, [line for row in rows for line in _operations(row)])
+    return "\n\n".join([times, _lengths_line(found["lengths"]), operations, source(found)])
 
 
 COLUMNS = ("T,N", "pass", f"{PASS}, ms", "auto, ms", *OURS, *PEERS, "auto / better peer")
@@ -248,6 +266,25 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     shares = [f"{ratios[name]:.2f}" for name in (*OURS, *PEERS)]
     times = (f"{ms[PASS]:.1f}", f"{ms[row['auto']]:.1f}")
     return (shape, row["pass"], *times, *shares, f"{row['to_peers']:.2f}")
+
+
+OPERATIONS = ("T,N", "pass", "contestant", "operation", "result", "runs", "ms")
+
+
+def _operations(row: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What a run of one pass `a + b` and of "auto" consists of, and when none of it runs."""
+    found = []
+    shape = ",".join(map(str, row["shape"]))
+    for name, profile in row["profile"].items():
+        parts = [
+            (one["operation"], one["result"], f"{one['runs']:,.0f}", f"{one['ms']:.1f}")
+            for one in profile["longest"]
+            if one["ms"] >= PART * profile["traced_ms"]
+        ]
+        parts.append(("gaps", "", "", f"{profile['gaps']:.1f}"))
+        parts.append(("all, traced", "", "", f"{profile['traced_ms']:.1f}"))
+        found += [(shape, row["pass"], name, *part) for part in parts]
+    return found
 
 
 def _lengths_line(lengths: Sequence[dict[str, Any]]) -> str:

@@ -14,16 +14,10 @@ everything, the ten longest operations of each layer too.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import gzip
-import json
-import re
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -31,12 +25,12 @@ import tyro
 from benchmarks.frameworks import FRAMEWORKS, Layer
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants
+from benchmarks.trace import trace
 from benchmarks.unroll import SHAPES, describe, read_shape
 from longlag.command_line import console, plain_errors
 from longlag.report.table import markdown
 from longlag.spec import choose
 
-RUNS = 3
 LONGEST = 10
 JAX_FRAMEWORKS = tuple(name for name in FRAMEWORKS if name not in ("torch", "matmul"))
 
@@ -109,42 +103,24 @@ def traced(description: tuple[str, Layer]) -> Any:
         start = time.perf_counter()
         run()
         plain.append((time.perf_counter() - start) * 1e3)
-    wall, events = _trace(run)
-    shapes, products = _read_program(run.note()["program"])
+    found = trace(run, run.note()["program"])
     steps = layer.shape[1]
-    total, count = collections.Counter(), collections.Counter()
-    for event in events:
-        if event["name"] in shapes:
-            total[event["name"]] += event["dur"] / 1e3 / RUNS
-            count[event["name"]] += 1
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    for operation, ms in total.items():
-        times = count[operation] / RUNS
-        kind = "products" if operation in products else "rest"
-        where = "once" if times < 2 else f"steps: {kind}"
-        where = f"chunks: {kind}" if 2 <= times < steps / 2 else where
-        parts[where] += ms
-    parts["gaps"] = max(wall - _covered(events, shapes), 0.0)
-    longest = [
-        {
-            "operation": operation,
-            "runs": round(count[operation] / RUNS, 1),
-            "ms": round(ms, 3),
-            "result": shapes[operation],
-            "product": operation in products,
-        }
-        for operation, ms in total.most_common(LONGEST)
-    ]
-
+    for operation in found.operations:
+        kind = "products" if operation.product else "rest"
+        where = "once" if operation.runs < 2 else f"steps: {kind}"
+        where = f"chunks: {kind}" if 2 <= operation.runs < steps / 2 else where
+        parts[where] += operation.ms
+    parts["gaps"] = found.gaps
     row = {
         "framework": name,
         "cell": layer.cell,
         "shape": list(layer.shape),
         "pass": "train" if layer.training else "forward",
         "ms": round(min(plain), 3),
-        "traced_ms": round(wall, 3),
+        "traced_ms": round(found.ms, 3),
         "parts": {part: round(ms, 3) for part, ms in parts.items()},
-        "longest": longest,
+        "longest": [operation.as_row() for operation in found.operations[:LONGEST]],
     }
 
     def nothing() -> None:
@@ -156,62 +132,6 @@ def traced(description: tuple[str, Layer]) -> Any:
 
 # Where an operation stands and what it is: in the loop over steps, in that over chunks, outside.
 PARTS = ("steps: products", "steps: rest", "chunks: products", "chunks: rest", "once", "gaps")
-
-
-def _trace(run: Any) -> tuple[float, list[dict[str, Any]]]:
-    """Milliseconds of one traced run, and the events of all of them."""
-    import jax
-
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0
-    with tempfile.TemporaryDirectory() as folder:
-        jax.profiler.start_trace(folder, create_perfetto_trace=True, profiler_options=options)
-        start = time.perf_counter()
-        for _ in range(RUNS):
-            run()
-        wall = (time.perf_counter() - start) * 1e3 / RUNS
-        jax.profiler.stop_trace()
-        (file,) = Path(folder).rglob("perfetto_trace.json.gz")
-        with gzip.open(file) as opened:
-            found = json.load(opened)
-    events = found if isinstance(found, list) else found["traceEvents"]
-    return wall, [event for event in events if event.get("ph") == "X"]
-
-
-def _covered(events: Sequence[dict[str, Any]], shapes: dict[str, str]) -> float:
-    """Milliseconds of one run in which at least one operation runs."""
-    spans = sorted(
-        (event["ts"], event["ts"] + event["dur"]) for event in events if event["name"] in shapes
-    )
-    covered, end = 0.0, float("-inf")
-    for start, stop in spans:
-        covered += max(stop - max(start, end), 0.0)
-        end = max(end, stop)
-    return covered / 1e3 / RUNS
-
-
-def _read_program(text: str) -> tuple[dict[str, str], set[str]]:
-    """Result shapes of the operations that take time, and those in which a product stands."""
-    shapes: dict[str, str] = {}
-    calls: dict[str, str] = {}
-    with_dot, here = set(), ""
-    for line in text.splitlines():
-        opened = re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line)
-        if opened:
-            here = opened[1]
-        found = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(", line)
-        if not found:
-            continue
-        name, result, opcode = found.groups()
-        if opcode == "dot":
-            with_dot.add(here)
-        if opcode in ("while", "call", "conditional", "parameter", "tuple", "get-tuple-element"):
-            continue
-        shapes[name] = re.sub(r"\{[^}]*\}", "", result)
-        called = re.search(r"calls=%?([\w.\-]+)", line)
-        calls[name] = called[1] if called else ("dot" if opcode == "dot" else "")
-    products = {name for name, callee in calls.items() if callee == "dot" or callee in with_dot}
-    return shapes, products
 
 
 COLUMNS = ("layer", "framework", "ms", *PARTS)

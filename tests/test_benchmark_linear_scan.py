@@ -10,7 +10,7 @@ import pytest
 from benchmarks import linear_scan, record
 from longlag.command_line import plain_errors
 
-KEYS = {"shape", "pass", "auto", "ms", "ratios", "spread", "to_peers", "compile_s"}
+KEYS = {"shape", "pass", "auto", "ms", "ratios", "spread", "to_peers", "compile_s", "profile"}
 
 
 @pytest.mark.deep
@@ -26,10 +26,13 @@ def test_a_whole_run(capsys: pytest.CaptureFixture[str]):
     assert set(row["ratios"]) == contestants
     assert set(row["ms"]) == {*contestants, linear_scan.PASS}
     assert all(value > 0 for value in row["ms"].values())
+    assert set(row["profile"]) == {linear_scan.PASS, row["auto"]}
+    assert all(one["longest"][0]["ms"] > 0 for one in row["profile"].values())
     first, second = found["lengths"]
     assert first["ratio"] is None and second["ratio"] > 0
     text = linear_scan.section(found)
     assert "| 6,5 | train |" in text and "20 take" in text
+    assert f"| 6,5 | train | {linear_scan.PASS} |" in text
 
 
 def test_every_contestant_computes_the_same():

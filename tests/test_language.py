@@ -147,7 +147,7 @@ def test_enwik8_has_a_folder_of_its_own_and_what_was_published_under_it(
     assert found["not comparable in budget: mLSTM, Krause et al. 2016"] == (
         "1.240", "", "", "46,000,000", "", "", "",
     )  # fmt: skip
-    assert "floor: counts of 6-grams (Witten-Bell)" in found and "LSTM + attention" not in found
+    assert "floor: counts of 7-grams (Witten-Bell)" in found and "LSTM + attention" not in found
     assert "diverged in every seed" in language.verdict(results)
 
 
