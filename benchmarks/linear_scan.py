@@ -157,7 +157,7 @@ def contestant(name: str, problem: Problem) -> Callable[[], None]:
         jax.block_until_ready(compiled(*inputs))
 
     def note() -> dict[str, Any]:
-        found = trace(run, compiled.as_text())
+        found = trace(run, compiled.as_text() or "")
         longest = [operation.as_row() for operation in found.operations[:LONGEST]]
         return {"traced_ms": round(found.ms, 3), "gaps": round(found.gaps, 3), "longest": longest}
 

@@ -191,7 +191,38 @@ def _sequential(a, b, h0, h_reset, resets, reverse):
         h = _step(h, a if varies else always, b, h_reset, reset)
         return h, h
 
-    return jax.lax.scan(body, h0, (a if varies else None, b, resets), reverse=reverse)[1]
+    return _scan_steps(body, h0, (a if varies else None, b, resets), b, reverse)[1]
+
+
+def _scan_steps(body, state, inputs, like, reverse):
+    """`jax.lax.scan`, for outputs that are all of the inputs' size.
+
+    XLA:CPU fills what a scan puts out before the loop writes it: with zeros, which are one array
+    for all scans of a program that have this shape, and then a copy for each. Filled with a row of
+    the data, each has memory of its own from the start.
+
+    Args:
+        body: from the state and the inputs of a step to the state and the outputs of the step.
+        state: before the first step.
+        inputs: a tree of `[T, ...]`.
+        like: a tree of `[T, ...]`, the shapes and dtypes of the outputs; its first row fills them.
+        reverse: from the last step to the first.
+
+    Returns:
+        The state after the last step, and the outputs.
+    """
+    steps = jax.tree.leaves(like)[0].shape[0]
+
+    def one(i, carry):
+        state, outputs = carry
+        step = {"index": steps - 1 - i if reverse else i, "allow_negative_indices": False}
+        at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False, **step)
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, axis=0, **step)
+        state, output = body(state, jax.tree.map(at, inputs))
+        return state, jax.tree.map(put, outputs, output)
+
+    filled = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), like)
+    return jax.lax.fori_loop(0, steps, one, (state, filled))
 
 
 def _associative(a, b, h0, h_reset, resets, reverse):
@@ -339,7 +370,7 @@ def _adjoint_sequential(a, dh, zero, resets, reverse):
         return (product, to_reset), lam
 
     inputs = (a if varies else None, dh, resets)
-    (dh0, dh_reset), lam = jax.lax.scan(body, (zero, zero), inputs, reverse=reverse)
+    (dh0, dh_reset), lam = _scan_steps(body, (zero, zero), inputs, dh, reverse)
     return lam, dh0, dh_reset
 
 
