@@ -251,6 +251,6 @@ def test_what_is_asked_of_a_sequence_is_its_target():
     asked = np.zeros((B, S), bool)
     np.put_along_axis(asked, at, True, 1)
     batch = Batch(inputs, targets, asked.astype(np.float32), asked, mask)
-    answers = model.answer(params, batch, at=jnp.asarray(at))
+    answers = jit(lambda params, batch, at: model.answer(params, batch, at=at))(params, batch, at)
     said = np.take_along_axis(targets, at, 1)
     close(answers, oracle(model, params, inputs, said, mask)[0])
