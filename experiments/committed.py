@@ -46,6 +46,7 @@ class Section(NamedTuple):
         found: the sentences under it.
         source: command, device, time and versions.
         further: another table, columns first.
+        beside: what that one is about.
     """
 
     columns: Sequence[str]
@@ -53,6 +54,7 @@ class Section(NamedTuple):
     found: str
     source: str
     further: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
+    beside: str = ""
 
 
 def committed(question: str) -> Results | None:
@@ -92,7 +94,7 @@ def _axis(axis: str, results: Results) -> Section:
     table = questions.lines(results, attention_vs_recurrence.AXES[axis].beyond)
     made = _made(questions.COLUMNS, table, results, found)
     further = (attention_vs_recurrence.KNOCK_OUT_COLUMNS, knocked) if knocked else None
-    return made._replace(further=further)
+    return made._replace(further=further, beside="What is left without a part")
 
 
 def _question(results: Results) -> Section:
@@ -113,7 +115,14 @@ def _as(script: Any, results: Results, note: str = MEDIANS) -> Section:
 
 def _translation(results: Results) -> Section:
     """Arms and floors, then quality against the length of the source."""
-    return _as(translation, results)._replace(further=translation.length_table(results))
+    table = translation.length_table(results)
+    return _as(translation, results)._replace(further=table, beside="By the length of the source")
+
+
+def _intents(results: Results) -> Section:
+    """Arms and floors, then how far each is ahead of another."""
+    table = intents.difference_table(results)
+    return _as(intents, results)._replace(further=table, beside="Differences, and their intervals")
 
 
 def _demo(results: Results) -> Section:
@@ -163,7 +172,8 @@ def _source(meta: Results) -> str:
 # How the section of a question is made of its results.
 TABLES: dict[str, Callable[[Results], Section | None]] = {
     "demo": _demo,
-    "intents": functools.partial(_as, intents),
+    "intents": _intents,
+    "intents-quick": _intents,
     "speech": functools.partial(_as, speech),
     "agreement": functools.partial(_as, agreement, note=""),
     **{f"family-{question}": _question for question in family.QUESTIONS},

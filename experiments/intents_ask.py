@@ -1,114 +1,74 @@
-"""What a trained intent model says to a question, and what it attended to (experiments.intents)."""
+"""A question to a model that has learned from all templates (experiments.intents --ask)."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 from rich.bar import Bar
 from rich.table import Table
 
+from experiments.intents_pictures import reading
+from experiments.intents_scores import attended, decide
+from experiments.translation_pictures import drawn
 from longlag.command_line import console
 from longlag.data.intents import UNKNOWN, tokenize
 from longlag.disk import writing
-from longlag.models import SequenceModel
-from longlag.runs import Loaded
+from longlag.experiment import Experiment
+from longlag.runs import load
+from longlag.sweep import sweep
+from longlag.tasks import Intents
 
-__all__ = ["answer", "attended", "decide", "picture", "show"]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _at_last_word(model: SequenceModel, params: Any, tokens: Any, mask: Any) -> jax.Array:
-    answers = model.apply(params, tokens, mask=mask)[1]
-    return jax.nn.softmax(answers[jnp.arange(len(mask)), mask.sum(1) - 1])
+__all__ = ["answer"]
 
 
-def decide(model: SequenceModel, params: Any, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Probabilities of the intents, read off at the last word.
+def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
+    """Prints what a model says and what it read; it is trained first unless it was.
+
+    The seeds answer together, by their mean: to pick the best one would take a test set.
 
     Args:
-        model: the model.
-        params: of one seed.
-        tokens: `[N, T]` int32.
-        mask: `[N, T]` bool.
+        question: in words.
+        job: what is trained, on an `Intents`.
+        run: its run folder, where `plots/ask.png` is left.
+        workers: of the sweep.
 
     Returns:
-        `[N, classes]`, rows sum to one.
+        The name of the likeliest intent.
+
+    Raises:
+        ValueError: there is no word in the question.
     """
-    parts = range(0, len(tokens), 2048)
-    found = [_at_last_word(model, params, tokens[i : i + 2048], mask[i : i + 2048]) for i in parts]
-    return np.concatenate(jax.device_get(found))
-
-
-def _encode(loaded: Loaded, text: str) -> tuple[np.ndarray, np.ndarray]:
-    task: Any = loaded.experiment.task
-    return task.corpus.vocabulary.encode([text], max(len(tokenize(text)), task.length))
-
-
-def answer(loaded: Loaded, text: str) -> np.ndarray:
-    """Probabilities of the intents for a text, one row per seed: `[S, classes]`."""
-    seeds = loaded.experiment.seed_numbers
-    return np.concatenate(
-        [decide(loaded.model, loaded.of_seed(s), *_encode(loaded, text)) for s in seeds]
-    )
-
-
-def attended(loaded: Loaded, text: str) -> np.ndarray:
-    """What attention reads from each word when the last one has been read; mean over the seeds."""
-    tokens, mask = map(jnp.asarray, _encode(loaded, text))
-    words, read = len(tokenize(text)), []
-    for seed in loaded.experiment.seed_numbers:
-        seen = loaded.model.probe(loaded.of_seed(seed), tokens, mask=mask)
-        weights = next(value for name, value in seen.items() if name.endswith("weights"))
-        read.append(np.asarray(weights[0, words - 1, :words]))
-    return np.mean(read, axis=0)
-
-
-def picture(words: Sequence[str], weights: np.ndarray, title: str) -> plt.Figure:  # type: ignore[name-defined]
-    """A bar per word."""
-    figure, axes = plt.subplots(figsize=(1.6 + 0.6 * len(words), 2.6), layout="constrained")
-    axes.bar(range(len(words)), weights, color="#0072B2")
-    axes.set_xticks(range(len(words)), words, rotation=30, ha="right")
-    axes.set_ylabel("weight")
-    axes.set_title(title, fontsize=10)
-    return figure
-
-
-def show(run: Path, loaded: Loaded, question: str) -> None:
-    """Prints answer and attention, and leaves the picture in `plots/ask.png` of the run.
-
-    The seeds answer together, by their mean: to pick the best one would take another test set.
-    """
-    task: Any = loaded.experiment.task
-    words, intents = tokenize(question), task.corpus.utterances.intents
-    tokens = _encode(loaded, question)[0][0]
-    unknown = [word for word, token in zip(words, tokens) if token == UNKNOWN]
+    words = tokenize(question)
+    if not words:
+        raise ValueError(f"--ask: expected a question in words, got {question!r}")
+    if not (run / "results.json").is_file():
+        console.print(f"no finished run in {run}; training one", highlight=False)
+        sweep({run.name: job}, run.parent, workers)
+    loaded = load(run)
+    task = loaded.experiment.task
+    assert isinstance(task, Intents)
+    intents = task.corpus.utterances.intents
+    tokens, mask = task.corpus.vocabulary.encode([question], max(len(words), task.length))
+    unknown = [word for word, token in zip(words, tokens[0]) if token == UNKNOWN]
     if unknown:
         console.print(f"words never seen in training: {', '.join(unknown)}", highlight=False)
-    each = answer(loaded, question)
-    chances = each.mean(0)
-    arm = f"{loaded.experiment.arm}, mean of {len(each)} seeds"
+    of_seeds = [loaded.of_seed(seed) for seed in loaded.experiment.seed_numbers]
+    chances = np.mean([decide(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
+    weights = np.mean([attended(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
+    arm = f"{loaded.experiment.arm}, mean of {len(of_seeds)} seeds"
     console.print(f"{arm}, run {run}", highlight=False, soft_wrap=True)
     for i in np.argsort(-chances)[:3]:
         console.print(f"  {chances[i]:.3f}  {intents[i]}", highlight=False)
-
-    weights = attended(loaded, question)
-    bars = Table(title="what it reads at the last word", title_justify="left", box=None)
-    for name, justify in (("word", "left"), ("", "left"), ("weight", "right")):
-        bars.add_column(name, justify=justify)  # type: ignore[arg-type]
+    bars = Table("word", "", "weight", title="what it reads", title_justify="left", box=None)
     for word, weight in zip(words, weights):
         bars.add_row(word, Bar(1, 0, float(weight), width=40), f"{weight:.2f}")
     console.print(bars)
+    said = intents[chances.argmax()]
     path = run / "plots" / "ask.png"
-    figure = picture(words, weights, f"{intents[chances.argmax()]} ({chances.max():.2f})")
+    figure = reading([words], [weights[: len(words)]], [f"{said} ({chances.max():.2f})"])
     with writing("the picture", path):
         path.parent.mkdir(exist_ok=True)
-        figure.savefig(path, dpi=150)
-    plt.close(figure)
+        path.write_bytes(drawn(figure))
     console.print(f"picture {path}", highlight=False, soft_wrap=True)
+    return said

@@ -37,7 +37,8 @@ import numpy as np
 import tyro
 from rich.progress import track
 
-from experiments.questions import Question, by_arm, core_hours, measure, show
+from experiments.bootstrap import Interval, bootstrap
+from experiments.questions import Question, by_arm, core_hours, measure, show, spread
 from experiments.rates import folder
 from longlag import LSTM
 from longlag.command_line import console, plain_errors
@@ -202,7 +203,7 @@ def rows_of(
     }
 
 
-def _interval(saved: np.ndarray, counted: np.ndarray) -> list[float]:
+def _interval(saved: np.ndarray, counted: np.ndarray) -> Interval:
     """The mean of `saved` where it counts, and its 95% interval, by a bootstrap over stretches.
 
     Neighbouring bytes are not independent; stretches of `WARM` bytes nearly are.
@@ -210,10 +211,7 @@ def _interval(saved: np.ndarray, counted: np.ndarray) -> list[float]:
     cuts = range(0, len(saved), WARM)
     sums = np.add.reduceat(np.where(counted, saved, 0), cuts)
     counts = np.add.reduceat(counted.astype(int), cuts)
-    drawn = np.random.default_rng(0).integers(0, len(sums), (10_000, len(sums)))
-    means = sums[drawn].sum(1) / np.maximum(counts[drawn].sum(1), 1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return [round(float(x), 4) for x in (sums.sum() / counts.sum(), low, high)]
+    return bootstrap(lambda w: w @ sums / np.maximum(w @ counts, 1), len(sums))
 
 
 def _by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float]:
@@ -246,18 +244,10 @@ def lines(results: Found) -> list[tuple[str, ...]]:
                 f"{rows[0]['bytes_seen'] / 1e6:.1f} MB",
                 f"{statistics.median(row['seconds'] for row in rows):.0f} s",
             )
-        bits = (_spread(rows, name) for name in ("bits", "bits_again", "bits_rest"))
+        bits = (spread(rows, name, 3) for name in ("bits", "bits_again", "bits_rest"))
         parameters = f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else ""
         found.append((arm, *bits, parameters, *cost))
     return found
-
-
-def _spread(rows: list[Found], name: str) -> str:
-    values = [row[name] for row in rows if name in row]
-    if not values:
-        return ""
-    middle = f"{statistics.median(values):.3f}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.3f}–{max(values):.3f})"
 
 
 def verdict(results: Found) -> str:

@@ -385,10 +385,14 @@ def trained(rows: Sequence[Found]) -> list[Found]:
     return [row for row in rows if row["lag"] == row["train_lag"]]
 
 
-def spread(rows: Sequence[Found]) -> str:
-    """The median accuracy of rows, their range in brackets."""
-    values = [row["accuracy"] for row in rows if row["accuracy"] is not None]
+def spread(rows: Sequence[Found], key: str = "accuracy", digits: int = 2) -> str:
+    """The median of what rows hold, their range in brackets; empty where no row holds it."""
+    if not any(key in row for row in rows):
+        return ""
+    values = [row[key] for row in rows if row.get(key) is not None]
     if not values:
         return "diverged"
-    low, mid, high = min(values), statistics.median(values), max(values)
-    return f"{mid:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{mid:.2f} ({low:.2f}–{high:.2f})"
+    mid, low, high = (
+        f"{v:.{digits}f}" for v in (statistics.median(values), min(values), max(values))
+    )
+    return mid if low == high else f"{mid} ({low}–{high})"

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import tyro
 
@@ -47,6 +47,7 @@ TITLES = {
     "family-recall": "Which attentions look up?",
     "family-parity": "Which cells track parity?",
     "intents": "What is being asked for?",
+    "intents-quick": "What is being asked for, after a few minutes?",
     "language": "How many bits does the next byte cost?",
     "language-quick": "How many bits does the next byte cost, after a few minutes?",
     "language-enwik8": "How many bits does the next byte of Wikipedia cost, after an hour?",
@@ -81,23 +82,68 @@ def parts() -> list[Part]:
             )
         )
         if said.further:
-            found.append(part(f"{heading} What is left without a part", [], *said.further))
-        if question == "demo":
-            found += pictures()
+            found.append(part(f"{heading} {said.beside}", [], *said.further))
+        found += pictures(question)
     return found
 
 
-def pictures() -> list[Part]:
-    """What one attention reads, and one state unrolled, as the demo drew them."""
+class Picture(NamedTuple):
+    """What is said of a committed picture.
+
+    Attributes:
+        heading: over it.
+        legend: how to read it.
+        sentence: what it shows.
+        alt: for those who cannot see it.
+    """
+
+    heading: str
+    legend: str
+    sentence: str
+    alt: str
+
+
+def _of_the_demo(name: str, sentence: str) -> Picture:
+    heading, legend = CAPTIONS[name]
+    return Picture(
+        heading, legend, sentence, f"{heading}: heat map of one test sequence of the demo."
+    )
+
+
+# By question and by the name of the file beside its results.
+PICTURES: Mapping[str, Mapping[str, Picture]] = {
+    "demo": {
+        "attention": _of_the_demo(
+            "attention", "The step where a key comes again reads the value that followed it."
+        ),
+        "trace": _of_the_demo(
+            "trace",
+            "The units of a state that tracks parity change sign together, at the ones.",
+        ),
+    },
+    "intents": {
+        "confusion": Picture(
+            "Which intents are taken for which",
+            "Rows: what an utterance asks for; columns: what it was taken for, in % of the row.",
+            "What is left of the diagonal was lost on sentence forms that were not in training.",
+            "Confusion matrix of the arm with attention over all held-out templates.",
+        ),
+        "reading": Picture(
+            "Which words are read",
+            "What the attention reads of each word, in utterances of held-out templates; left, "
+            "what each was taken for.",
+            "The first utterance of the median length of each of six intents, picked by no one.",
+            "Words of six utterances, coloured by the weight that the attention gives them.",
+        ),
+    },
+}
+
+
+def pictures(question: str) -> list[Part]:
+    """The pictures that were committed beside a question's results."""
     made = []
-    for name in ("attention", "trace"):
-        image = (RESULTS / "demo" / f"{name}.png").read_bytes()
-        heading, legend = CAPTIONS[name]
-        sentence = {
-            "attention": "The step where a key comes again reads the value that followed it.",
-            "trace": "The units of a state that tracks parity change sign together, at the ones.",
-        }[name]
-        alt = f"{heading}: heat map of one test sequence of the demo."
+    for name, (heading, legend, sentence, alt) in PICTURES.get(question, {}).items():
+        image = (RESULTS / question / f"{name}.png").read_bytes()
         made.append(Part(heading, [], plate=plate(heading, legend, [sentence], alt, image, image)))
     return made
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.questions import Arms, Found, Question, ask, by_arm
+from experiments.questions import Arms, Found, Question, ask, by_arm, spread
 from experiments.rates import folder
 from experiments.translation_pictures import against_length, alignments, drawn
 from experiments.translation_scores import (
@@ -245,24 +244,14 @@ def lines(results: Found) -> list[tuple[str, ...]]:
         cost = ("",) * 5
         if rows[0]["seed"] is not None:
             cost = (
-                _spread(rows, "loss", 2),
+                spread(rows, "loss", 2),
                 f"{rows[0]['rate']:g}",
                 f"{rows[0]['parameters']:,}",
                 f"{rows[0]['state_bytes']:,} B",
                 f"{sum(row['seconds'] for row in rows):.0f} s",
             )
-        found.append((arm, *(_spread(rows, key) for key in ("chrf", "bleu", "exact")), *cost))
+        found.append((arm, *(spread(rows, key, 1) for key in ("chrf", "bleu", "exact")), *cost))
     return found
-
-
-def _spread(rows: Sequence[Found], key: str, digits: int = 1) -> str:
-    values = [row[key] for row in rows if row[key] is not None]
-    if not values:
-        return "diverged"
-    median, low, high = (
-        f"{v:.{digits}f}" for v in (statistics.median(values), min(values), max(values))
-    )
-    return median if low == high else f"{median} ({low}–{high})"
 
 
 def verdict(results: Found) -> str:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bootstrap import Interval, bootstrap
 from longlag.data.coders import STOP
 from longlag.runs import Loaded
 from longlag.search import generate
@@ -31,8 +32,6 @@ __all__ = [
 
 ROWS = 64  # sources that are searched for side by side
 BINS = 5
-RESAMPLES = 2000
-SEED = 0
 # Wu et al. 2016, arXiv 1609.08144, chose by 0.6 to 0.7; without it a beam prefers what is short.
 LENGTH_PENALTY = 0.6
 
@@ -180,12 +179,9 @@ def floors(pairs: Pairs, part: str) -> dict[str, list[str]]:
     }
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
+def interval(values: np.ndarray) -> Interval:
     """The mean of some sentences' scores, and its 95% bootstrap interval over the sentences."""
-    random = np.random.RandomState(SEED)
-    drawn = random.randint(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    return tuple(round(float(x), 2) for x in (values.mean(), low, high))  # type: ignore[return-value]
+    return bootstrap(lambda weights: weights @ values / len(values), len(values), digits=2)
 
 
 def difference(quality: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -198,8 +194,8 @@ def difference(quality: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     found = []
     for i, arm in enumerate(arms):
         for other in arms[:i]:
-            mean, low, high = interval(quality[arm] - quality[other])
-            found.append({"arm": arm, "than": other, "mean": mean, "low": low, "high": high})
+            apart = interval(quality[arm] - quality[other])
+            found.append({"arm": arm, "than": other, **apart._asdict()})
     return found
 
 
@@ -216,9 +212,8 @@ def by_length(quality: Mapping[str, np.ndarray], lengths: np.ndarray) -> list[di
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         there = (lengths >= low) & (lengths < high)
         for arm, values in quality.items():
-            mean, least, most = interval(values[there])
             rows.append(
                 {"arm": arm, "from": low, "to": high - 1, "sources": int(there.sum())}
-                | {"mean": mean, "low": least, "high": most}
+                | interval(values[there])._asdict()
             )
     return rows

@@ -183,7 +183,7 @@ def test_every_cell_comes_back_from_its_configuration(cell: Any):
 def test_intents_come_back_from_their_configuration():
     pytest.importorskip("home_assistant_intents", reason='pip install "longlag[data]"')
     pytest.importorskip("hassil", reason='pip install "longlag[data]"')
-    task = Intents("en", per_template=2, split_seed=3, word_dropout=0.2)
+    task = Intents("af", per_template=2, fold=3, shuffled=True, word_dropout=0.2)
     experiment = dataclasses.replace(PARITY, task=task, test_lags=())
     assert through_json(experiment) == experiment
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import family, record
-from experiments.questions import COLUMNS, Question, ask, folder, lines, verdict
+from experiments.questions import COLUMNS, Question, ask, folder, lines, spread, verdict
 from longlag import LSTM
 from longlag.experiment import cell_names
 from tests.tiny import PARITY
@@ -68,6 +68,20 @@ def test_where_nothing_longer_is_tested_the_trained_length_counts():
 
 
 @pytest.mark.usefixtures("shared_compilations")
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"bits": 2.0}, {"bits": 2.5}, {"bits": 4.0}], "2.500 (2.000–4.000)"),
+        ([{"bits": 2.0}, {"bits": None}], "2.000"),
+        ([{"bits": 2.0}, {"bits": 2.0004}], "2.000"),
+        ([{"bits": None}], "diverged"),
+        ([{"accuracy": 1.0}], ""),
+    ],
+)
+def test_a_spread_is_a_median_and_its_range(rows, said):
+    assert spread(rows, "bits", 3) == said
+
+
 def test_a_question_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arms = {"LSTM, small": TINY, "LSTM, 2": dataclasses.replace(TINY, cell=LSTM(4))}
     question = Question("Which is it?", arms, 0.5)

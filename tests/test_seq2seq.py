@@ -240,3 +240,17 @@ def test_refuses_a_growing_state_under_input_feeding_and_a_start_outside():
         dataclasses.replace(PLAIN, start=6)
     with pytest.raises(ValueError, match="inputs"):
         dataclasses.replace(PLAIN, inputs="words")
+
+
+def test_what_is_asked_of_a_sequence_is_its_target():
+    # A task with a target at every step: the decoder says what is asked for, and nothing between.
+    model = MODELS["additive"]
+    params, inputs, _, mask = drawn(model)
+    targets = np.random.default_rng(1).integers(0, V, (B, S))
+    at = np.array([[1, 4], [0, 2], [3, 4]])
+    asked = np.zeros((B, S), bool)
+    np.put_along_axis(asked, at, True, 1)
+    batch = Batch(inputs, targets, asked.astype(np.float32), asked, mask)
+    answers = jit(lambda params, batch, at: model.answer(params, batch, at=at))(params, batch, at)
+    said = np.take_along_axis(targets, at, 1)
+    close(answers, oracle(model, params, inputs, said, mask)[0])

@@ -303,10 +303,14 @@ class Seq2Seq(Model):
             params: parameters.
             batch: source, target and mask of the source.
             key: source of dropout while training.
-            at: `[B, K]` int32, the steps whose answers are wanted; None: all.
+            at: `[B, K]` int32, the steps that are asked of a sequence with a target at each step:
+                the K answers, one after the other, are then all that the decoder says. None: the
+                targets as they are.
         """
-        answers = self.apply(params, batch.inputs, batch.targets, mask=batch.mask, key=key)
-        return answers if at is None else jnp.take_along_axis(answers, at[..., None], axis=1)
+        targets = batch.targets
+        if at is not None:
+            targets = jnp.take_along_axis(targets, at, axis=1)
+        return self.apply(params, batch.inputs, targets, mask=batch.mask, key=key)
 
     def cost(self, length: int) -> Cost:
         """Counts parameters, bytes of state and operations, without computing anything.

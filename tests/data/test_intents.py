@@ -15,7 +15,7 @@ from hassil import sample_expression
 
 import longlag.data
 from longlag.data import intents, templates
-from longlag.data.intents import PAD, PROBES, UNKNOWN, Vocabulary, tokenize
+from longlag.data.intents import LEAST, PAD, UNKNOWN, Utterances, Vocabulary, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,21 @@ def everything():
 
 
 @pytest.fixture(scope="module")
-def parts(utterances):
-    return intents.split(utterances)
+def divided(everything):
+    kept = intents.divisible(everything)
+    return kept, intents.folds(kept)
+
+
+def own(utterances, label):
+    """The templates of an intent that gave a text that no other one gave."""
+    alone = np.delete(np.arange(len(utterances)), [*utterances.shared])
+    return np.unique(utterances.templates[alone[utterances.labels[alone] == label]])
+
+
+def owners(utterances, rows):
+    """All templates that gave a text of some rows, not only the first."""
+    first = utterances.templates.tolist()
+    return {own for i in rows.tolist() for own in utterances.shared.get(i, (first[i],))}
 
 
 def test_the_numbers_of_the_package_are_what_the_documentation_says(utterances):
@@ -116,71 +129,87 @@ def test_the_sample_is_the_same_in_another_process():
     assert tuple(there.stdout.splitlines()) == intents.load("de", 1).texts
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_train_and_test_share_neither_text_nor_template(everything, seed):
-    parts = intents.split(everything, seed)
-    every = np.concatenate([parts.train, parts.test, parts.straddling])
-    np.testing.assert_array_equal(np.sort(every), np.arange(len(everything)))
-    assert len(parts.straddling) > 0  # else there is nothing to tell apart below
-    first = everything.templates.tolist()
-    owners = [
-        {own for i in part.tolist() for own in everything.shared.get(i, (first[i],))}
-        for part in (parts.train, parts.test)
-    ]
-    # The strong form: not even one of several templates that gave a text is on the other side.
-    assert not owners[0] & owners[1]
+def test_each_template_is_held_out_once_and_shares_neither_text_nor_form(divided):
+    utterances, fold_of = divided
+    parts = [intents.split(utterances, fold_of, fold) for fold in range(5)]
+    times = np.zeros(len(utterances), int)
+    for part in parts:
+        every = np.concatenate([part.train, part.held, part.straddling])
+        np.testing.assert_array_equal(np.sort(every), np.arange(len(utterances)))
+        # The strong form: not even one of several templates that gave a text is on the other side.
+        assert not owners(utterances, part.train) & owners(utterances, part.held)
+        texts = [{utterances.texts[i] for i in rows} for rows in (part.train, part.held)]
+        assert not texts[0] & texts[1]
+        times[part.held] += 1
+    astray = np.unique(np.concatenate([part.straddling for part in parts]))
+    assert len(astray) > 0, "else there is nothing to tell apart above"
+    assert (times[astray] == 0).all() and (np.delete(times, astray) == 1).all()
 
 
-def test_every_divisible_intent_is_on_both_sides(utterances, parts):
-    trained = {utterances.intents[i] for i in np.unique(utterances.labels[parts.train])}
-    tested = {utterances.intents[i] for i in np.unique(utterances.labels[parts.test])}
-    assert trained == set(utterances.intents)
-    assert tested == set(utterances.intents) - set(parts.train_only)
-    assert "HassBroadcast" in parts.train_only
-    assert len(parts.train_only) <= 4
+def test_every_intent_is_trained_in_every_fold_and_all_folds_are_alike(divided):
+    utterances, fold_of = divided
+    for fold in range(5):
+        part = intents.split(utterances, fold_of, fold)
+        assert set(utterances.labels[part.train]) == set(range(len(utterances.intents)))
+    sizes = np.bincount(fold_of[fold_of >= 0], minlength=5)
+    assert sizes.max() - sizes.min() <= 1 and sizes.sum() > 800
+    # Stratified: the templates of an intent are spread as evenly as they can be.
+    for label in range(len(utterances.intents)):
+        counts = np.bincount(fold_of[own(utterances, label)], minlength=5)
+        assert counts.max() - counts.min() <= 1, utterances.intents[label]
 
 
-def test_the_held_out_share_follows_the_dial(utterances):
-    shares = [
-        len(intents.split(utterances, test_fraction=f).test) / len(utterances)
-        for f in (0.1, 0.2, 0.5)
-    ]
-    np.testing.assert_allclose(shares, [0.1, 0.2, 0.5], atol=0.03)
+def test_intents_with_too_few_templates_are_left_out(everything, divided):
+    kept, _ = divided
+    counts = {name: len(own(everything, label)) for label, name in enumerate(everything.intents)}
+    assert set(kept.intents) == {name for name, count in counts.items() if count >= LEAST}
+    assert "HassGetCurrentTime" not in kept.intents and len(kept.intents) >= 30
+    named = dict(zip(everything.texts, (everything.intents[i] for i in everything.labels)))
+    assert all(named[t] == kept.intents[i] for t, i in zip(kept.texts, kept.labels))
+    again = {kept.texts[i]: own for i, own in kept.shared.items()}
+    before = {everything.texts[i]: own for i, own in everything.shared.items()}
+    assert again and again.items() <= before.items()
 
 
-def test_another_seed_holds_out_other_templates(utterances, parts):
-    again = intents.split(utterances)
-    np.testing.assert_array_equal(again.test, parts.test)
-    assert not np.array_equal(intents.split(utterances, seed=1).test, parts.test)
+def test_the_folds_depend_on_the_seed_alone(divided):
+    utterances, fold_of = divided
+    np.testing.assert_array_equal(intents.folds(utterances), fold_of)
+    assert not np.array_equal(intents.folds(utterances, seed=1), fold_of)
+    assert set(intents.folds(utterances, 3).tolist()) == {-1, 0, 1, 2}
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        intents.folds(utterances, 1)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_probes_are_on_their_sides(utterances, seed):
-    parts = intents.split(utterances, seed)
-    assert parts.probe_train in parts.train
-    assert parts.probe_test in parts.test
-    assert utterances.texts[parts.probe_train] == PROBES[0]
-    assert utterances.texts[parts.probe_test] == PROBES[1]
-    time = utterances.intents.index("HassGetCurrentTime")
-    assert utterances.labels[[parts.probe_train, parts.probe_test]].tolist() == [time, time]
-
-
-def test_a_text_that_templates_of_both_sides_gave_is_on_neither():
-    made = intents.Utterances(
-        texts=("a", "b", "c"),
-        labels=np.zeros(3, np.int32),
-        templates=np.array([0, 1, 0], np.int32),
-        shared={2: (0, 1)},
-        intents=("I",),
-        sentences=("a|c", "b|c"),
+def made(labels, templates, shared=None):
+    """Utterances of TEST DATA: a text for each label and template."""
+    return Utterances(
+        texts=tuple(f"t{i}" for i in range(len(labels))),
+        labels=np.array(labels, np.int32),
+        templates=np.array(templates, np.int32),
+        shared=shared or {},
+        intents=tuple(f"I{i}" for i in range(max(labels) + 1)),
+        sentences=tuple(f"s{i}" for i in range(max(templates) + 1)),
         ambiguous=(),
         dropped=(),
     )
-    parts = intents.split(made)
-    assert parts.straddling.tolist() == [2]
-    assert sorted([*parts.train, *parts.test]) == [0, 1]
-    assert parts.probe_train is None
-    assert parts.probe_test is None
+
+
+def test_a_text_that_templates_of_both_sides_gave_is_on_neither():
+    utterances = made([0, 0, 0, 0], [0, 1, 0, 0], {2: (0, 1), 3: (0, 2)})
+    part = intents.split(utterances, np.array([0, 1, 0]), 0)
+    assert part.straddling.tolist() == [2]
+    assert (part.train.tolist(), part.held.tolist()) == ([1], [0, 3])
+
+
+def test_a_template_counts_if_it_gave_a_text_by_itself():
+    # The third template of intent 0 gave one text, which the first gave too.
+    utterances = made([0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 1, 0, 3, 4, 5, 6, 7, 8], {2: (0, 2)})
+    kept = intents.divisible(utterances)
+    assert kept.intents == ("I1", "I2") and kept.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert kept.texts == ("t3", "t4", "t5", "t6", "t7", "t8") and kept.shared == {}
+    assert (intents.folds(kept) >= 0).sum() == 6
+    with pytest.raises(ValueError, match=r"two intents of 3 templates.* this one has 1, of 2"):
+        intents.divisible(made([0, 0, 0, 1, 1], [0, 1, 2, 3, 4]))
 
 
 def test_another_language_leaves_its_open_lists_out_and_says_so():
@@ -188,7 +217,6 @@ def test_another_language_leaves_its_open_lists_out_and_says_so():
     assert any("{area}" in template for template in german.dropped)
     assert not any("{area}" in template for template in german.sentences)
     assert len(german) > 300
-    assert intents.split(german).probe_train is None
 
 
 @pytest.mark.parametrize(
@@ -204,12 +232,6 @@ def test_load_refuses(arguments, message):
         intents.load(**arguments)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.2])
-def test_split_refuses_a_share_that_leaves_a_side_empty(utterances, fraction):
-    with pytest.raises(ValueError, match="test_fraction"):
-        intents.split(utterances, test_fraction=fraction)
-
-
 @pytest.mark.parametrize("package", ["home_assistant_intents", "hassil"])
 def test_an_absent_package_is_named_by_its_extra(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
@@ -219,10 +241,11 @@ def test_an_absent_package_is_named_by_its_extra(monkeypatch, package):
         intents.load()
 
 
-def test_absent_scikit_learn_is_named_by_its_extra(monkeypatch, utterances, parts):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
+def test_absent_scikit_learn_is_named_by_its_extra(monkeypatch, divided):
+    # The module itself: where another test has imported it, its package is not asked again.
+    monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
     with pytest.raises(ImportError, match=r'pip install "longlag\[data\]"'):
-        intents.floors(utterances, parts)
+        intents.floors(divided[0], intents.split(*divided, 0))
 
 
 @pytest.mark.parametrize(
@@ -250,9 +273,10 @@ def test_vocabulary_comes_from_the_texts_it_is_given():
     assert (tokens.dtype, mask.dtype) == (np.int32, bool)
 
 
-def test_real_training_texts_hold_no_unknown_word(utterances, parts):
-    vocabulary = Vocabulary.build(utterances.texts[i] for i in parts.train)
-    tokens, mask = vocabulary.encode([utterances.texts[i] for i in parts.train], 32)
+def test_real_training_texts_hold_no_unknown_word(divided):
+    utterances, part = divided[0], intents.split(*divided, 0)
+    vocabulary = Vocabulary.build(utterances.texts[i] for i in part.train)
+    tokens, mask = vocabulary.encode([utterances.texts[i] for i in part.train], 32)
     assert tokens[mask].min() > UNKNOWN
     assert tokens.max() == len(vocabulary) - 1
     assert np.all(tokens[~mask] == PAD)
@@ -299,14 +323,12 @@ def test_macro_f1_agrees_with_scikit_learn():
 
 def test_floors_lie_between_the_majority_and_a_solved_task():
     pytest.importorskip("sklearn")
-    utterances = intents.load(per_template=2)
-    parts = intents.split(utterances)
-    majority, words, pairs = intents.floors(utterances, parts)
-    test = utterances.labels[parts.test]
-    commonest = np.bincount(utterances.labels[parts.train]).argmax()
-    np.testing.assert_allclose(majority.accuracy, np.mean(test == commonest))
-    assert majority.macro_f1 < 0.02
-    for floor in (words, pairs):
-        assert 0.6 < floor.macro_f1 < 0.95
-        assert floor.macro_f1 < floor.accuracy < 0.99
-    assert words != pairs
+    utterances = intents.divisible(intents.load(per_template=2))
+    part = intents.split(utterances, intents.folds(utterances), 0)
+    test = utterances.labels[part.held]
+    majority, words, pairs = intents.floors(utterances, part).values()
+    assert (majority == np.bincount(utterances.labels[part.train]).argmax()).all()
+    assert intents.macro_f1(test, majority) < 0.03
+    for said in (words, pairs):
+        assert 0.6 < intents.macro_f1(test, said) < np.mean(said == test) < 0.99
+    assert (words != pairs).any()

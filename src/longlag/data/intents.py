@@ -1,8 +1,9 @@
 """Intents: "what time is it?" read word by word, and a network decides what is wanted.
 
 The utterances come from the installed package home-assistant-intents, whose sentence templates
-people wrote in some sixty languages; `load` draws from the templates, `split` holds out whole
-templates, so a test sentence has a form that training never saw. docs/data.md has the numbers.
+people wrote in some sixty languages; `load` draws from the templates, `folds` deals them to the
+folds of a cross-validation and `split` holds one of these out, so a test sentence has a form that
+training never saw. docs/data.md has the numbers.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from typing import Any, Self
 import numpy as np
 
 __all__ = [
+    "LEAST",
     "PAD",
-    "PROBES",
     "UNKNOWN",
-    "Floor",
     "Split",
     "Utterances",
     "Vocabulary",
     "class_weights",
+    "divisible",
     "floors",
+    "folds",
     "load",
     "macro_f1",
     "split",
@@ -34,8 +36,8 @@ __all__ = [
 ]
 
 PAD, UNKNOWN = 0, 1
-# The first is always in training; the second asks the same in the form that is held out.
-PROBES = ("what time is it", "what is the time")
+# With two templates an intent would be learned from one form alone, and judged by the other.
+LEAST = 3
 _DRAWS = 10  # per utterance wanted, before a template counts as exhausted
 
 
@@ -71,39 +73,17 @@ class Utterances:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Indices of the utterances for training and for the test, by template.
+    """Indices of the utterances to learn from and of those to score, by template.
 
     Attributes:
         train: `[...]` int64, ascending.
-        test: `[...]` int64, ascending; no text of it, and no template, is in `train`.
+        held: `[...]` int64, ascending; no text of it, and no template, is in `train`.
         straddling: `[...]` int64, in neither part, because templates of both parts gave the text.
-        train_only: names of the intents with fewer than two templates to divide.
-        probe_train: index of "what time is it", an utterance of `train`.
-        probe_test: index of "what is the time", an utterance of `test`. A probe is None where the
-            sample lacks it: another language, or too few utterances per template.
     """
 
     train: np.ndarray
-    test: np.ndarray
+    held: np.ndarray
     straddling: np.ndarray
-    train_only: tuple[str, ...]
-    probe_train: int | None
-    probe_test: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Floor:
-    """What a classifier that ignores the order of the words reaches on the test part.
-
-    Attributes:
-        note: who this classifier is, for the table.
-        accuracy: its share of right utterances.
-        macro_f1: its mean F1 over the intents of the test part.
-    """
-
-    note: str
-    accuracy: float
-    macro_f1: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,54 +232,94 @@ def load(language: str = "en", per_template: int = 60, seed: int = 0) -> Utteran
     )
 
 
-def split(utterances: Utterances, seed: int = 0, test_fraction: float = 0.2) -> Split:
-    """Divides the utterances by template, intent by intent.
+def divisible(utterances: Utterances) -> Utterances:
+    """The utterances of the intents with at least `LEAST` templates, labels counted anew.
 
-    Of each intent the rounded `test_fraction` of its templates is held out, at least one, and at
-    least one stays. An intent with one template stays in training whole. A text that templates of
-    both parts gave is in neither. Whatever the seed, the template of "what time is it" stays, so
-    that the other one of its intent is held out.
+    A template counts if it gave a text that no other one gave: only such a one can be learned from,
+    or scored, by itself.
 
     Args:
         utterances: what `load` returned.
-        seed: which templates are held out.
-        test_fraction: share of an intent's templates, between 0 and 1.
-    """
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"split: expected 0 < test_fraction < 1, got {test_fraction}")
-    index = {text: i for i, text in enumerate(utterances.texts)}
-    kept = index.get(PROBES[0])
-    held = np.zeros(len(utterances.sentences), bool)
-    alone = np.ones(len(utterances), bool)
-    alone[list(utterances.shared)] = False
-    train_only = []
-    rng = np.random.default_rng(seed)
-    for label, intent in enumerate(utterances.intents):
-        # Only a template with a text of its own can be tested, or taught, by itself.
-        own = np.unique(utterances.templates[alone & (utterances.labels == label)])
-        if len(own) < 2:
-            train_only.append(intent)
-            continue
-        count = min(max(1, round(test_fraction * len(own))), len(own) - 1)
-        order = rng.permutation(own)
-        if kept is not None:
-            order = order[order != utterances.templates[kept]]
-        held[order[:count]] = True
 
-    part = np.where(held[utterances.templates], 1, 0)
-    for i, own in utterances.shared.items():
-        if len(set(held[list(own)])) > 1:
-            part[i] = 2
-    places = [index.get(text) for text in PROBES]
-    probes = [i if i is not None and part[i] == side else None for side, i in enumerate(places)]
-    return Split(
-        train=np.flatnonzero(part == 0),
-        test=np.flatnonzero(part == 1),
-        straddling=np.flatnonzero(part == 2),
-        train_only=tuple(train_only),
-        probe_train=probes[0],
-        probe_test=probes[1],
+    Raises:
+        ValueError: fewer than two intents are left.
+    """
+    kept = [i for i in range(len(utterances.intents)) if len(_own(utterances, i)) >= LEAST]
+    if len(kept) < 2:
+        raise ValueError(
+            f"intents: expected a language with at least two intents of {LEAST} templates or more; "
+            f"this one has {len(kept)}, of {len(utterances.intents)} intents in all"
+        )
+    rows = np.flatnonzero(np.isin(utterances.labels, kept))
+    return dataclasses.replace(
+        utterances,
+        texts=tuple(utterances.texts[i] for i in rows),
+        labels=np.searchsorted(kept, utterances.labels[rows]).astype(np.int32),
+        templates=utterances.templates[rows],
+        shared={n: utterances.shared[i] for n, i in enumerate(rows) if i in utterances.shared},
+        intents=tuple(utterances.intents[i] for i in kept),
     )
+
+
+def _own(utterances: Utterances, label: int) -> np.ndarray:
+    """The templates of an intent that gave a text by themselves, ascending."""
+    alone = utterances.labels == label
+    alone[[*utterances.shared]] = False
+    return np.unique(utterances.templates[alone])
+
+
+def folds(utterances: Utterances, count: int = 5, seed: int = 0) -> np.ndarray:
+    """Deals the templates of every intent to the folds of a cross-validation.
+
+    The templates of an intent, in an order of chance, go to folds that follow each other, and the
+    next intent goes on where the last one ended: the folds are of equal size within one, and of an
+    intent with `LEAST` templates or more no fold has all.
+
+    Args:
+        utterances: from `divisible`.
+        count: of the folds, at least 2.
+        seed: another seed deals in another order.
+
+    Returns:
+        `[len(sentences)]` int32, the fold of each template; -1 for those without an utterance.
+
+    Raises:
+        ValueError: fewer than two folds.
+    """
+    if count < 2:
+        raise ValueError(f"folds: expected at least 2, got {count}")
+    found = np.full(len(utterances.sentences), -1, np.int32)
+    rng = np.random.default_rng(seed)
+    dealt = 0
+    for label in range(len(utterances.intents)):
+        own = _own(utterances, label)
+        owners = [utterances.templates[utterances.labels == label]]
+        owners += [t for i, t in utterances.shared.items() if utterances.labels[i] == label]
+        # Those without a text of their own last, so that the others are spread over the folds.
+        others = np.setdiff1d(np.concatenate(owners), own)
+        order = np.concatenate([rng.permutation(own), others])
+        found[order] = (dealt + np.arange(len(order))) % count
+        dealt += len(order)
+    return found
+
+
+def split(utterances: Utterances, fold_of: np.ndarray, fold: int) -> Split:
+    """Holds the templates of one fold out.
+
+    A text that templates of this fold and of another gave is in neither part, so that training
+    never sees what a held-out template said.
+
+    Args:
+        utterances: from `divisible`.
+        fold_of: from `folds`.
+        fold: which.
+    """
+    held = fold_of == fold
+    part = np.where(held[utterances.templates], 1, 0)
+    for i, owners in utterances.shared.items():
+        if len(set(held[list(owners)])) > 1:
+            part[i] = 2
+    return Split(*(np.flatnonzero(part == n) for n in range(3)))
 
 
 def class_weights(labels: np.ndarray, n: int) -> np.ndarray:
@@ -338,12 +358,16 @@ def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.mean(scores))
 
 
-def floors(utterances: Utterances, split: Split) -> tuple[Floor, ...]:
-    """Fits three classifiers on the training part and scores them on the held-out templates.
+def floors(utterances: Utterances, parts: Split) -> dict[str, np.ndarray]:
+    """What three classifiers that know little of word order say to the held-out utterances.
 
     They are the majority class, and logistic regression on the counts of words and on those of
-    words and pairs of neighbours. Intents count alike in the fit (`class_weight="balanced"`, the
-    weights of `class_weights`); a model beside them in a table should be weighted likewise.
+    words and pairs of neighbours, fitted on the training part. Intents count alike in the fit
+    (`class_weight="balanced"`, the weights of `class_weights`); a model beside them in a table
+    should be weighted likewise.
+
+    Returns:
+        By the classifier's name, `[len(parts.held)]` int32.
 
     Raises:
         ImportError: the extra `data` is not installed.
@@ -355,14 +379,9 @@ def floors(utterances: Utterances, split: Split) -> tuple[Floor, ...]:
     except ImportError as error:
         raise _needs_extra("the floors") from error
 
-    train_texts = [utterances.texts[i] for i in split.train]
-    test_texts = [utterances.texts[i] for i in split.test]
-    train, test = utterances.labels[split.train], utterances.labels[split.test]
-
-    def score(note: str, predictions: np.ndarray) -> Floor:
-        return Floor(note, float(np.mean(predictions == test)), macro_f1(test, predictions))
-
-    rows = [score("majority class", np.full_like(test, np.bincount(train).argmax()))]
+    known, asked = ([utterances.texts[i] for i in rows] for rows in (parts.train, parts.held))
+    labels = utterances.labels[parts.train]
+    said = {"majority class": np.full(len(asked), np.bincount(labels).argmax(), np.int32)}
     for note, longest in (("bag of words", 1), ("bag of words and bigrams", 2)):
         # sklearn's own token pattern would drop words of one letter: "a", "i", "5".
         counts = CountVectorizer(token_pattern=r"\S+", ngram_range=(1, longest))
@@ -370,9 +389,9 @@ def floors(utterances: Utterances, split: Split) -> tuple[Floor, ...]:
         # The products are small: threads that wait for each other only slow them, by ten times
         # where other work shares the cores.
         with threadpool_limits(1):
-            model.fit(counts.fit_transform(train_texts), train)
-        rows.append(score(note, np.asarray(model.predict(counts.transform(test_texts)))))
-    return tuple(rows)
+            model.fit(counts.fit_transform(known), labels)
+        said[note] = np.asarray(model.predict(counts.transform(asked)), np.int32)
+    return said
 
 
 def _needs_extra(what: str) -> ImportError:

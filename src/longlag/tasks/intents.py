@@ -1,4 +1,4 @@
-"""Intent recognition: which of 42 things an utterance asks for."""
+"""Intent recognition: which of some forty things an utterance asks for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from longlag.data import intents as data
 from longlag.spec import choose
 from longlag.tasks.task import Batch, Floor, Task
 
-__all__ = ["Corpus", "Intents", "corpus"]
+__all__ = ["Corpus", "Intents", "corpus", "in_any_order"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,39 +24,38 @@ class Corpus:
 
     Attributes:
         utterances: all of them.
-        split: which are for training and which for the test, by template.
-        train: `[...]`, indices of the utterances to learn from.
-        held: `[...]`, indices of those to score: the test part, or validation templates.
-        vocabulary: of `train`.
+        parts: the indices of those to learn from and of those to score.
+        vocabulary: of the words to learn from.
         length: T, words of the longest utterance.
         tokens: `[N, T]` int32.
         mask: `[N, T]` bool.
     """
 
     utterances: data.Utterances
-    split: data.Split
-    train: np.ndarray
-    held: np.ndarray
+    parts: data.Split
     vocabulary: data.Vocabulary
     length: int
     tokens: np.ndarray
     mask: np.ndarray
 
 
+_load = functools.cache(data.load)
+
+
 @functools.cache
-def corpus(language: str, per_template: int, split_seed: int, validation: bool) -> Corpus:
-    """Loads, splits and encodes, once per process; arguments as the fields of `Intents`."""
-    utterances = data.load(language, per_template)
-    split = data.split(utterances, split_seed)
-    train, held = split.train, split.test
-    if validation:
-        # The same split once more, within the training part: the test part stays unseen.
-        inner = data.split(_part(utterances, train), split_seed + 1)
-        train, held = train[inner.train], train[inner.test]
-    vocabulary = data.Vocabulary.build(utterances.texts[i] for i in train)
+def corpus(language: str, per_template: int, fold: int, folds: int) -> Corpus:
+    """Loads, divides and encodes, once per process; arguments as the fields of `Intents`."""
+    utterances = _load(language, per_template)
+    if fold < 0:
+        every = np.arange(len(utterances))
+        parts = data.Split(every, every, every[:0])
+    else:
+        utterances = data.divisible(utterances)
+        parts = data.split(utterances, data.folds(utterances, folds), fold)
+    vocabulary = data.Vocabulary.build(utterances.texts[i] for i in parts.train)
     length = max(len(data.tokenize(text)) for text in utterances.texts)
     tokens, mask = vocabulary.encode(utterances.texts, length)
-    return Corpus(utterances, split, train, held, vocabulary, length, tokens, mask)
+    return Corpus(utterances, parts, vocabulary, length, tokens, mask)
 
 
 class Intents(Task):
@@ -68,14 +67,20 @@ class Intents(Task):
         inputs  what time is it
         targets  .    .   . HassGetCurrentTime
 
-    Floor: any intent, ln 42 and 1/42 in English; the floors that matter (majority, bag of words)
+    Whole templates are held out, one fold of a cross-validation, over the intents with at least
+    three. With fold=-1 all templates of all intents are learned from, and nothing is held out: the
+    test is then of what was learned, and says nothing about sentences of another form.
+
+    Floor: any intent, ln K and 1/K for K intents; the floors that matter (majority, bag of words)
     are fitted by `longlag.data.intents.floors`.
 
     Attributes:
         language: a code of the package, such as en or de.
         per_template: the most utterances of one template.
-        split_seed: which templates are held out.
-        validation: hold out templates of the training part, to choose hyperparameters by.
+        fold: which fold is held out; -1: none.
+        folds: how many there are.
+        shuffled: the words of every utterance come in an order of chance, another one each time it
+            is drawn, which leaves a recurrence what a bag of words has.
         word_dropout: probability that a word is replaced by the unknown word, so that no single
             word is relied upon.
         part: what is drawn from: "train", or "held", the held-out templates, with every word.
@@ -85,8 +90,9 @@ class Intents(Task):
 
     language: str = "en"
     per_template: int = 60
-    split_seed: int = 0
-    validation: bool = False
+    fold: int = 0
+    folds: int = 5
+    shuffled: bool = False
     word_dropout: float = 0.1
     part: Literal["train", "held"] = "train"
 
@@ -95,12 +101,14 @@ class Intents(Task):
     def __post_init__(self) -> None:
         self.require(self.per_template >= 1, "per_template >= 1")
         self.require(0 <= self.word_dropout < 1, "0 <= word_dropout < 1")
+        self.require(self.folds >= 2, "folds >= 2")
+        self.require(-1 <= self.fold < self.folds, "-1 <= fold < folds")
         choose(self.part, ("train", "held"), "Intents.part")
 
     @property
     def corpus(self) -> Corpus:
         """The utterances."""
-        return corpus(self.language, self.per_template, self.split_seed, self.validation)
+        return corpus(self.language, self.per_template, self.fold, self.folds)
 
     @property
     def length(self) -> int:
@@ -122,6 +130,16 @@ class Intents(Task):
         """The intents."""
         return len(self.corpus.utterances.intents)
 
+    @property
+    def asked(self) -> int:
+        """The last word."""
+        return 1
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Indices of the utterances of the part."""
+        return self.corpus.parts.train if self.part == "train" else self.corpus.parts.held
+
     def evaluated(self, purpose: Literal["validation", "test"]) -> Intents:
         """The held-out templates at the end, with every word."""
         return (
@@ -132,17 +150,19 @@ class Intents(Task):
 
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the last word."""
-        rows = self.corpus.train if self.part == "train" else self.corpus.held
+        rows = self.rows
         labels = self.corpus.utterances.labels[rows]
         order = np.argsort(labels, kind="stable")
         present, first, count = np.unique(labels[order], return_index=True, return_counts=True)
-        of_intent, of_utterance, of_words = jax.random.split(key, 3)
+        of_intent, of_utterance, of_words, of_order = jax.random.split(key, 4)
         intent = jax.random.randint(of_intent, (batch_size,), 0, len(present), jnp.int32)
         count = jnp.asarray(count, jnp.int32)[intent]
         place = jax.random.randint(of_utterance, (batch_size,), 0, count, jnp.int32)
         chosen = jnp.asarray(order, jnp.int32)[jnp.asarray(first, jnp.int32)[intent] + place]
         tokens = jnp.asarray(self.corpus.tokens[rows])[chosen]
         mask = jnp.asarray(self.corpus.mask[rows])[chosen]
+        if self.shuffled:
+            tokens = in_any_order(of_order, tokens, mask)
         lost = jax.random.bernoulli(of_words, self.word_dropout, tokens.shape) & mask
         asked = jnp.arange(tokens.shape[1]) == mask.sum(1, keepdims=True) - 1
         target = jnp.asarray(present, jnp.int32)[intent][:, None]
@@ -154,6 +174,18 @@ class Intents(Task):
             mask=mask,
         )
 
+    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+        """The part's utterances with every word, in their order.
+
+        Returns:
+            tokens `[N, T]` int32 and mask `[N, T]` bool; if `shuffled`, the words of each in one
+            order of chance, the same at every call.
+        """
+        tokens, mask = self.corpus.tokens[self.rows], self.corpus.mask[self.rows]
+        if self.shuffled:
+            tokens = np.asarray(in_any_order(jax.random.key(0), tokens, mask))
+        return tokens, mask
+
     def floor(self) -> Floor:
         """Every intent alike."""
         return Floor(math.log(self.out_features), 1 / self.out_features, "any intent")
@@ -163,12 +195,16 @@ class Intents(Task):
         return "inputs  what time is it\ntargets  .    .   . HassGetCurrentTime"
 
 
-def _part(utterances: data.Utterances, index: np.ndarray) -> data.Utterances:
-    place = {int(old): new for new, old in enumerate(index)}
-    return dataclasses.replace(
-        utterances,
-        texts=tuple(utterances.texts[i] for i in index),
-        labels=utterances.labels[index],
-        templates=utterances.templates[index],
-        shared={place[i]: own for i, own in utterances.shared.items() if i in place},
-    )
+def in_any_order(key: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """Puts the words of each row into an order of chance, all orders alike; padding stays behind.
+
+    Args:
+        key: source of the orders.
+        tokens: `[B, T]` int32.
+        mask: `[B, T]` bool, true at the words, which come first.
+
+    Returns:
+        `[B, T]` int32.
+    """
+    place = jnp.where(mask, jax.random.uniform(key, mask.shape), jnp.inf)
+    return jnp.take_along_axis(tokens, place.argsort(axis=1), axis=1)
