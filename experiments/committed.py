@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from experiments import (
     agreement,
     attention_vs_recurrence,
+    captions,
     family,
     intents,
     lag_horizon,
@@ -46,6 +47,7 @@ class Section(NamedTuple):
         found: the sentences under it.
         source: command, device, time and versions.
         further: another table, columns first.
+        about: what that table is about, as the end of a heading.
     """
 
     columns: Sequence[str]
@@ -53,6 +55,7 @@ class Section(NamedTuple):
     found: str
     source: str
     further: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
+    about: str = ""
 
 
 def committed(question: str) -> Results | None:
@@ -92,7 +95,7 @@ def _axis(axis: str, results: Results) -> Section:
     table = questions.lines(results, attention_vs_recurrence.AXES[axis].beyond)
     made = _made(questions.COLUMNS, table, results, found)
     further = (attention_vs_recurrence.KNOCK_OUT_COLUMNS, knocked) if knocked else None
-    return made._replace(further=further)
+    return made._replace(further=further, about="What is left without a part")
 
 
 def _question(results: Results) -> Section:
@@ -113,7 +116,14 @@ def _as(script: Any, results: Results, note: str = MEDIANS) -> Section:
 
 def _translation(results: Results) -> Section:
     """Arms and floors, then quality against the length of the source."""
-    return _as(translation, results)._replace(further=translation.length_table(results))
+    made = _as(translation, results)
+    return made._replace(further=translation.length_table(results), about="By length")
+
+
+def _captions(results: Results) -> Section:
+    """Arms and the floor, then what is exact by what is new in a picture."""
+    made = _as(captions, results)
+    return made._replace(further=captions.kind_table(results), about="By what is new")
 
 
 def _demo(results: Results) -> Section:
@@ -182,4 +192,5 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "language": functools.partial(_as, language),
     "language-quick": functools.partial(_as, language),
     **dict.fromkeys(translation.RECORDED, _translation),
+    **dict.fromkeys(captions.RECORDED, _captions),
 }
