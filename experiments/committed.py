@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from experiments import (
     agreement,
     attention_vs_recurrence,
+    captions,
     family,
     intents,
     lag_horizon,
@@ -46,7 +47,7 @@ class Section(NamedTuple):
         found: the sentences under it.
         source: command, device, time and versions.
         further: another table, columns first.
-        beside: what that one is about.
+        about: what that table is about, as the end of a heading.
     """
 
     columns: Sequence[str]
@@ -54,7 +55,7 @@ class Section(NamedTuple):
     found: str
     source: str
     further: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
-    beside: str = ""
+    about: str = ""
 
 
 def committed(question: str) -> Results | None:
@@ -94,7 +95,7 @@ def _axis(axis: str, results: Results) -> Section:
     table = questions.lines(results, attention_vs_recurrence.AXES[axis].beyond)
     made = _made(questions.COLUMNS, table, results, found)
     further = (attention_vs_recurrence.KNOCK_OUT_COLUMNS, knocked) if knocked else None
-    return made._replace(further=further, beside="What is left without a part")
+    return made._replace(further=further, about="What is left without a part")
 
 
 def _question(results: Results) -> Section:
@@ -115,14 +116,22 @@ def _as(script: Any, results: Results, note: str = MEDIANS) -> Section:
 
 def _translation(results: Results) -> Section:
     """Arms and floors, then quality against the length of the source."""
-    table = translation.length_table(results)
-    return _as(translation, results)._replace(further=table, beside="By the length of the source")
+    made = _as(translation, results)
+    return made._replace(
+        further=translation.length_table(results), about="By the length of the source"
+    )
 
 
 def _intents(results: Results) -> Section:
     """Arms and floors, then how far each is ahead of another."""
     table = intents.difference_table(results)
-    return _as(intents, results)._replace(further=table, beside="Differences, and their intervals")
+    return _as(intents, results)._replace(further=table, about="Differences, and their intervals")
+
+
+def _captions(results: Results) -> Section:
+    """Arms and the floor, then what is exact by what is new in a picture."""
+    made = _as(captions, results)
+    return made._replace(further=captions.kind_table(results), about="By what is new")
 
 
 def _demo(results: Results) -> Section:
@@ -193,4 +202,5 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "language-quick": functools.partial(_as, language),
     "language-enwik8": functools.partial(_as, language),
     **dict.fromkeys(translation.RECORDED, _translation),
+    **dict.fromkeys(captions.RECORDED, _captions),
 }

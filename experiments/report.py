@@ -55,6 +55,8 @@ TITLES = {
     "translation": "Does attention help to read a date?",
     "translation-full": "Does attention help to translate?",
     "translation-full-package": "Does it help on a package never seen?",
+    "captions": "Does attention help to caption a picture?",
+    "captions-quick": "Does attention help to caption a picture, after a few minutes?",
 }
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Figures = dict[Layout, Any]
@@ -82,7 +84,7 @@ def parts() -> list[Part]:
             )
         )
         if said.further:
-            found.append(part(f"{heading} {said.beside}", [], *said.further))
+            found.append(part(f"{heading} {said.about}", [], *said.further))
         found += pictures(question)
     return found
 

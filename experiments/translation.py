@@ -28,18 +28,22 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.questions import Arms, Found, Question, ask, by_arm, spread
-from experiments.rates import folder
-from experiments.translation_pictures import against_length, alignments, drawn
-from experiments.translation_scores import (
-    aligned,
-    by_length,
+from experiments.questions import Arms, Found, Question, ask, by_arm
+from experiments.sentences import (
+    COLUMNS,
+    NO_FIGURES,
+    answers,
+    apart,
     difference,
-    floors,
+    figures,
+    lines,
+    newest,
     say,
     score,
     tell,
 )
+from experiments.translation_pictures import against_length, alignments, drawn
+from experiments.translation_scores import aligned, by_length, floors
 from longlag import GRU
 from longlag.command_line import console, plain_errors
 from longlag.data.coders import padded
@@ -157,32 +161,24 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path, beams: int) -> Found:
     test = pairs.rows["test"]
     references = [pairs.targets[i] for i in test]
     name = quality(task)
-    found, sentences, looked = [], {}, {}
-    for arm, job in arms.items():
-        loaded, each = load(out / folder(arm)), []
-        for row in (row for row in rows if row["arm"] == arm):
-            if row["accuracy"] is None:  # it diverged, and says so
-                found.append({**row, "chrf": None, "bleu": None, "exact": None})
-                continue
-            console.print(f"{arm}, seed {row['seed']}: answering the test part", highlight=False)
-            params = loaded.of_seed(row["seed"])
-            said = say(
-                loaded.model, params, pairs.inputs[test], pairs.mask[test], task.length, beams
-            )
-            judged = score(tell(said, pairs), references)
-            found.append({**row, **_figures(judged)})
-            each.append(judged.quality(name))
-            if job.architecture.attention != "none" and arm not in looked:
-                at = _typical(pairs)
-                source = pairs.inputs[test[at]][pairs.mask[test[at]]]
-                looked[arm] = aligned(loaded, row["seed"], source, said[at])
-        if each:
-            sentences[arm] = np.mean(each, axis=0)
+    found, each, looked = [], {}, {}
+    for row, loaded, said in answers(arms, rows, out, beams):
+        if said is None:  # it diverged, and says so
+            found.append({**row, **NO_FIGURES})
+            continue
+        arm, judged = row["arm"], score(tell(said, pairs), references)
+        found.append({**row, **figures(judged)})
+        each.setdefault(arm, []).append(judged.quality(name))
+        if loaded.experiment.architecture.attention != "none" and arm not in looked:
+            at = _typical(pairs)
+            source = pairs.inputs[test[at]][_mask(pairs)[test[at]]]
+            looked[arm] = aligned(loaded, row["seed"], source, said[at])
+    sentences = {arm: np.mean(of_seeds, axis=0) for arm, of_seeds in each.items()}
     better = difference(sentences)
     for note, texts in floors(pairs, "test").items():
         judged = score(texts, references)
         arm = f"floor: {note}"
-        found.append({"arm": arm, "seed": None, **_figures(judged)})
+        found.append({"arm": arm, "seed": None, **figures(judged)})
         sentences[arm] = judged.quality(name)
     lengths = by_length(sentences, np.array([_size(task, pairs.sources[i]) for i in test]))
     with writing("the plots", out):
@@ -217,56 +213,28 @@ def _size(task: PairTask, text: str) -> int:
     return len(text) if isinstance(task, Dates) else len(text.split())
 
 
-def _figures(judged: Any) -> Found:
-    """The corpus's scores, for a row."""
-    return {
-        "chrf": round(judged.corpus_chrf, 2),
-        "bleu": round(judged.corpus_bleu, 2),
-        "exact": round(float(judged.exact.mean()), 2),
-    }
+def _mask(pairs: Pairs) -> np.ndarray:
+    """Where there is text."""
+    assert pairs.mask is not None
+    return pairs.mask
 
 
 def _typical(pairs: Pairs) -> int:
     """The first test source of the median length in pieces: the picture is not picked by eye."""
-    lengths = pairs.mask[pairs.rows["test"]].sum(axis=1)
+    lengths = _mask(pairs)[pairs.rows["test"]].sum(axis=1)
     return int(np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])[0])
 
 
 # Folders whose results are committed.
 RECORDED = ("translation", "translation-full", "translation-full-package")
-COLUMNS = ("arm", "chrF", "BLEU", "exact, %", "loss", "rate", "params", "state", "time")
-
-
-def lines(results: Found) -> list[tuple[str, ...]]:
-    """A line for every arm and floor: medians over the seeds, their range in brackets."""
-    found = []
-    for arm, rows in by_arm(results).items():
-        cost = ("",) * 5
-        if rows[0]["seed"] is not None:
-            cost = (
-                spread(rows, "loss", 2),
-                f"{rows[0]['rate']:g}",
-                f"{rows[0]['parameters']:,}",
-                f"{rows[0]['state_bytes']:,} B",
-                f"{sum(row['seconds'] for row in rows):.0f} s",
-            )
-        found.append((arm, *(spread(rows, key, 1) for key in ("chrf", "bleu", "exact")), *cost))
-    return found
 
 
 def verdict(results: Found) -> str:
     """What stands under the table."""
-    said = []
-    for row in results["differences"]:
-        apart = "no difference" if row["low"] <= 0 <= row["high"] else "apart"
-        said.append(
-            f"{row['arm']} − {row['than']}: {row['mean']:+.1f} ({row['low']:+.1f} to "
-            f"{row['high']:+.1f}), {apart}."
-        )
     counts = results["pairs"]
     return (
         f"{QUALITIES[results['quality']]}, mean of the seeds, and its 95% bootstrap interval over "
-        f"the {counts['test']:,} sources of the test: {' '.join(said)} Learned from "
+        f"the {counts['test']:,} sources of the test: {apart(results['differences'])} Learned from "
         f"{counts['train']:,} pairs. {results['meta']['core_hours']:.2f} core-hours of training."
     )
 
@@ -283,17 +251,6 @@ def length_table(results: Found) -> tuple[Sequence[str], Sequence[Sequence[str]]
     return columns, table
 
 
-def newest(runs: Path) -> Path:
-    """The newest finished run of this experiment."""
-    found = [*runs.glob("translation*/results.json")]
-    if not found:
-        raise ValueError(
-            f"--translate: expected a finished run in {runs}; first run "
-            "`python -m experiments.translation`"
-        )
-    return max(found, key=lambda file: file.stat().st_mtime).parent
-
-
 def translate(text: str, runs: Path) -> str:
     """Says a text by the first seed of every arm of the newest run, and draws what each read.
 
@@ -303,7 +260,7 @@ def translate(text: str, runs: Path) -> str:
     Raises:
         ValueError: no finished run, or a text that is empty or longer than those of the data.
     """
-    run = newest(runs)
+    run = newest(runs, "translation", "--translate")
     looked, said = {}, ""
     console.print(f"run {run}", highlight=False, soft_wrap=True)
     for path in sorted(file.parent for file in run.glob("*/results.json")):
@@ -313,6 +270,7 @@ def translate(text: str, runs: Path) -> str:
         asked = tidy(text)
         if not asked:
             raise ValueError(f"--translate: expected a text, got {text!r}")
+        assert pairs.reader is not None
         inputs, mask = padded(pairs.reader, [asked], pairs.inputs.shape[1])
         seed = loaded.experiment.seed_numbers[0]
         beams = BEAMS[quality(task)]

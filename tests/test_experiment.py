@@ -12,6 +12,7 @@ from longlag import GRU, LSTM, Elman, MinGRU, cells
 from longlag.cells import FeedForward
 from longlag.experiment import (
     Architecture,
+    Captioner,
     EncoderDecoder,
     Experiment,
     cell_class,
@@ -27,6 +28,7 @@ from longlag.tasks import (
     BinaryAddition,
     BinaryMultiplication,
     BucketSort,
+    Captions,
     Compression,
     ComputeSqrt,
     CopyMemory,
@@ -194,10 +196,21 @@ def test_pairs_come_back_and_want_an_encoder_and_a_decoder():
     assert through_json(experiment) == experiment
     with pytest.raises(ValueError, match="task dates: expected an encoder and a decoder"):
         dataclasses.replace(experiment, architecture=Architecture(width=8))
+    pictured = dataclasses.replace(
+        experiment, task=Captions(), architecture=Captioner("additive", width=8, dropout=0.1)
+    )
+    assert through_json(pictured) == pictured
+    with pytest.raises(ValueError, match="expected a cell for the decoder"):
+        dataclasses.replace(pictured, cell=None)
+    with pytest.raises(ValueError, match=r"unknown attention.*got 'full'"):
+        Captioner("full")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="in_features: expected a multiple of 12, got "):
+        dataclasses.replace(pictured, task=Dates(count=100))
 
 
 def test_every_task_and_cell_of_the_library_is_tried_above():
     assert {type(task) for task in TASKS} == set(task_names().values()) - {
+        task_class("captions"),
         task_class("dates"),
         task_class("intents"),
         task_class("sequential-images"),

@@ -17,17 +17,10 @@ import pytest
 from experiments import questions, translation
 from experiments.questions import Question
 from experiments.record import LEFT_OUT
+from experiments.sentences import difference, interval, say, score, tell
 from experiments.translation import COLUMNS, Options, length_table, lines, main, verdict
 from experiments.translation_pictures import alignments, drawn
-from experiments.translation_scores import (
-    by_length,
-    difference,
-    floors,
-    interval,
-    say,
-    score,
-    tell,
-)
+from experiments.translation_scores import by_length, floors
 from longlag import GRU
 from longlag.command_line import plain_errors
 from longlag.data.coders import STOP

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from longlag import cells as cells_module
 from longlag import tasks as tasks_module
-from longlag.attention import Additive, DotProduct, Multiplicative
+from longlag.attention import Additive, Attention, DotProduct, Multiplicative
 from longlag.cell import Cell
 from longlag.layers import Bidirectional, Dropout, Recurrent
 from longlag.model import Model
@@ -27,6 +27,7 @@ from longlag.training import Training, check_streaming
 
 __all__ = [
     "Architecture",
+    "Captioner",
     "EncoderDecoder",
     "Experiment",
     "cell_class",
@@ -73,8 +74,9 @@ class Architecture(Spec):
         """The model for a task."""
         if isinstance(task, PairTask):
             raise ValueError(
-                f"task {task_name(type(task))}: expected an encoder and a decoder (EncoderDecoder; "
-                "`python -m experiments.translation`), since source and target are two sequences"
+                f"task {task_name(type(task))}: expected an encoder and a decoder (EncoderDecoder, "
+                "Captioner; `python -m experiments.translation`, `python -m experiments.captions`)"
+                ", since source and target are two sequences"
             )
         return build(
             inputs=task.inputs_kind,
@@ -124,12 +126,6 @@ class EncoderDecoder(Spec):
             raise ValueError("model cell: expected a cell for encoder and decoder, got None")
         lost = (Dropout(self.dropout),) if self.dropout else ()
         read = Bidirectional(cell) if self.bidirectional else Recurrent(cell)
-        attention = {
-            "none": lambda: None,
-            "additive": lambda: Additive(self.width),
-            "multiplicative": lambda: Multiplicative(self.width),
-            "full": lambda: DotProduct(self.width, heads=self.heads, positions="none"),
-        }[self.attention]()
         return Seq2Seq(
             inputs=task.inputs_kind,
             in_features=task.in_features,
@@ -137,9 +133,57 @@ class EncoderDecoder(Spec):
             width=self.width,
             encoder=(read, *lost) * self.depth,
             decoder=(Recurrent(cell), *lost) * self.depth,
-            attention=attention,
+            attention=_over_source(self.attention, self.width, self.heads),
             input_feeding=self.input_feeding,
         )
+
+
+class Captioner(Spec):
+    """A picture said in words: regions by convolutions, and a decoder that may attend to them.
+
+    Attributes:
+        attention: what the decoder reads the regions by: none (their mean is all that it is told),
+            additive or multiplicative.
+        width: of the regions, the embedding and the attentional state.
+        dropout: rate after the regions and after the decoder.
+
+    Reference: Xu et al. 2015, "Show, Attend and Tell", arXiv 1502.03044, their soft attention; what
+    is not the same there: the decoder reads what was attended to before its state moves on, and its
+    first state is made of the mean.
+    """
+
+    attention: Literal["none", "additive", "multiplicative"] = "none"
+    width: int = 128
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        choose(self.attention, ("none", "additive", "multiplicative"), "attention")
+
+    def build(self, task: Task, cell: Cell | None) -> Seq2Seq:
+        """The model for a task of pictures, whose answers are words of the target."""
+        if cell is None:
+            raise ValueError("model cell: expected a cell for the decoder, got None")
+        lost = (Dropout(self.dropout),) if self.dropout else ()
+        return Seq2Seq(
+            inputs="pictures",
+            in_features=task.in_features,
+            out_features=task.out_features,
+            width=self.width,
+            encoder=lost,
+            decoder=(Recurrent(cell), *lost),
+            attention=_over_source(self.attention, self.width),
+            summary="mean",
+        )
+
+
+def _over_source(attention: str, width: int, heads: int = 1) -> Attention | None:
+    """What reads what an encoder left, by its name."""
+    return {
+        "none": lambda: None,
+        "additive": lambda: Additive(width),
+        "multiplicative": lambda: Multiplicative(width),
+        "full": lambda: DotProduct(width, heads=heads, positions="none"),
+    }[attention]()
 
 
 class Experiment(Spec):
@@ -159,7 +203,7 @@ class Experiment(Spec):
 
     task: Task
     cell: Cell | None
-    architecture: Architecture | EncoderDecoder = Architecture()
+    architecture: Architecture | EncoderDecoder | Captioner = Architecture()
     training: Training = Training()
     seeds: int = 3
     test_lags: tuple[int, ...] = ()
@@ -280,15 +324,15 @@ def task_name(cls: type[Task]) -> str:
     return _kebab(cls.__name__)
 
 
-def architecture_class(name: str | None) -> type[Architecture | EncoderDecoder]:
+def architecture_class(name: str | None) -> type[Architecture | EncoderDecoder | Captioner]:
     """The architecture of a name; None is the one around a single sequence."""
     if name is None:
         return Architecture
-    others = {_kebab(EncoderDecoder.__name__): EncoderDecoder}
+    others = {_kebab(cls.__name__): cls for cls in (EncoderDecoder, Captioner)}
     return others[choose(name, others, "architecture")]
 
 
-def _architecture_name(architecture: Architecture | EncoderDecoder) -> str | None:
+def _architecture_name(architecture: Architecture | EncoderDecoder | Captioner) -> str | None:
     return None if type(architecture) is Architecture else _kebab(type(architecture).__name__)
 
 

@@ -179,7 +179,8 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
     """
     model, task, training = experiment.model, experiment.task, experiment.training
     tasks = [task.at_lag(lag) for lag in experiment.lags]
-    longest = max(t.time_steps for t in tasks)
+    # Where there is one length there is nothing to pad; a picture could not be.
+    longest = max(t.time_steps for t in tasks) if len(tasks) > 1 else None
     metrics = folder.metrics()
     task_name, arm = experiment.config()["task"]["name"], experiment.arm
     rows = []

@@ -27,6 +27,9 @@ from longlag.embedding import Embedding
 from longlag.layer import Layer, State
 from longlag.layers import Dense, Stack
 from longlag.model import Cost, Model
+from longlag.pictures import Pictures
+from longlag.select import select
+from longlag.spec import choose
 from longlag.tasks.task import Batch
 from longlag.unroll import unroll
 
@@ -38,8 +41,7 @@ class Encoded:
     """What the encoder hands over.
 
     Attributes:
-        summary: `[B, W]`, made of its outputs at the first and the last step of the source: of a
-            bidirectional encoder each direction has read all of it at one of the two.
+        summary: `[B, W]`, made of its outputs.
         memory: what the attention reads, or None without one.
     """
 
@@ -64,7 +66,7 @@ class Seq2Seq(Model):
     """Encoder, attention, decoder.
 
         m[s] = encoder of the source
-        c    = W_s [m[first], m[last]] + b_s
+        c    = W_s [m[first], m[last]] + b_s     or, of the mean, W_s (Σ_s m[s] / S) + b_s
         u[t] = E y[t-1] + c                       with input feeding, + W_f h̃[t-1]
         h[t] = decoder of u[1] .. u[t]
         a[t] = what the attention reads of m with the query h[t]
@@ -72,7 +74,8 @@ class Seq2Seq(Model):
         answers[t] = W h̃[t] + b
 
     Attributes:
-        inputs: of the source: "tokens" or "features".
+        inputs: of the source: "tokens", "features", or "pictures", whose regions are its steps
+            (`longlag.pictures`).
         in_features: token classes of the source, or D.
         out_features: V, token classes of the target.
         width: W, of both embeddings and of h̃.
@@ -82,10 +85,13 @@ class Seq2Seq(Model):
         input_feeding: each step is told what the last one read. The steps then run one after the
             other, the attention inside, and the layers must have states of a fixed size.
         start: the token that stands before the first of the target.
+        summary: what the decoder is told of all that the encoder left: "ends", its outputs at the
+            first and the last step (of a bidirectional one each direction has read all of the
+            source at one of the two), or "mean", that of its outputs, whose order is then nothing.
 
-    Parameters: `source` and `target` (as in `Embedding`), `encoder`, `decoder` (as in `Stack`),
-    `summary` `[2 E, W]`, `attention`, `attentional` `[H + K, W]`, `feed.kernel` `[W, W]`, `head`
-    `[W, V]`, zero at first.
+    Parameters: `source` and `target` (as in `Embedding`, or in `Pictures`), `encoder`, `decoder`
+    (as in `Stack`), `summary` `[2 E, W]` or `[E, W]`, `attention`, `attentional` `[H + K, W]`,
+    `feed.kernel` `[W, W]`, `head` `[W, V]`, zero at first.
 
     Reference: Cho et al. 2014, arXiv 1406.1078 (a summary read at every step of the decoder);
     Sutskever, Vinyals and Le 2014, arXiv 1409.3215; Bahdanau, Cho and Bengio 2015, arXiv 1409.0473;
@@ -94,7 +100,7 @@ class Seq2Seq(Model):
     state of the decoder is its own; the papers make it of the summary.
     """
 
-    inputs: Literal["tokens", "features"]
+    inputs: Literal["tokens", "features", "pictures"]
     in_features: int
     out_features: int
     width: int
@@ -103,9 +109,11 @@ class Seq2Seq(Model):
     attention: Attention | None = None
     input_feeding: bool = False
     start: int = 0
+    summary: Literal["ends", "mean"] = "ends"
 
     def __post_init__(self) -> None:
         self.source  # noqa: B018 - refuses an impossible one
+        choose(self.summary, ("ends", "mean"), "Seq2Seq.summary")
         if not 0 <= self.start < self.out_features:
             raise ValueError(
                 f"Seq2Seq.start: expected a token of 0 .. {self.out_features - 1}, got {self.start}"
@@ -126,8 +134,10 @@ class Seq2Seq(Model):
             )
 
     @property
-    def source(self) -> Embedding:
+    def source(self) -> Embedding | Pictures:
         """How the source enters."""
+        if self.inputs == "pictures":
+            return Pictures(self.in_features, self.width)
         return Embedding(self.inputs, self.in_features, self.width)
 
     @property
@@ -149,7 +159,9 @@ class Seq2Seq(Model):
             "target": self.target.init(keys[1]),
             "encoder": Stack(self.encoder).init(keys[2], self.width),
             "decoder": self._stack.init(keys[3], self.width),
-            "summary": Dense(self.width).init(keys[4], 2 * encoded),
+            "summary": Dense(self.width).init(
+                keys[4], encoded if self.summary == "mean" else 2 * encoded
+            ),
             "head": {
                 "kernel": jnp.zeros((self.width, self.out_features)),
                 "bias": jnp.zeros(self.out_features),
@@ -176,7 +188,7 @@ class Seq2Seq(Model):
 
         Args:
             params: parameters.
-            inputs: tokens `[B, S]`, or features `[B, S, D]`.
+            inputs: tokens `[B, S]`, features `[B, S, D]`, or pictures `[B, D / 3, D]`.
             mask: `[B, S]` bool, false at padding; None means none.
             key: source of dropout while training.
 
@@ -185,18 +197,11 @@ class Seq2Seq(Model):
         """
         xs, mask_t, _ = self.source.apply(params["source"], inputs, mask)
         _, ms = Stack(self.encoder).apply(params["encoder"], xs, mask=mask_t, key=key)
-        if mask_t is None:
-            first, last = ms[0], ms[-1]
-        else:
-            # Of a row that is all padding any step will do: its outputs are zero.
-            rows = jnp.arange(ms.shape[1])
-            first = ms[mask_t.argmax(axis=0), rows]
-            last = ms[len(ms) - 1 - mask_t[::-1].argmax(axis=0), rows]
-        ends = jnp.concatenate([first, last], axis=-1)
+        read = (_mean if self.summary == "mean" else _ends)(ms, mask_t)
         memory = None
         if self.attention is not None:
             memory = self.attention.memorise(params["attention"], jnp.swapaxes(ms, 0, 1), mask)
-        return Encoded(affine(params["summary"], ends), memory)
+        return Encoded(affine(params["summary"], read), memory)
 
     def init_state(self, params: Params, batch_size: int, capacity: int) -> DecoderState:
         """The decoder's state before the first step.
@@ -344,6 +349,26 @@ class Seq2Seq(Model):
         cell = _InputFeeding(self.decoder, self.attention, self.width)
         last, outputs = unroll(cell, used, us, state, key=key, time_major=True)
         return (None if state is None else last), outputs
+
+
+def _ends(ms: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The first and the last real one of `[S, B, E]`: `[B, 2 E]`."""
+    if mask is None:
+        first, last = ms[0], ms[-1]
+    else:
+        # Of a row that is all padding any step will do: its outputs are zero.
+        rows = jnp.arange(ms.shape[1])
+        first = ms[mask.argmax(axis=0), rows]
+        last = ms[len(ms) - 1 - mask[::-1].argmax(axis=0), rows]
+    return jnp.concatenate([first, last], axis=-1)
+
+
+def _mean(ms: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The mean of the real ones of `[S, B, E]`: `[B, E]`; zero of a row that is all padding."""
+    if mask is None:
+        return ms.mean(axis=0)
+    real = select(mask, ms, jnp.zeros_like(ms))
+    return real.sum(axis=0) / jnp.maximum(mask.sum(axis=0), 1)[:, None]
 
 
 def _context_features(attention: Attention, params: Params, hidden: int, encoded: int) -> int:

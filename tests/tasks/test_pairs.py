@@ -16,10 +16,11 @@ import jax
 import numpy as np
 import pytest
 
+from longlag.data import emoji
 from longlag.data.coders import STOP
 from longlag.data.messages import load, split
 from longlag.evaluation import evaluation_batch
-from longlag.tasks import Dates, Translation
+from longlag.tasks import Captions, Dates, Translation
 from longlag.tasks import dates as module
 from longlag.tasks.pairs import PairTask
 
@@ -129,6 +130,25 @@ def test_batches_are_pairs_of_their_part(translation):
     assert {s for s, _ in read(DATES, evaluation_batch(DATES, 64, "validation"))} <= seen
 
 
+def test_a_picture_is_drawn_with_its_name():
+    task, whole = Captions(), emoji.load()
+    parts = emoji.split(whole)
+    # The oracle: each is one of the pictures of its part, and has its name.
+    for purpose, part in (("train", parts.train), ("validation", parts.validation)):
+        of_part = task if purpose == "train" else task.evaluated("validation")
+        name_of = {whole.pictures[i].tobytes(): whole.captions[i] for i in part}
+        batch = jax.jit(of_part.sample, static_argnums=1)(jax.random.key(2), 32)
+        assert batch.inputs.shape == (32, 32, 96) and batch.inputs.dtype == np.float32
+        assert batch.mask is None and 0 <= batch.inputs.min() < batch.inputs.max() <= 1
+        for picture, target, asked in zip(
+            *map(np.asarray, (batch.inputs, batch.targets, batch.scored))
+        ):
+            name = name_of[np.rint(picture * 255).astype(np.uint8).tobytes()]
+            assert target[asked][-1] == STOP and not target[~asked].any()
+            assert task.pairs.writer.decode(target[asked][:-1].tolist()) == name
+    assert task.in_features == 96 and task.length == task.pairs.asked.sum(axis=1).max()
+
+
 def test_what_is_too_long_is_left_out(translation):
     messages, pairs = load(), translation.pairs
     for part, rows in pairs.rows.items():
@@ -166,6 +186,8 @@ def test_the_floor_says_the_commonest_at_each_step():
         (lambda: Translation(split="strings"), "Did you mean 'string'"),  # type: ignore[arg-type]
         (lambda: Translation(pieces=99), "pieces >= 512"),
         (lambda: Translation(longest=0), "longest >= 1"),
+        (lambda: Captions(pieces=99), "pieces >= 512"),
+        (lambda: Captions(part="held"), "unknown part"),  # type: ignore[arg-type]
         (lambda: DATES.at_lag(20), "lag = 11"),
     ],
 )
@@ -178,6 +200,7 @@ def test_pictures_are_pairs_of_the_data():
     for cls, pair in (
         (Dates, babel.dates.format_date(datetime.date(2024, 9, 25), "full", "hu")),
         (Translation, "Convert the image to grayscale"),
+        (Captions, "32 rows of 32 pixels: \U0001f64c\U0001f3fb"),
     ):
         picture = cls().picture()
         assert textwrap.indent(picture, "    ") in (inspect.getdoc(cls) or "")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gettext
-import hashlib
 import re
 import struct
 import unicodedata
@@ -19,9 +18,10 @@ from typing import Literal
 import numpy as np
 
 from longlag.data.debian import Package
+from longlag.data.parts import Parts, share
 from longlag.spec import choose
 
-__all__ = ["SOURCES", "Messages", "Parts", "Source", "load", "split", "tidy"]
+__all__ = ["SOURCES", "Messages", "Source", "load", "split", "tidy"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +96,6 @@ class Messages:
     names: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Parts:
-    """Indices of the pairs to learn from, to choose by, and to test on; none in two of them."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
 @functools.cache
 def load(
     language: str = "fr", sources: tuple[Source, ...] = SOURCES, given: tuple[str | Path, ...] = ()
@@ -156,14 +147,14 @@ def split(messages: Messages, by: Literal["string", "package"] = "string") -> Pa
             for validation.
     """
     choose(by, ("string", "package"), "split")
-    share = np.array([_share(key) for key in messages.keys])
+    shares = np.array([share(key) for key in messages.keys])
     if by == "string":
-        test, rest = share < TEST, share >= TEST
+        test, rest = shares < TEST, shares >= TEST
     else:
         last = messages.packages == len(messages.names) - 1
         known = {key for key, held in zip(messages.keys, last) if not held}
         test, rest = last & np.array([key not in known for key in messages.keys], bool), ~last
-    validation = rest & (share >= 1 - VALIDATION)
+    validation = rest & (shares >= 1 - VALIDATION)
     return Parts(*(np.flatnonzero(part) for part in (rest & ~validation, validation, test)))
 
 
@@ -193,8 +184,3 @@ def _read(file: Path) -> Iterator[tuple[str, str]]:
         message, form = key if isinstance(key, tuple) else (key, 0)
         if form == 0:
             yield message.rpartition("\x04")[2], text
-
-
-def _share(key: str) -> float:
-    """A number in [0, 1), the same for a string everywhere."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48

@@ -5,6 +5,7 @@ from longlag.tasks.associative_recall import AssociativeRecall
 from longlag.tasks.binary_addition import BinaryAddition
 from longlag.tasks.binary_multiplication import BinaryMultiplication
 from longlag.tasks.bucket_sort import BucketSort
+from longlag.tasks.captions import Captions
 from longlag.tasks.compression import Compression
 from longlag.tasks.compute_sqrt import ComputeSqrt
 from longlag.tasks.copy_memory import CopyMemory
@@ -45,6 +46,7 @@ __all__ = [
     "BinaryAddition",
     "BinaryMultiplication",
     "BucketSort",
+    "Captions",
     "Compression",
     "ComputeSqrt",
     "CopyMemory",

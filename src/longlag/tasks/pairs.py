@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,27 +22,27 @@ Part = Literal["train", "validation", "test"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pairs of texts as numbers.
+    """Pairs as numbers: a text, or a picture, and the text that it is to be turned into.
 
     Attributes:
-        sources: N texts.
+        sources: N texts, or names of pictures.
         targets: what each is to be turned into.
-        reader: turns sources into numbers.
+        reader: turns sources into numbers; None if they are pictures.
         writer: turns targets into numbers.
         rows: which pairs each part has.
-        inputs: `[N, S]` int32.
-        mask: `[N, S]` bool.
+        inputs: `[N, S]` int32, or of pictures `[N, S, D]` uint8.
+        mask: `[N, S]` bool, or of pictures None.
         answers: `[N, L]` int32, with `STOP` at the end and zero beyond it.
         asked: `[N, L]` bool, up to `STOP` and with it.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    reader: Coder
+    reader: Coder | None
     writer: Coder
     rows: Mapping[str, np.ndarray]
     inputs: np.ndarray
-    mask: np.ndarray
+    mask: np.ndarray | None
     answers: np.ndarray
     asked: np.ndarray
 
@@ -55,21 +55,49 @@ class Pairs:
         writer: Coder,
         rows: Mapping[str, np.ndarray],
     ) -> Pairs:
-        """Encodes pairs, each side as long as its longest text."""
+        """Encodes pairs of texts, each side as long as its longest."""
         longest = max(len(reader.encode(text)) for text in sources)
-        steps = 1 + max(len(writer.encode(text)) for text in targets)
         inputs, mask = padded(reader, sources, longest)
-        answers, asked = padded(writer, targets, steps, stop=True)
         return cls(
-            tuple(sources), tuple(targets), reader, writer, rows, inputs, mask, answers, asked
+            tuple(sources),
+            tuple(targets),
+            reader,
+            writer,
+            rows,
+            inputs,
+            mask,
+            *_said(writer, targets),
         )
+
+    @classmethod
+    def of_pictures(
+        cls,
+        names: Sequence[str],
+        pictures: np.ndarray,
+        targets: Sequence[str],
+        writer: Coder,
+        rows: Mapping[str, np.ndarray],
+    ) -> Pairs:
+        """Pictures `[N, H, W, C]` uint8, read row by row, and what each is to be turned into."""
+        inputs = pictures.reshape(*pictures.shape[:2], -1)
+        return cls(
+            tuple(names), tuple(targets), None, writer, rows, inputs, None, *_said(writer, targets)
+        )
+
+
+def _said(writer: Coder, targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Answers, and where they are asked for, as long as the longest."""
+    steps = 1 + max(len(writer.encode(text)) for text in targets)
+    return padded(writer, targets, steps, stop=True)
 
 
 class PairTask(Task):
     """Sequence to sequence on real pairs; subclasses say what `pairs` are.
 
     Source and target have lengths of their own: `inputs` and `mask` are `[B, S]`, `targets`,
-    `weights` and `scored` `[B, L]`, so the model is a `Seq2Seq` (`experiment.EncoderDecoder`).
+    `weights` and `scored` `[B, L]`, so the model is a `Seq2Seq` (`experiment.EncoderDecoder`). A
+    picture's `inputs` are `[B, S, D]`, the numbers of its rows, without a mask
+    (`experiment.Captioner`).
     Training draws every pair of its part alike. `STOP` ends a target, and stands before it.
 
     Attributes:
@@ -100,8 +128,9 @@ class PairTask(Task):
 
     @property
     def in_features(self) -> int:
-        """Numbers that a source is made of."""
-        return self.pairs.reader.size
+        """Numbers that a source is made of, or D."""
+        reader = self.pairs.reader
+        return self.pairs.inputs.shape[-1] if reader is None else reader.size
 
     @property
     def out_features(self) -> int:
@@ -113,14 +142,19 @@ class PairTask(Task):
         return dataclasses.replace(self, part=purpose)
 
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
-        """Draws pairs: inputs `[B, S]` int32, targets `[B, L]` int32."""
+        """Draws pairs: inputs `[B, S]` int32 or `[B, S, D]` float32, targets `[B, L]` int32."""
         pairs, rows = self.pairs, self.pairs.rows[self.part]
         chosen = jax.random.randint(key, (batch_size,), 0, len(rows), jnp.int32)
         inputs, mask, answers, asked = (
-            jnp.asarray(array[rows])[chosen]
+            None if array is None else jnp.asarray(array[rows])[chosen]
             for array in (pairs.inputs, pairs.mask, pairs.answers, pairs.asked)
         )
-        return Batch(inputs, answers, asked.astype(jnp.float32), asked, mask)
+        assert inputs is not None and answers is not None and asked is not None
+        return Batch(self.shown(inputs), answers, asked.astype(jnp.float32), asked, mask)
+
+    def shown(self, inputs: Any) -> Any:
+        """Some of the pairs' inputs as a model is given them: of a picture's bytes parts of one."""
+        return inputs if self.inputs_kind == "tokens" else inputs.astype(jnp.float32) / 255
 
     def floor(self) -> Floor:
         """The commonest answer at each step of the training part."""
