@@ -198,9 +198,9 @@ def _glyphs(font: Any) -> dict[str, str]:
         for table in lookup.SubTable if lookup.LookupType == 4 else ():  # ligatures
             for first, ligatures in table.ligatures.items():
                 for ligature in ligatures:
-                    parts = [characters.get(name) for name in (first, *ligature.Component)]
-                    if None not in parts:
-                        names[bare("".join(parts))] = ligature.LigGlyph
+                    parts = (first, *ligature.Component)
+                    if all(name in characters for name in parts):
+                        names[bare("".join(characters[name] for name in parts))] = ligature.LigGlyph
     return names
 
 

@@ -250,7 +250,7 @@ def divisible(utterances: Utterances) -> Utterances:
             f"intents: expected a language with at least two intents of {LEAST} templates or more; "
             f"this one has {len(kept)}, of {len(utterances.intents)} intents in all"
         )
-    rows = np.flatnonzero(np.isin(utterances.labels, kept))
+    rows = np.flatnonzero(np.isin(utterances.labels, kept)).tolist()
     return dataclasses.replace(
         utterances,
         texts=tuple(utterances.texts[i] for i in rows),

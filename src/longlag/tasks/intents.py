@@ -183,7 +183,8 @@ class Intents(Task):
         """
         tokens, mask = self.corpus.tokens[self.rows], self.corpus.mask[self.rows]
         if self.shuffled:
-            tokens = np.asarray(in_any_order(jax.random.key(0), tokens, mask))
+            key = jax.random.key(0)
+            tokens = np.asarray(in_any_order(key, jnp.asarray(tokens), jnp.asarray(mask)))
         return tokens, mask
 
     def floor(self) -> Floor:
