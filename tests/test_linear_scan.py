@@ -297,6 +297,33 @@ def test_second_order_by_reverse_over_reverse(method, reverse, rng):
     assert_close(*both())
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_no_loop_of_a_gradient_adds_up_whole_arrays(order):
+    """As the gradient that jax takes of a loop that reads rows does: T times T in all."""
+    shape = (50, 3)
+
+    def derived(order, a):
+        if order == 0:
+            return jnp.sum(jnp.sin(linear_scan(a, a, a[0], method="scan")))
+        return jnp.sum(jax.grad(functools.partial(derived, order - 1))(a) ** 2)
+
+    def added(jaxpr, inside):
+        for equation in jaxpr.eqns:
+            name = equation.primitive.name
+            if inside and name in ("add", "add_any"):
+                yield from (out.aval.shape for out in equation.outvars)
+            for value in equation.params.values():
+                for part in value if isinstance(value, (tuple, list)) else (value,):
+                    part = getattr(part, "jaxpr", part)
+                    if hasattr(part, "eqns"):
+                        yield from added(part, inside or name in ("scan", "while"))
+
+    found = [
+        *added(jax.make_jaxpr(functools.partial(derived, order))(jnp.ones(shape)).jaxpr, False)
+    ]
+    assert (3,) in found and shape not in found
+
+
 def test_gradients_are_the_differences(rng):
     arrays, _ = draw(rng)
 

@@ -182,47 +182,69 @@ def _step(h: Parts, a: Parts, b: Parts, h_reset: Any, reset: Any) -> Parts:
 
 
 def _sequential(a, b, h0, h_reset, resets, reverse):
-    """One step after another. A decay that does not change with time stays out of the inputs."""
-    varies = _varies(a, b[0].shape[0])
-    always = jax.tree.map(lambda x: x[0], a)
+    """One step after another."""
+    a = _rows(a, b[0].shape[0])
 
-    def body(h, inputs):
-        a, b, reset = inputs
-        h = _step(h, a if varies else always, b, h_reset, reset)
+    def body(h, t):
+        h = _step(h, a(t), _row(b, t), h_reset, _row(resets, t))
         return h, h
 
-    return _scan_steps(body, h0, (a if varies else None, b, resets), b, reverse)[1]
+    order = _order(b, reverse)
+    return _over_steps(body, h0, _filled(b, order[0]), order)[1]
 
 
-def _scan_steps(body, state, inputs, like, reverse):
-    """`jax.lax.scan`, for outputs that are all of the inputs' size.
+def _over_steps(body, state, outputs, order):
+    """`jax.lax.scan` over steps, whose outputs take the place of what is in some arrays.
 
     XLA:CPU fills what a scan puts out before the loop writes it: with zeros, which are one array
-    for all scans of a program that have this shape, and then a copy for each. Filled with a row of
-    the data, each has memory of its own from the start.
+    for all scans of a program that have this shape, and then a copy for each. An array that is
+    filled with a row of the data (`_filled`) is no other scan's.
 
     Args:
-        body: from the state and the inputs of a step to the state and the outputs of the step.
-        state: before the first step.
-        inputs: a tree of `[T, ...]`.
-        like: a tree of `[T, ...]`, the shapes and dtypes of the outputs; its first row fills them.
-        reverse: from the last step to the first.
+        body: from the state and t to the state and the outputs of step t.
+        state: before the first of these steps.
+        outputs: a tree of `[T, ...]`, whose rows at these steps are replaced.
+        order: the steps, a range.
 
     Returns:
-        The state after the last step, and the outputs.
+        The state after the last of the steps, and the outputs.
     """
-    steps = jax.tree.leaves(like)[0].shape[0]
 
     def one(i, carry):
         state, outputs = carry
-        step = {"index": steps - 1 - i if reverse else i, "allow_negative_indices": False}
-        at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False, **step)
-        put = functools.partial(jax.lax.dynamic_update_index_in_dim, axis=0, **step)
-        state, output = body(state, jax.tree.map(at, inputs))
-        return state, jax.tree.map(put, outputs, output)
+        t = order.start + order.step * i
+        put = functools.partial(
+            jax.lax.dynamic_update_index_in_dim, index=t, axis=0, allow_negative_indices=False
+        )
+        state, new = body(state, t)
+        return state, jax.tree.map(put, outputs, new)
 
-    filled = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), like)
-    return jax.lax.fori_loop(0, steps, one, (state, filled))
+    return jax.lax.fori_loop(0, len(order), one, (state, outputs))
+
+
+def _order(x: Parts, reverse: bool) -> range:
+    """The steps of a sequence `[T, ...]` in the direction of the recurrence."""
+    steps = range(x[0].shape[0])
+    return steps[::-1] if reverse else steps
+
+
+def _row(x: Any, t: Any) -> Any:
+    """Step t of a tree of `[T, ...]`; t may be traced."""
+    at = functools.partial(
+        jax.lax.dynamic_index_in_dim, index=t, keepdims=False, allow_negative_indices=False
+    )
+    return jax.tree.map(at, x)
+
+
+def _rows(a: Parts, steps: int) -> Any:
+    """The decay at step t; one that does not change with time is read once."""
+    always = _row(a, 0)
+    return (lambda t: _row(a, t)) if _varies(a, steps) else lambda t: always
+
+
+def _filled(x: Parts, t: int) -> Parts:
+    """Arrays of the shape of `x`, each row of which is step t of it."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x[t], x.shape), x)
 
 
 def _associative(a, b, h0, h_reset, resets, reverse):
@@ -354,24 +376,48 @@ def _adjoint(method, reverse, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
     return run(_conj(a), dh, zero, resets, not reverse)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _adjoint_sequential(a, dh, zero, resets, reverse):
-    varies = _varies(a, dh[0].shape[0])
-    always = _at(a, 0)
+    a, order = _rows(a, dh[0].shape[0]), _order(dh, reverse)
 
-    # To carry the product, and not lam, takes no copy of `a` and of the resets a step later.
-    def body(state, inputs):
-        product, to_reset = state
-        a, dh, reset = inputs
-        lam = _plus(dh, product)
-        product = _times(a if varies else always, lam)
-        if reset is not None:
-            to_reset = _plus(to_reset, select(reset, product, zero))
-            product = select(reset, zero, product)
-        return (product, to_reset), lam
+    def before(state, t):
+        """What reaches the state before step t, and all that reached the states after resets."""
+        lam, to_reset = state
+        product = _times(a(t), lam)
+        if resets is None:
+            return product, to_reset
+        reset = _row(resets, t)
+        to_reset = _plus(to_reset, select(reset, product, zero))
+        return select(reset, zero, product), to_reset
 
-    inputs = (a if varies else None, dh, resets)
-    (dh0, dh_reset), lam = _scan_steps(body, (zero, zero), inputs, dh, reverse)
-    return lam, dh0, dh_reset
+    def body(state, t):
+        product, to_reset = before(state, t - order.step)
+        lam = _plus(product, _row(dh, t))
+        return (lam, to_reset), lam
+
+    # Nothing comes after the last step, whose lam is dh.
+    state = _row(dh, order[0]), None if resets is None else zero
+    state, lam = _over_steps(body, state, _filled(dh, order[0]), order[1:])
+    return lam, *before(state, order[-1])
+
+
+def _adjoint_sequential_forward(a, dh, zero, resets, reverse):
+    return _adjoint_sequential(a, dh, zero, resets, reverse), (a, dh, zero, resets)
+
+
+def _adjoint_sequential_backward(reverse, given, cotangents):
+    """As if it had been written with `_scan`, whose gradient is known.
+
+    The gradient that jax takes of a loop that reads a row of an array adds up arrays at each step.
+    """
+    a, dh, zero, resets = given
+    again = functools.partial(_adjoint_parallel, "scan", resets=resets, reverse=reverse)
+    _, pull = jax.vjp(again, a, dh, zero)
+    no_gradient = None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
+    return *pull(cotangents), no_gradient
+
+
+_adjoint_sequential.defvjp(_adjoint_sequential_forward, _adjoint_sequential_backward)
 
 
 def _adjoint_parallel(method, a, dh, zero, resets, reverse):
