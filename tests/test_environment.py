@@ -34,8 +34,16 @@ def test_the_commit_and_whether_the_tree_differs_from_it(tmp_path: Path):
     assert environment._commit(file) == (None, None)
     git("init")
     assert environment._commit(file) == (None, None)  # there, but not tracked
-    git("add", "code.py")
+    for record in environment.RECORDS:
+        path = tmp_path / record / "cpu.json" if record.endswith("results") else tmp_path / record
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("recorded")
+    git("add", ".")
     git("commit", "-m", "one")
+    assert environment._commit(file) == (git("rev-parse", "HEAD"), False)
+    (tmp_path / "benchmarks" / "README.md").write_text("recorded again")
+    (tmp_path / "experiments" / "results" / "cpu.json").write_text("recorded again")
+    (tmp_path / "benchmarks" / "results" / "new.json").write_text("recorded")
     assert environment._commit(file) == (git("rev-parse", "HEAD"), False)
     file.write_text("2")
     assert environment._commit(file) == (git("rev-parse", "HEAD"), True)

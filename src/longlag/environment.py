@@ -15,6 +15,10 @@ import jax
 
 __all__ = ["environment", "provenance", "version"]
 
+# What a recording writes, from the root of the repository; nothing of it is run.
+RECORDS = tuple(
+    f"{room}/{part}" for room in ("benchmarks", "experiments") for part in ("results", "README.md")
+)
 PACKAGES = ("longlag", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -87,13 +91,15 @@ def _cpu() -> str:
 def _commit(file: Path) -> tuple[str | None, bool | None]:
     """Returns the commit that `file` is tracked in, and whether anything there differs from it.
 
+    Records of other runs (`RECORDS`) may differ, so that several can be made one after another.
     An installed copy inside somebody else's repository is not tracked, so that repository's commit
     does not pass for ours.
     """
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None, None
     commit = _git(file.parent, "rev-parse", "HEAD")
-    status = _git(file.parent, "status", "--porcelain")
+    others = (f":(top,exclude){path}" for path in RECORDS)
+    status = _git(file.parent, "status", "--porcelain", "--", ":(top)", *others)
     return commit, None if status is None else bool(status)
 
 
