@@ -11,7 +11,7 @@ bidirectional encoder reads, and a network decides by its last states alone, or 
 attention reads of all. Both are trained once more on the same words in an order of chance: what a
 recurrence gains by order is the difference of the two, since a model of ordered words that is
 tested on shuffled ones also fails because it never saw such. The floors are logistic regressions of
-a bag of words and of bigrams. quick holds out one of the five folds and trains less.
+a bag of words and of bigrams. quick holds out one of the five folds.
 
 Nothing is chosen by looking: steps, rate and widths were fixed beforehand. (An earlier test, one
 split of the same templates, was read more than once; docs/data.md.) --ask answers by a model of its
@@ -66,7 +66,7 @@ class Preset(NamedTuple):
     held: int
 
 
-PRESETS = {"quick": Preset(300, 2, 1), "full": Preset(1000, 2, FOLDS)}
+PRESETS = {"quick": Preset(1000, 2, 1), "full": Preset(1000, 2, FOLDS)}
 
 
 @dataclasses.dataclass(frozen=True)
