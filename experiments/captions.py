@@ -79,8 +79,8 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "quick": Preset(800, 64, 2, 3e-3, ()),
-    "full": Preset(2000, 96, 3, 3e-3, (1e-3, 3e-3)),
+    "quick": Preset(3000, 64, 2, 3e-3, ()),
+    "full": Preset(6000, 96, 3, 3e-3, (1e-3, 3e-3)),
 }
 
 
@@ -142,7 +142,7 @@ def question(preset: Preset, language: str = "en") -> Question:
     )
     arms = {}
     for attention in ("none", "additive"):
-        layers = Captioner(attention=attention, width=preset.width, dropout=0.3)
+        layers = Captioner(attention=attention, width=preset.width, dropout=0.1)
         job = Experiment(task, LSTM(preset.width), layers, training, preset.seeds)
         arms[job.arm] = job
     return Question("Does attention help to caption a picture?", arms, DID, preset.grid)
