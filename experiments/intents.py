@@ -1,7 +1,7 @@
 """What is being asked for? The words are read one by one, and a network decides.
 
-    python -m experiments.intents                              (quick: 4 minutes on two idle cores)
-    python -m experiments.intents --preset full                (five folds, 0.6 core-hours)
+    python -m experiments.intents                              (quick: 80 seconds on two cores)
+    python -m experiments.intents --preset full                (five folds, 0.7 core-hours)
     python -m experiments.intents --language de
     python -m experiments.intents --ask "what time is it"      (a minute, then seconds)
 
