@@ -20,6 +20,7 @@ Leaves runs/captions, -quick, -fr: results.json, plots, and a run folder for eac
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -245,13 +246,13 @@ def attended(loaded: Loaded, seed: int, picture: np.ndarray, said: np.ndarray, t
     writer = task.pairs.writer
     # A word is several pieces, the first of which begins with a ▁.
     begun = [i for i, n in enumerate(pieces) if i == 0 or writer.named(int(n)).startswith("▁")]
-    words = [slice(*ends) for ends in zip(begun, [*begun[1:], len(pieces)], strict=True)]
+    words = [slice(*ends) for ends in itertools.pairwise([*begun, len(pieces)])]
     grid = loaded.model.source.grid
     return Seen(
         picture.reshape(emoji.SIDE, emoji.SIDE, 3),
         title,
         [writer.decode(pieces[word].tolist()) for word in words],
-        np.array([weights[word].mean(axis=0).reshape(grid, grid) for word in words]),
+        np.array([weights[word].mean(axis=0) for word in words]).reshape(-1, grid, grid),
     )
 
 

@@ -138,6 +138,46 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
             "Words of six utterances, coloured by the weight that the attention gives them.",
         ),
     },
+    "language-quick": {
+        "distance": Picture(
+            "Where attention could help",
+            "Bits of the byte that ends an 8-gram, by how long ago that 8-gram was seen.",
+            "Within the attention's reach it could be copied; after so little reading it is not.",
+            "Bits of the next byte against the distance to the last time its 8-gram was seen.",
+        ),
+    },
+    "translation": {
+        "alignment": Picture(
+            "Where each piece of the answer looked",
+            "Across: the source; down: what was said of it; the darker the more was read.",
+            "Year, month and day are read where they stand.",
+            "Weights of two attentions over the characters of one date.",
+        ),
+        "by-length": Picture(
+            "Against the length of the source",
+            "Bins of about equal counts, with 95% bootstrap intervals.",
+            "Bahdanau's own figure, on dates.",
+            "Quality of each arm against the length of the source, with intervals.",
+        ),
+    },
+    "speech": {
+        "heard": Picture(
+            "How much has to be heard",
+            "Accuracy on the standard test by how many steps of an utterance are heard at most; "
+            "the line is the floor.",
+            "Sixteen steps are nearly as good as all.",
+            "Accuracy of each arm against the steps heard: flat from about sixteen steps on.",
+        ),
+    },
+    "captions-quick": {
+        "attended": Picture(
+            "Where each word looked",
+            "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
+            "where nothing was read.",
+            "The words of a skin's tone read faces and hands.",
+            "Emoji, each with a copy for every word of its caption, showing the regions read.",
+        ),
+    },
 }
 
 

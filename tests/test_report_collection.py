@@ -92,7 +92,8 @@ SEEN = """({
 def test_a_browser_shows_the_page_whole(page: Path, width: int):
     seen = browser.evaluate(page, SEEN, width)
     assert seen["scroll"] <= width == seen["window"] and seen["requests"] == []
-    assert len(seen["images"]) == 6  # attention, trace, heat map, and three against a quantity
+    # Those that were committed, the heat map, and three against a quantity.
+    assert len(seen["images"]) == sum(map(len, report.PICTURES.values())) + 4
     for natural, shown, alt in seen["images"]:
         assert natural > 0 and shown <= width - 32 and len(alt) > 30
     assert any("GRU track 0.97" in alt or "track 0.96" in alt for *_, alt in seen["images"])
