@@ -29,7 +29,7 @@ import numpy as np
 import tyro
 
 from experiments.captions_pictures import Seen, sheet
-from experiments.questions import Arms, Found, Question, ask, by_arm
+from experiments.questions import Arms, Found, Question, ask, by_arm, named
 from experiments.sentences import (
     COLUMNS,
     NO_FIGURES,
@@ -114,9 +114,7 @@ class Options:
             "--preset": "" if self.preset == "full" else self.preset,
             "--language": "" if self.language == "en" else self.language,
         }
-        used = {option: value for option, value in beyond.items() if value}
-        words = ("python -m experiments.captions", *(f"{o} {v}" for o, v in used.items()))
-        return " ".join(words), self.out / "-".join(("captions", *used.values()))
+        return named("captions", beyond, self.out)
 
     @property
     def question(self) -> Question:
@@ -184,10 +182,9 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path) -> Found:
         for arm, values in {**quality, FLOOR: nearest_said.quality(name)}.items():
             for kind in KINDS:
                 there = held == kind
-                mean, low, high = interval(values[there], roles[there])
                 by_kind.append(
                     {"quality": name, "arm": arm, "kind": kind, "pictures": int(there.sum())}
-                    | {"mean": mean, "low": low, "high": high}
+                    | interval(values[there], roles[there])._asdict()
                 )
     if seen:
         _draw(seen, out / "plots" / "attended.png")

@@ -38,7 +38,7 @@ import tyro
 from rich.progress import track
 
 from experiments.bootstrap import Interval, bootstrap
-from experiments.questions import Question, by_arm, core_hours, measure, show, spread
+from experiments.questions import Question, by_arm, core_hours, measure, named, show, spread
 from experiments.rates import folder
 from longlag import LSTM
 from longlag.command_line import console, plain_errors
@@ -317,10 +317,10 @@ class Options:
 def main(options: Options) -> int:
     """Trains and tests, or continues a prompt."""
     chosen = {
-        "text": "" if options.text == "jargon" else options.text,
-        "preset": "" if options.preset == "full" else options.preset,
+        "--text": "" if options.text == "jargon" else options.text,
+        "--preset": "" if options.preset == "full" else options.preset,
     }
-    out = options.out / "-".join(["language", *filter(None, chosen.values())])
+    command, out = named("language", chosen, options.out)
     if options.sample is not None:
         return _continue(options, out)
     began = time.perf_counter()
@@ -328,8 +328,6 @@ def main(options: Options) -> int:
     arms, trained, _ = measure(asked, out, options.workers)
     trained = [row for row in trained if row["accuracy"] is not None]
     rows, more = rows_of(dataclasses.replace(asked, arms=arms), options.text, trained, out)
-    command = "python -m experiments.language"
-    command += "".join(f" --{name} {value}" for name, value in chosen.items() if value)
     results = {
         "rows": rows,
         **more,

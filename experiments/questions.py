@@ -37,6 +37,7 @@ __all__ = [
     "did",
     "lines",
     "measure",
+    "named",
     "script",
     "show",
     "spread",
@@ -378,6 +379,19 @@ def _kind(job: Experiment) -> str:
 def tested(rows: Sequence[Found]) -> list[Found]:
     """The rows that count: those at other lags than the trained one, or at that if it is alone."""
     return [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
+
+
+def named(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path]:
+    """The command of a script, and the folder that it leaves.
+
+    Args:
+        script: its name in this room.
+        options: the values of options by name; one at its default is empty.
+        out: where the folder is made.
+    """
+    used = {option: value for option, value in options.items() if value}
+    words = (f"python -m experiments.{script}", *(f"{o} {value}" for o, value in used.items()))
+    return " ".join(words), out / "-".join((script, *used.values()))
 
 
 def trained(rows: Sequence[Found]) -> list[Found]:

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.questions import Arms, Found, Question, ask, by_arm
+from experiments.questions import Arms, Found, Question, ask, by_arm, named
 from experiments.sentences import (
     COLUMNS,
     NO_FIGURES,
@@ -99,9 +99,7 @@ class Options:
             "--language": "" if self.language == "fr" else self.language,
             "--split": "" if self.split == "string" else self.split,
         }
-        used = {option: value for option, value in beyond.items() if value}
-        words = ("python -m experiments.translation", *(f"{o} {v}" for o, v in used.items()))
-        return " ".join(words), self.out / "-".join(("translation", *used.values()))
+        return named("translation", beyond, self.out)
 
     @property
     def question(self) -> Question:
