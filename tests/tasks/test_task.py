@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import math
 import textwrap
 import time
 
@@ -360,32 +361,34 @@ def test_a_fixed_answer_reaches_the_floor(task, draw):
     assert right.mean() == pytest.approx(floor.accuracy, abs=0.015)
 
 
-def quickest(run, limit=0.0):
-    """The least seconds of a call, of twenty or until one is under the limit: others work too."""
-    times = []
-    for i in range(20):
-        start = time.perf_counter()
-        jax.block_until_ready(run(jax.random.key(i)))
-        times.append(time.perf_counter() - start)
-        if min(times) < limit:
-            break
-    return min(times)
-
-
 @functools.cache
-def seconds_of_training():
-    """What a step of time costs in a training step of a small LSTM at the size of these batches."""
+def training():
+    """A training step of a small LSTM at the size of these batches, through 20 steps of time."""
     cell, xs = LSTM(64), np.ones((B, 20, 64), np.float32)
     params = cell.init(jax.random.key(0), 64)
     gradient = jax.jit(jax.grad(lambda params: unroll(cell, params, xs)[1].sum()))
-    return quickest(lambda _: gradient(params)) / xs.shape[1]
+    return lambda key: gradient(params)
+
+
+def processor_seconds(run, key):
+    """What a call costs this process; the clock on the wall also counts what others do."""
+    start = time.process_time()
+    jax.block_until_ready(run(key))
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("kind", [type(task) for task in SMALL], ids=lambda kind: kind.__name__)
 def test_drawing_costs_at_most_a_tenth_of_training(kind):
     task = kind()
-    limit = 0.1 * seconds_of_training() * task.time_steps
-    assert quickest(jax.jit(lambda key: task.sample(key, B)), limit) < limit
+    draw = jax.jit(lambda key: task.sample(key, B))
+    # Each by its least, in turns: the machine is not as fast at all times.
+    drawn = trained = math.inf
+    for round_ in range(100):
+        drawn = min(drawn, processor_seconds(draw, jax.random.key(round_)))
+        trained = min(trained, processor_seconds(training(), None))
+        if round_ >= 2 and drawn < 0.1 * trained / 20 * task.time_steps:
+            break
+    assert drawn < 0.1 * trained / 20 * task.time_steps
 
 
 def test_drawing_the_largest_batches_is_quick():
