@@ -114,6 +114,8 @@ CHOMSKY: dict[str, Task] = {
     "cycle navigation": CycleNavigation(1, 40),
     "modular arithmetic": ModularArithmetic(1, 40),
 }
+# Of the preset "cpu". A GRU finds the cycle near step 2,700 and is sure of it long after.
+SMALL_STEPS = {"cycle navigation": 9000}
 # Delétang et al. test every length; these are a part of them.
 BEYOND = (41, 65, 97, 129, 193, 255)
 
@@ -130,14 +132,14 @@ def chomsky(preset: Literal["cpu", "paper"]) -> Question:
     }
     arms = {}
     for rate in (1e-3,) if small else (1e-4, 3e-4, 5e-4):
-        training = Training(
-            steps=3000 if small else 1_000_000,
-            batch_size=64 if small else 128,
-            learning_rate=rate,
-            dispatch=50 if small else 1000,
-            stop_when_solved=False,
-        )
         for task, of_task in CHOMSKY.items():
+            training = Training(
+                steps=SMALL_STEPS.get(task, 3000) if small else 1_000_000,
+                batch_size=64 if small else 128,
+                learning_rate=rate,
+                dispatch=50 if small else 1000,
+                stop_when_solved=False,
+            )
             for name, cell in cells.items():
                 layers = Architecture(width=width, depth=1)
                 if cell is None:
@@ -229,8 +231,8 @@ PROTOCOLS: dict[str, Protocol] = {
             "cycle navigation, attention only": 61.9,
             "modular arithmetic, attention only": 24.2,
         },
-        shrunk="3,000 steps of 64 in place of 1M of 128, width 64 for 256, 2 attention blocks for "
-        "5, 5 seeds, one learning rate; lengths to 255",
+        shrunk="3,000 steps of 64 (cycle navigation: 9,000) in place of 1M of 128, width 64 for "
+        "256, 2 attention blocks for 5, 5 seeds, one learning rate; lengths to 255",
         departures="6 lengths are tested, not all of 41 to 500 (8 of them in `paper`); rotary "
         "positions for the best of 5 kinds; a learned embedding and a norm around the cell",
         question=chomsky,
