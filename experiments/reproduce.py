@@ -207,14 +207,14 @@ def adding(preset: Literal["cpu", "paper"]) -> Question:
     training = Training(
         steps=15_000 if small else 60_000, batch_size=32, learning_rate=1e-3, dispatch=250
     )
-    arms = {}
-    for name, attention in (("LSTM", "none"), ("LSTM + additive", "additive")):
-        layers = Architecture(
-            "additive" if attention == "additive" else "none",
-            width=64,
-            depth=1 if attention == "none" else 2,
-        )
-        arms[name] = Experiment(Adding(400), LSTM(64), layers, training, 5, (400,))
+    layers = {
+        "LSTM": Architecture("none", width=64, depth=1),
+        "LSTM + full": Architecture("full", width=64, depth=2),
+    }
+    arms = {
+        name: Experiment(Adding(400), LSTM(64), of_arm, training, 5, (400,))
+        for name, of_arm in layers.items()
+    }
     return Question("Who adds two of 400 numbers?", arms, 0.99)
 
 
