@@ -30,7 +30,7 @@ from longlag.report.table import markdown
 from longlag.spec import choose
 
 OURS = "longlag"
-# Those of shared/performance.md: a usual one, narrow and long, a single sequence, and two large.
+# A usual one, narrow and long, a single sequence, and two large.
 SHAPES = (
     "32,512,64,128",
     "16,1024,16,64",

@@ -171,11 +171,15 @@ def _spread(median: str, spread: str) -> str:
 
 
 def _source(meta: Results) -> str:
+    """Where results come from, and where arms do that were added to them (`record --add`)."""
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
-    return (
+    changed = " with uncommitted changes" if meta.get("dirty") else ""
+    said = (
         f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s in all; commit "
-        f"`{(meta['commit'] or 'none')[:10]}`; {versions}."
+        f"`{(meta['commit'] or 'none')[:10]}`{changed}; {versions}."
     )
+    added = (f"{', '.join(more['arms'])}: {_source(more)}" for more in meta.get("added", ()))
+    return " ".join((said, *added))
 
 
 # How the section of a question is made of its results.

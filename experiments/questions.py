@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -63,12 +64,14 @@ class Question:
             arms' own are taken.
         threshold: the accuracy from which a seed has done it, at the longest lag it is tested at
             and all shorter ones beyond the trained one; at the trained one where there is no other.
+        options: the words of a command line by which it was restricted, for the record.
     """
 
     title: str
     arms: Mapping[str, Experiment]
     threshold: float
     grid: tuple[float, ...] = ()
+    options: tuple[str, ...] = ()
 
     def restricted(
         self, arms: Sequence[str] = (), seeds: int | None = None, steps: int | None = None
@@ -76,6 +79,12 @@ class Question:
         """The same question to some arms, with other seeds or steps; None and () change nothing."""
         for arm in arms:
             choose(arm, self.arms, "arm")
+        given = {"--arms": arms, "--seeds": seeds, "--steps": steps}
+        options = [
+            shlex.join([name, *map(str, value if name == "--arms" else (value,))])
+            for name, value in given.items()
+            if value not in (None, ())
+        ]
         kept = {arm: job for arm, job in self.arms.items() if not arms or arm in arms}
         if seeds is not None:
             kept = {arm: dataclasses.replace(job, seeds=seeds) for arm, job in kept.items()}
@@ -86,7 +95,7 @@ class Question:
                 )
                 for arm, job in kept.items()
             }
-        return dataclasses.replace(self, arms=kept)
+        return dataclasses.replace(self, arms=kept, options=(*self.options, *options))
 
     def smoke(self) -> Question:
         """The same in a few steps of one seed each, to see whether it runs."""
@@ -97,7 +106,7 @@ class Question:
             )
             for arm, job in short.arms.items()
         }
-        return dataclasses.replace(short, arms=arms, grid=())
+        return dataclasses.replace(short, arms=arms, grid=(), options=self.options)
 
 
 Size = Literal["cpu", "gpu"]
@@ -200,7 +209,7 @@ def ask(
 
     Args:
         question: which.
-        command: what the user typed, for the record.
+        command: what the user typed, for the record; how the question was restricted is added.
         out: the folder; a run folder for each arm is in it.
         workers: processes, each pinned to one core; 0 means one per core.
         also: more entries of `results.json`, or what makes them of the arms as they were trained,
@@ -220,7 +229,8 @@ def ask(
         "threshold": question.threshold,
         **({"trials": trials} if trials else {}),
         **(also(arms, rows, out) if callable(also) else also or {}),
-        "meta": provenance(command, began) | {"core_hours": core_hours([*rows, *trials])},
+        "meta": provenance(" ".join((command, *question.options)), began)
+        | {"core_hours": core_hours([*rows, *trials])},
     }
     show(
         results,

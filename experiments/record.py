@@ -1,7 +1,11 @@
 """Record a finished comparison: its JSON is committed, and the documents' tables come from it.
 
     python -m experiments.record runs/demo demo
-    python -m experiments.record            (makes the tables again from what is committed)
+    python -m experiments.record runs/family-hold family-hold --add     (an arm more)
+    python -m experiments.record            (makes the tables again from what is recorded)
+
+It writes files; what becomes of them is for git. A record is refused that would lose arms, or that
+is of a smoke run.
 
 No number in README.md, experiments/README.md or docs/ is typed by hand; a test makes the tables
 again.
@@ -13,11 +17,11 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from experiments.committed import RESULTS, TABLES, section
+from experiments.committed import RESULTS, TABLES, committed, section
 from longlag.catalogue import COLUMNS, catalogue
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file
@@ -34,21 +38,20 @@ LEFT_OUT = ("attention", "by_lag", "confused", "curves", "lead", "question", "ti
 def main(
     run: Annotated[Path | None, tyro.conf.Positional] = None,
     question: Annotated[str, tyro.conf.Positional] = "demo",
+    add: bool = False,
 ) -> int:
     """Copies a run's results to experiments/results, and makes all tables again.
 
     Args:
         run: a folder with results.json, or nothing: only make the tables.
         question: what the results answer; names the folder and the marker of the table.
+        add: the arms of this run are put beside those that are recorded, or in place of those with
+            their names; where they come from is said beside where the others do.
     """
     if run is not None:
         if question not in TABLES:
             raise ValueError(f"question: expected one of {sorted(TABLES)}, got {question!r}")
-        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-        kept = {k: v for k, v in results.items() if k not in LEFT_OUT}
-        kept["rows"] = [
-            {k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]
-        ]
+        kept = recorded(run, question, add)
         folder = RESULTS / question
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
@@ -57,13 +60,61 @@ def main(
     for question in TABLES:
         made = table(question)
         for file in files(question):
-            path = ROOT / file
-            path.write_text(insert(path.read_text(encoding="utf-8"), question, made), "utf-8")
-            console.print(f"{question}: table in {file}")
-    path = ROOT / CATALOGUE
-    made = markdown(COLUMNS, catalogue())
-    path.write_text(insert(path.read_text(encoding="utf-8"), "catalogue", made), "utf-8")
+            write(file, question, made)
+    write(CATALOGUE, "catalogue", markdown(COLUMNS, catalogue()))
     return 0
+
+
+def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
+    """What is to be recorded of a run: `results.json` without what is for its own page alone.
+
+    Raises:
+        ValueError: there are no results, they are of a smoke run, or arms would be lost.
+    """
+    file = run / "results.json"
+    if not file.is_file():
+        raise ValueError(f"run: expected a folder with results.json, got {run}")
+    results = json.loads(file.read_text(encoding="utf-8"))
+    if "--preset smoke" in results["meta"].get("command", ""):
+        raise ValueError(f"run: expected one that answers the question, got a smoke run, {run}")
+    kept = {k: v for k, v in results.items() if k not in LEFT_OUT}
+    kept["rows"] = [{k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]]
+    before = committed(question)
+    if before is None:
+        return kept
+    arms = {row.get("arm") for row in kept["rows"]}
+    lost = {row.get("arm") for row in before["rows"]} - arms
+    if not add:
+        if lost:
+            raise ValueError(
+                f"{question}: expected all arms that are recorded; {len(lost)} of them are not in "
+                f"{run}: {', '.join(sorted(map(str, lost)))}. Run them too, or give --add"
+            )
+        return kept
+    if {*kept} - {"rows", "trials", "threshold", "meta"}:
+        raise ValueError(f"{question}: expected a run of all arms, since --add cannot join these")
+    joined = {
+        key: [row for row in before.get(key, []) if row["arm"] not in arms] + kept[key]
+        for key in ("rows", "trials")
+        if key in kept
+    }
+    meta = before["meta"]
+    hours = round(meta["core_hours"] + kept["meta"]["core_hours"], 3)
+    added = [*meta.get("added", []), {"arms": sorted(arms), **kept["meta"]}]
+    return before | joined | {"meta": meta | {"core_hours": hours, "added": added}}
+
+
+def write(file: str, marker: str, made: str) -> None:
+    """Puts a table at its marker in a document, and says so if it is another one than before."""
+    path = ROOT / file
+    before = path.read_text(encoding="utf-8")
+    try:
+        after = insert(before, marker, made)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+        console.print(f"{marker}: table in {file}")
 
 
 def files(question: str) -> tuple[str, ...]:

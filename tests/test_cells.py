@@ -32,6 +32,7 @@ from longlag.cells import (
     Retention,
     StackRNN,
 )
+from longlag.experiment import cell_names
 from tests import paper
 from tests.contract import Flags, check_cell, check_loop, draw
 from tests.loop import loop
@@ -172,6 +173,13 @@ def random_params(cell, in_features: int, rng) -> dict:
     """Random numbers where the cell draws some or none, so that every bias counts."""
     shapes = jax.eval_shape(lambda key: cell.init(key, in_features), jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
+
+
+def test_every_cell_is_under_contract_and_beside_its_paper():
+    every = set(cell_names().values())
+    assert {type(cell) for cell in CELLS} == every
+    # What FeedForward mixes is a window, whose equation has a test of its own.
+    assert {type(cell) for cell, _ in PAPERS} | {FeedForward} == every
 
 
 @pytest.mark.parametrize(("cell", "equations"), PAPERS, ids=named_cell)

@@ -320,34 +320,7 @@ def test_a_configuration_that_is_none_is_refused(change: Any, message: str):
 def test_names_on_the_command_line():
     named = ["copy-memory", "in-context-recall", "parity", "sequential-images"]
     assert [name for name in task_names() if name in named] == named
-    assert list(cell_names()) == [
-        "co-rnn",
-        "delta-net",
-        "gated-delta-net",
-        "elman",
-        "feed-forward",
-        "gla",
-        "gru",
-        "gsa",
-        "ind-rnn",
-        "layer-norm-lstm",
-        "lem",
-        "linear-attention",
-        "lru",
-        "lstm",
-        "mgu",
-        "min-gru",
-        "min-lstm",
-        "mlstm",
-        "peephole-lstm",
-        "projected-lstm",
-        "retention",
-        "rglru",
-        "s5",
-        "s6",
-        "slstm",
-        "stack-rnn",
-    ]
+    assert {"co-rnn", "delta-net", "ind-rnn", "lstm", "min-gru", "rglru", "s5"} <= set(cell_names())
     assert {cell_name(cls) for cls in cell_names().values()} == set(cell_names())
     assert {task_name(cls) for cls in task_names().values()} == set(task_names())
     assert "lstm-carry" not in cell_names() and hasattr(cells, "LSTMCarry")

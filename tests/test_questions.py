@@ -109,6 +109,13 @@ def test_every_cell_is_asked():
         assert asked == set(cell_names().values())
 
 
+def test_how_a_question_was_restricted_is_recorded(tmp_path: Path):
+    asked = Question("Quick?", {"a b": TINY, "other": TINY}, 0.5)
+    found = ask(asked.restricted(["a b"], steps=3), "python -m experiments.x", tmp_path, 1)
+    assert found["meta"]["command"] == "python -m experiments.x --arms 'a b' --steps 3"
+    assert asked.restricted(seeds=1).smoke().options == ("--seeds 1",)
+
+
 @pytest.mark.parametrize("question", family.QUESTIONS)
 def test_committed_results_answer_the_question_as_it_is(question: str):
     """A table in the documents is of the arms, seeds and budget that the script has today."""

@@ -50,6 +50,8 @@ def test_choose_returns_the_name_or_offers_the_nearest():
     assert str(error.value) == (
         "unknown activation: expected one of tanh, relu; got 'tahn'. Did you mean 'tanh'?"
     )
+    with pytest.raises(ValueError, match="Did you mean 'ugrnn'"):
+        choose("UGRNN", ("ugrnn", "gru"), "cell")
     with pytest.raises(ValueError) as error:
         choose("zzz", ("tanh", "relu"), "activation")
     assert "Did you mean" not in str(error.value)

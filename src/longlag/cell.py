@@ -1,7 +1,7 @@
 """The contract of a cell.
 
 A cell is a frozen dataclass of hyperparameters with pure methods; its parameters are a plain nested
-dict. Three kinds say what the library may do with it, and the author writes the maths once:
+dict. Four kinds say what the library may do with it, and the author writes the maths once:
 
 | kind         | the recurrence                     | the author writes                     |
 | ------------ | ---------------------------------- | ------------------------------------- |
@@ -107,7 +107,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
 
         Returns:
             A tree of arrays `[..., *]`, best one array for each gate: XLA:CPU runs a scan over one
-            fused `[T, B, G * H]` array 4 to 5 times slower (shared/performance.md, section 4).
+            fused `[T, B, G * H]` array 4 to 5 times slower.
         """
         del params, key
         return xs
@@ -479,7 +479,7 @@ def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Arra
 
     Returns:
         G arrays `[..., H]`, taken apart here: slices of one fused array that are taken inside the
-        loop stop it from vectorising (shared/performance.md, section 4).
+        loop stop it from vectorising on XLA:CPU.
     """
     return tuple(jnp.split(affine(params, xs), gates, axis=-1))
 

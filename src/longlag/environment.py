@@ -56,12 +56,14 @@ def provenance(command: str, began: float) -> dict[str, Any]:
         began: `time.perf_counter()` when it began.
 
     Returns:
-        `command`, `commit`, `device`, `versions` of jax, jaxlib and longlag, `wall_seconds`.
+        `command`, `commit`, `dirty` (the sources were changed since), `device`, `versions` of jax,
+        jaxlib and longlag, `wall_seconds`.
     """
     env = environment()
     return {
         "command": command,
         "commit": env["commit"],
+        "dirty": env["dirty"],
         "device": f"{env['cpu']}, {env['cpu_count']} cores",
         "versions": {name: env["versions"][name] for name in ("jax", "jaxlib", "longlag")},
         "wall_seconds": round(time.perf_counter() - began, 1),

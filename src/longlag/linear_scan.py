@@ -22,8 +22,8 @@ Method = Literal["auto", "scan", "associative", "chunked"]
 METHODS = ("auto", "scan", "associative", "chunked")
 
 # What "auto" takes on each platform. CPU: benchmarks/results/linear_scan-cpu.json, where "scan" is
-# the fastest at every shape and pass. Elsewhere nothing was measured by us; "associative" follows
-# the ranking of shared/performance.md, section 6.
+# the fastest at every shape and pass. Elsewhere nothing was measured by us; "associative" is what
+# others found the fastest of these there.
 AUTO: dict[str, Literal["scan", "associative"]] = {
     "cpu": "scan",
     "gpu": "associative",

@@ -45,6 +45,7 @@ def choose(name: str, options: Iterable[str], what: str) -> str:
     options = list(options)
     if name in options:
         return name
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    lower = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     raise ValueError(f"unknown {what}: expected one of {', '.join(options)}; got {name!r}.{hint}")

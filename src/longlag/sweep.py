@@ -1,7 +1,7 @@
 """A sweep: many experiments, each in a process pinned to a core, cut and gone on with at will.
 
 Two processes on a core each do half as much again as one process on two cores, at the sizes of
-memory tasks (shared/tasks.md, section 4).
+memory tasks.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def accuracy(
         far = max((cell.far_length or 0 for cell in here if not cell.is_floor), default=0)
         length = here[0].length
         key = f"●  trained, {length:,} steps"
-        key += f"    ○  {FAR} × longer, {far:,} steps" if far else ""
+        key += f"    ○  {FAR} × lag, {far:,} steps" if far else ""
         ax.set_title(task, pad=27)
         ax.annotate(
             key, (0, 1), (0, 16), "axes fraction", "offset points", color=MUTED, fontsize=7.5

@@ -16,7 +16,7 @@ from longlag.report.summary import FAR, Cell, Spread
 
 __all__ = ["COLUMNS", "Line", "insert", "lines", "markdown", "table"]
 
-COLUMNS = ("arm", "trained at", f"{FAR} × longer", "solved", "params", "state", "time")
+COLUMNS = ("arm", "trained at", f"{FAR} × lag", "solved", "params", "state", "time")
 
 Verdict = Literal["solved", "partly", "failed", ""]
 STYLES = {"solved": "bold green", "partly": "yellow", "failed": "red", "": "dim italic"}
@@ -31,7 +31,7 @@ class Line:
         arm: name of the arm, or "floor".
         is_floor: whether it was not trained.
         accuracy: median accuracy and range of the seeds at the trained lengths, with its verdict.
-        far: the same at `FAR` times the length; blank where it was not tested.
+        far: the same at `FAR` times the lag; blank where it was not tested.
         outcome: how many seeds solved it and in how many steps, or "not within N steps"; for a
             floor, who it is.
         verdict: on the outcome; "partly" for what was solved and does not extrapolate.
