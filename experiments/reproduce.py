@@ -269,7 +269,8 @@ PROTOCOLS: dict[str, Protocol] = {
         rule="one run",
         metric="error",
         published={},
-        shrunk="no arm with attention; at most 15,000 steps of 32; a seed stops when 99% of its answers are within .04",
+        shrunk="no arm with attention; at most 15,000 steps of 32; a seed stops when 99% of its "
+        "answers are within .04",
         departures="64 units, Adam at 1e-3, gradients clipped by their norm; a norm and a head of "
         "our own around the cell",
         question=adding,
