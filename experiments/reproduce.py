@@ -205,7 +205,7 @@ def adding(preset: Literal["cpu", "paper"]) -> Question:
     """An LSTM that has to add two numbers 200 steps apart, and one that reads its past."""
     small = preset == "cpu"
     training = Training(
-        steps=15_000 if small else 60_000, batch_size=32, learning_rate=1e-3, dispatch=250
+        steps=6_000 if small else 60_000, batch_size=32, learning_rate=1e-3, dispatch=250
     )
     layers = {"LSTM": Architecture("none", width=64, depth=1)}
     if not small:  # on two cores the scores of 400 by 400 steps take hours
@@ -269,7 +269,7 @@ PROTOCOLS: dict[str, Protocol] = {
         rule="one run",
         metric="error",
         published={},
-        shrunk="no arm with attention; at most 15,000 steps of 32; a seed stops when 99% of its "
+        shrunk="no arm with attention; at most 6,000 steps of 32; a seed stops when 99% of its "
         "answers are within .04",
         departures="64 units, Adam at 1e-3, gradients clipped by their norm; a norm and a head of "
         "our own around the cell",
