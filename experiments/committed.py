@@ -23,6 +23,7 @@ from experiments import (
     questions,
     reproduce,
     speech,
+    spoken_digits,
     state_tracking,
     translation,
 )
@@ -188,6 +189,9 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "intents": _intents,
     "intents-quick": _intents,
     "speech": functools.partial(_as, speech),
+    **dict.fromkeys(
+        ("spoken-digits", "spoken-digits-quick"), functools.partial(_as, spoken_digits)
+    ),
     "agreement": functools.partial(_as, agreement, note=""),
     **{f"family-{question}": _question for question in family.QUESTIONS},
     **{f"reproduce-{name}": functools.partial(_protocol, name) for name in reproduce.PROTOCOLS},

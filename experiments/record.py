@@ -82,13 +82,13 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
     before = committed(question)
     if before is None:
         return kept
-    arms = {row.get("arm") for row in kept["rows"]}
-    lost = {row.get("arm") for row in before["rows"]} - arms
+    arms = {row.get("arm", "") for row in kept["rows"]}
+    lost = {row.get("arm", "") for row in before["rows"]} - arms
     if not add:
         if lost:
             raise ValueError(
                 f"{question}: expected all arms that are recorded; {len(lost)} of them are not in "
-                f"{run}: {', '.join(sorted(map(str, lost)))}. Run them too, or give --add"
+                f"{run}: {', '.join(sorted(lost))}. Run them too, or give --add"
             )
         return kept
     if {*kept} - {"rows", "trials", "threshold", "meta"}:

@@ -52,6 +52,8 @@ TITLES = {
     "language-quick": "How many bits does the next byte cost, after a few minutes?",
     "language-enwik8": "How many bits does the next byte of Wikipedia cost, after an hour?",
     "speech": "Who speaks?",
+    "spoken-digits": "Which digits are said?",
+    "spoken-digits-quick": "Which digits are said, after a few minutes?",
     "translation": "Does attention help to read a date?",
     "translation-full": "Does attention help to translate?",
     "translation-full-package": "Does it help on a package never seen?",
@@ -167,6 +169,14 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
             "the line is the floor.",
             "Sixteen steps are nearly as good as all.",
             "Accuracy of each arm against the steps heard: flat from about sixteen steps on.",
+        ),
+    },
+    "spoken-digits-quick": {
+        "heard": Picture(
+            "When each digit is written",
+            "The human voice of each language says 4, then 7: probability of every digit by time.",
+            "Nobody told where a digit is: each is written in one short peak.",
+            "Probability of each digit over time for five voices, with narrow peaks.",
         ),
     },
     "captions-quick": {

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from longlag.data import espeak, spoken_digits
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Nearly all that the tests cost is compiling. What XLA does before it generates code, and so what
@@ -47,6 +49,19 @@ def _xla_knows(flag: str) -> bool:
             if it.find(flag.encode()) >= 0:
                 return True
     return False
+
+
+@pytest.fixture(scope="session")
+def few_voices() -> Iterator[spoken_digits.Spoken]:
+    """The spoken digits, of fewer synthetic voices; to speak takes seconds, once on a machine."""
+    named = ("adam", "belinda", "boris", "caleb", "david", "ed", "f1", "f2", "f3", "f4", "f5")
+    with pytest.MonkeyPatch.context() as patch:
+        timbres = (*named, "m1", "m2", "m3", "m4", "m5", "m6", "m7")
+        patch.setattr(espeak, "timbres", lambda: timbres)
+        patch.setattr(spoken_digits, "OF_EACH", 1)
+        spoken_digits.load.cache_clear()
+        yield spoken_digits.load()
+    spoken_digits.load.cache_clear()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,6 +15,7 @@ from longlag.experiment import (
     Captioner,
     EncoderDecoder,
     Experiment,
+    Transcriber,
     cell_class,
     cell_name,
     cell_names,
@@ -55,6 +56,7 @@ from longlag.tasks import (
     Reverse,
     SelectiveCopy,
     SolveEquation,
+    SpokenDigits,
     StackManipulation,
     StateRecall,
     TemporalOrder,
@@ -114,6 +116,7 @@ TASKS = [
     ModularArithmeticBrackets(2, 30, modulus=3),
     OddsFirst(2, 30, symbols=3),
     SolveEquation(5, 30, modulus=3),
+    SpokenDigits(3),
     StackManipulation(2, 30),
     CopyMemory(lag=5, symbols=4, items=3),
     CycleNavigation(2, 30, places=7),
@@ -206,6 +209,27 @@ def test_pairs_come_back_and_want_an_encoder_and_a_decoder():
         Captioner("full")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="in_features: expected a multiple of 12, got "):
         dataclasses.replace(pictured, task=Dates(count=100))
+
+
+def test_a_transcriber_comes_back_and_wants_a_cell_of_half_its_width():
+    layers = Transcriber("full", width=8, heads=2, dropout=0.1)
+    experiment = dataclasses.replace(
+        PARITY, task=SpokenDigits(), cell=MinGRU(4), architecture=layers, test_lags=(1,)
+    )
+    assert through_json(experiment) == experiment
+    for change, message in (
+        ({"cell": MinGRU(8)}, "expected one of 4 outputs, half of width 8"),
+        ({"cell": None}, "expected one of 4 outputs"),
+        ({"training": Training(time_chunk=4)}, "whose losses are of single steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(experiment, **change)
+    with pytest.raises(ValueError, match="heads: expected 4, since it has no effect"):
+        Transcriber(heads=2)
+    with pytest.raises(ValueError, match="depth: expected at least 2, got 1"):
+        Transcriber("full", depth=1)
+    with pytest.raises(ValueError, match=r"unknown attention.*got 'window'"):
+        Transcriber("window")  # type: ignore[arg-type]
 
 
 def test_every_task_and_cell_of_the_library_is_tried_above():

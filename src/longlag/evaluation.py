@@ -132,7 +132,7 @@ def _everywhere(model, task, params, batch):
 
 def _in_parts(function: Any, batch: Batch) -> Any:
     """What a function of a batch gives, row by row alike, a part of the rows at a time."""
-    rows, steps = batch.scored.shape
+    rows, steps = batch.inputs.shape[:2]
     most = max(TOKENS // steps, 1)
     parts = next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
     if parts == 1:

@@ -16,9 +16,10 @@ from longlag import cells as cells_module
 from longlag import tasks as tasks_module
 from longlag.attention import Additive, Attention, DotProduct, Multiplicative
 from longlag.cell import Cell
-from longlag.layers import Bidirectional, Dropout, Recurrent
+from longlag.layer import Layer
+from longlag.layers import Bidirectional, Dropout, Norm, Recurrent, Residual, Stack
 from longlag.model import Model
-from longlag.models import SequenceModel, build, idle_options
+from longlag.models import SequenceModel, WholeSequenceModel, build, idle_options
 from longlag.seq2seq import Seq2Seq
 from longlag.spec import Spec, choose
 from longlag.tasks import Task
@@ -30,6 +31,7 @@ __all__ = [
     "Captioner",
     "EncoderDecoder",
     "Experiment",
+    "Transcriber",
     "cell_class",
     "cell_names",
     "task_class",
@@ -176,6 +178,64 @@ class Captioner(Spec):
         )
 
 
+class Transcriber(Spec):
+    """What is heard, written down: layers that read it from both ends, an answer at every step.
+
+    For tasks of transcripts: where a class ends is known only when more was heard, and a recurrence
+    that reads one way learns so little of it that it takes ten times the steps.
+
+    Attributes:
+        attention: "full" puts scaled dot products with the past in the place of the last of the
+            layers, whose inputs have been read from both ends; or "none".
+        width: of all layers.
+        depth: number of layers.
+        heads: of the attention.
+        dropout: rate after every layer.
+
+    Reference: Graves and Schmidhuber 2005, Graves et al. 2006 (bidirectional LSTM and CTC).
+    """
+
+    attention: Literal["none", "full"] = "none"
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        choose(self.attention, ("none", "full"), "attention")
+        least = 1 if self.attention == "none" else 2
+        if self.depth < least:
+            raise ValueError(f"model depth: expected at least {least}, got {self.depth}")
+        if self.attention == "none" and self.heads != Transcriber.heads:
+            raise ValueError(
+                f"model heads: expected {Transcriber.heads}, since it has no effect without "
+                f"attention; got {self.heads}"
+            )
+
+    def build(self, task: Task, cell: Cell | None) -> WholeSequenceModel:
+        """The model for a task. The cell is that of each direction, half as wide as the layers."""
+        both = None if cell is None else Bidirectional(cell)
+        if both is None or both.out_features(self.width) != self.width:
+            raise ValueError(
+                f"model cell: expected one of {self.width // 2} outputs, half of width "
+                f"{self.width}, for each direction; got {cell}"
+            )
+        mixers: list[Layer] = [both] * self.depth
+        if self.attention == "full":
+            mixers[-1] = DotProduct(self.width, heads=self.heads)
+        lost = (Dropout(self.dropout),) if self.dropout else ()
+        return WholeSequenceModel(
+            inputs=task.inputs_kind,
+            in_features=task.in_features,
+            width=self.width,
+            layers=tuple(Residual(Stack((Norm(), mixer, *lost))) for mixer in mixers),
+            out_features=task.out_features,
+        )
+
+
+Layers = Architecture | EncoderDecoder | Captioner | Transcriber
+
+
 def _over_source(attention: str, width: int, heads: int = 1) -> Attention | None:
     """What reads what an encoder left, by its name."""
     return {
@@ -203,7 +263,7 @@ class Experiment(Spec):
 
     task: Task
     cell: Cell | None
-    architecture: Architecture | EncoderDecoder | Captioner = Architecture()
+    architecture: Layers = Architecture()
     training: Training = Training()
     seeds: int = 3
     test_lags: tuple[int, ...] = ()
@@ -324,15 +384,15 @@ def task_name(cls: type[Task]) -> str:
     return _kebab(cls.__name__)
 
 
-def architecture_class(name: str | None) -> type[Architecture | EncoderDecoder | Captioner]:
+def architecture_class(name: str | None) -> type[Layers]:
     """The architecture of a name; None is the one around a single sequence."""
     if name is None:
         return Architecture
-    others = {_kebab(cls.__name__): cls for cls in (EncoderDecoder, Captioner)}
+    others = {_kebab(cls.__name__): cls for cls in (EncoderDecoder, Captioner, Transcriber)}
     return others[choose(name, others, "architecture")]
 
 
-def _architecture_name(architecture: Architecture | EncoderDecoder | Captioner) -> str | None:
+def _architecture_name(architecture: Layers) -> str | None:
     return None if type(architecture) is Architecture else _kebab(type(architecture).__name__)
 
 

@@ -33,7 +33,7 @@ from longlag.short_convolution import ShortConvolution
 from longlag.spec import choose
 from longlag.tasks.task import Batch
 
-__all__ = ["ATTENTIONS", "SequenceModel", "build", "idle_options"]
+__all__ = ["ATTENTIONS", "SequenceModel", "WholeSequenceModel", "build", "idle_options"]
 
 ATTENTIONS = ("none", "additive", "multiplicative", "window", "full")
 # The attentions that an option of `build` reaches.
@@ -208,6 +208,23 @@ class SequenceModel(Model):
         one = self.embedding.shape(1, 1)
         analysis = jax.jit(model.apply).lower(params, one, state).cost_analysis()
         return Cost.of(params, state, model.stack.cache_of(state), analysis)
+
+
+class WholeSequenceModel(SequenceModel):
+    """A `SequenceModel` with layers that read the whole sequence at once: it does not stream."""
+
+    def cost(self, length: int) -> Cost:
+        """Counts as `SequenceModel.cost`; what is kept is the sequence, as the layers are given it.
+
+        Operations are those of a step of a sequence of one.
+
+        Args:
+            length: T.
+        """
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        kept = jax.ShapeDtypeStruct((length, self.width), jnp.float32)
+        analysis = jax.jit(self.apply).lower(params, self.embedding.shape(1, 1)).cost_analysis()
+        return Cost.of(params, kept, kept, analysis)
 
 
 def build(

@@ -29,6 +29,7 @@ __all__ = [
     "losses",
     "mean_loss",
     "over_seeds",
+    "transcript",
 ]
 
 # Every stream of randomness has a number of its own, so that test data are never training data.
@@ -62,7 +63,7 @@ class Training(Spec):
             into that one: truncated backpropagation over a text whose batches follow each other
             (`Task.at_step`).
         seeds_as: "map" (one after another), "vmap" (side by side in one program), or "auto": "map"
-            on CPU, where vmap gains nothing (shared/performance.md, section 4), "vmap" elsewhere.
+            on CPU, where vmap gains nothing (benchmarks/README.md, seeds), "vmap" elsewhere.
     """
 
     steps: int = 2000
@@ -162,13 +163,18 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
     """The loss of every position, and whether its answer is right.
 
     Args:
-        task: says whether answers are classes or values.
+        task: says whether answers are classes, values or transcripts.
         answers: `[B, T, K]`.
         batch: targets and weights.
 
     Returns:
-        Losses `[B, T]` float32, zero where the weight is, and rightness `[B, T]` bool.
+        Losses `[B, T]` float32, zero where the weight is, and rightness `[B, T]` bool; of
+        transcripts both `[B, L]`. A transcript
+        has one loss, of which each of its classes has an equal part; its last class is right only
+        if nothing is written after it.
     """
+    if task.targets_kind == "transcripts":
+        return _transcribed(answers, batch)
     # Selected, not only weighted: what is not asked must not reach the gradient either.
     asked = batch.weights[..., None] > 0
     if task.targets_kind == "classes":
@@ -180,6 +186,38 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
         each = (error * error).mean(-1)
         right = (jnp.abs(error) < task.tolerance).all(-1)
     return jnp.where(batch.weights > 0, each, 0.0), right
+
+
+def _transcribed(answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """`losses` of transcripts."""
+    asked = batch.weights > 0
+    L, mask = asked.shape[1], batch.mask
+    mask = jnp.ones(answers.shape[:2], bool) if mask is None else mask
+    # What optax calls paddings are steps without sound, and classes that are not asked.
+    whole = optax.ctc_loss(answers, 1.0 - mask, batch.targets, 1.0 - asked)[:, None]
+    count = asked.sum(axis=1, keepdims=True)
+    written = transcript(answers, mask)
+    ended = (written > 0).sum(axis=1, keepdims=True) == count
+    last = jnp.arange(L) == count - 1
+    right = (written[:, :L] == batch.targets) & (ended | ~last)
+    return jnp.where(asked, whole / jnp.maximum(count, 1), 0.0), right
+
+
+def transcript(answers: jax.Array, mask: jax.Array) -> jax.Array:
+    """What is written by the likeliest class of every step: repeats once, no blanks, from step 0.
+
+    Args:
+        answers: `[B, T, K]`, class 0 is the blank.
+        mask: `[B, T]` bool, the real steps.
+
+    Returns:
+        `[B, T]` int32, zero after the end.
+    """
+    said = jnp.where(mask, answers.argmax(axis=-1), 0)
+    before = jnp.pad(said[:, :-1], ((0, 0), (1, 0)))
+    new = (said > 0) & (said != before)
+    order = jnp.argsort(~new, axis=1, stable=True)
+    return jnp.take_along_axis(jnp.where(new, said, 0), order, axis=1)
 
 
 def answered(
@@ -243,6 +281,8 @@ def check_streaming(model: Model, task: Task, training: Training) -> None:
     name = "carry" if training.carry else "time_chunk" if training.time_chunk else None
     if name is None:
         return
+    if task.targets_kind == "transcripts":
+        raise ValueError(f"{name}: expected a task whose losses are of single steps; got {task}")
     if not isinstance(model, SequenceModel):
         raise ValueError(
             f"{name}: expected a SequenceModel, which streams; got a {type(model).__name__}"

@@ -33,6 +33,7 @@ from longlag.tasks.reverse import Reverse
 from longlag.tasks.selective_copy import SelectiveCopy
 from longlag.tasks.sequential_images import SequentialImages
 from longlag.tasks.solve_equation import SolveEquation
+from longlag.tasks.spoken_digits import SpokenDigits
 from longlag.tasks.stack_manipulation import StackManipulation
 from longlag.tasks.state_recall import StateRecall
 from longlag.tasks.task import Batch, Floor, Task, pad
@@ -75,6 +76,7 @@ __all__ = [
     "SelectiveCopy",
     "SequentialImages",
     "SolveEquation",
+    "SpokenDigits",
     "StackManipulation",
     "StateRecall",
     "Task",

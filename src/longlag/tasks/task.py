@@ -83,14 +83,17 @@ class Task(Spec, abc.ABC):
 
     Class attributes:
         inputs_kind: "tokens" (`Batch.inputs` int32) or "features" (float32).
-        targets_kind: "classes" (softmax cross-entropy) or "values" (squared error).
+        targets_kind: "classes" (softmax cross-entropy), "values" (squared error), or "transcripts":
+            classes in order, but not at the steps where they occur (connectionist temporal
+            classification, class 0 is its blank). `targets`, `weights` and `scored` are then
+            `[B, L]`, L classes at most, those of a sequence first; an answer is `[B, T, K]` still.
         tolerance: for "values", an answer within this distance of the target counts as right.
         lag_field: the name of the field that makes the task longer, which `at_lag` replaces; or of
             the property that says how long data are.
     """
 
     inputs_kind: ClassVar[Literal["tokens", "features"]] = "tokens"
-    targets_kind: ClassVar[Literal["classes", "values"]] = "classes"
+    targets_kind: ClassVar[Literal["classes", "values", "transcripts"]] = "classes"
     tolerance: ClassVar[float] = 0.0
     lag_field: ClassVar[str] = ""
 
@@ -186,17 +189,23 @@ class Task(Spec, abc.ABC):
 def pad(batch: Batch, length: int) -> Batch:
     """Pads a batch at its end with masked, unscored steps: one compiled shape for all lengths.
 
+    What is as long as the inputs is padded; transcripts are not.
+
     Args:
         batch: sequences of T steps.
         length: the new T, not smaller than the old one.
     """
-    T = batch.scored.shape[1]
+    B, T = batch.inputs.shape[:2]
     extra = length - T
     if extra < 0:
         raise ValueError(f"pad: expected length >= {T}, got {length}")
     if batch.mask is None:
-        batch = batch.replace(mask=jnp.ones(batch.scored.shape, bool))  # type: ignore[attr-defined]
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)), batch)
+        batch = batch.replace(mask=jnp.ones((B, T), bool))  # type: ignore[attr-defined]
+
+    def padded(x):
+        return jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)) if x.shape[1] == T else x
+
+    return jax.tree.map(padded, batch)
 
 
 def distinct(key: jax.Array, batch_size: int, size: int, count: int) -> jax.Array:

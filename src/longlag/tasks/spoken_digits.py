@@ -1,0 +1,199 @@
+"""Spoken digits: sounds step by step, and what was said, without a word of when."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from longlag.data import spoken_digits as data
+from longlag.spec import choose
+from longlag.tasks.task import Batch, Floor, Task
+
+__all__ = ["SpokenDigits"]
+
+PAUSE = 7  # steps at most, before, between and after the digits
+# What a channel adds, in logarithms of the power of a band: from nothing to what hides a whisper.
+QUIETEST, LOUDEST = data.SILENCE, -10.0
+LOST = 8  # bands at most that a channel loses
+SOFTEST = 7.0
+SPREAD = 3.0  # about the deviation of the logarithms
+
+
+class SpokenDigits(Task):
+    """A voice says digits in one of five languages, and they are to be written down in order.
+
+    Nobody says when a digit begins or ends: the answers are a transcript, learned by connectionist
+    temporal classification.
+
+        inputs  50 steps of 32 mel bands in 3 frames of 10 ms, then padding: "quatre, sept"
+        targets 4 7
+
+    Training draws one to `digits` digits, each by one recording of the same synthetic voice, with
+    pauses and a hiss of a strength drawn for the whole; validation draws other synthetic voices
+    likewise. The test is of human voices, one a language. A test of single digits is read in order,
+    every recording once (`Training.eval_size` of at least 50; the rows beyond have no weight);
+    longer ones are always of `digits` digits, drawn, so that a recording is in many. From every
+    input the mean over its steps is taken away.
+
+    Answers: class 0 is the blank, class d + 1 the digit d.
+
+    Floor: any digit, by somebody who knows how many there are.
+
+    Attributes:
+        digits: at most in training, exactly in a test.
+        part: what is drawn from: "train", "validation" or "test".
+
+    Raises:
+        ValueError: an impossible dial.
+        ImportError, FileNotFoundError: the data are not there; the message says how to get them.
+
+    Reference: Graves et al. 2006, "Connectionist temporal classification"; the data, docs/data.md.
+    """
+
+    digits: int = 2
+    part: Literal["train", "validation", "test"] = "train"
+
+    inputs_kind = "features"
+    targets_kind = "transcripts"
+    lag_field = "digits"
+
+    def __post_init__(self) -> None:
+        choose(self.part, ("train", "validation", "test"), "SpokenDigits.part")
+        self.require(self.digits >= 1, "digits >= 1")
+
+    @property
+    def time_steps(self) -> int:
+        """T, that of the slowest voices."""
+        return data.LONGEST * self.digits
+
+    @property
+    def in_features(self) -> int:
+        """The bands of three frames."""
+        return data.FEATURES
+
+    @property
+    def out_features(self) -> int:
+        """The digits, and the blank."""
+        return 11
+
+    def evaluated(self, purpose: Literal["validation", "test"]) -> SpokenDigits:
+        """Synthetic voices of other timbres to choose by; human ones for the test."""
+        return dataclasses.replace(self, part=purpose)
+
+    @property
+    def voices(self) -> data.Part:
+        """The voices of the part."""
+        return getattr(data.load(), self.part)
+
+    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+        """Draws inputs `[B, T, 96]` float32 and targets `[B, digits]` int32; see above."""
+        N = self.digits
+        of_voice, of_digits, of_count, of_pauses, of_channel = jax.random.split(key, 5)
+        count = jnp.full(batch_size, N)
+        whole = jnp.ones(batch_size, bool)
+        voices = len(self.voices)
+        voice = jax.random.randint(of_voice, (batch_size,), 0, voices, jnp.int32)
+        digits = jax.random.randint(of_digits, (batch_size, N), 0, 10, jnp.int32)
+        if self.part != "test":
+            count = jax.random.randint(of_count, (batch_size,), 1, N + 1, jnp.int32)
+        elif N == 1 and batch_size >= 10 * voices:
+            row = jnp.arange(batch_size, dtype=jnp.int32)
+            whole = row < 10 * voices
+            voice, digits = jnp.where(whole, row // 10, 0), (row % 10)[:, None]
+        said = jnp.arange(N) < count[:, None]
+        pauses = jax.random.uniform(of_pauses, (batch_size, N + 1))
+        if self.part == "train":
+            of_slowness, of_hiss, of_band, of_width = jax.random.split(of_channel, 4)
+            slowness = jax.random.uniform(of_slowness, (batch_size,), minval=0.75, maxval=1.5)
+            sounds, mask = self._spoken(voice, digits, said, pauses, slowness)
+            level = jax.random.uniform(of_hiss, (batch_size, 1, 1), minval=QUIETEST, maxval=LOUDEST)
+            sounds = jnp.logaddexp(sounds, level)
+            lowest = jax.random.randint(of_band, (batch_size, 1), 0, data.BANDS)
+            width = jax.random.randint(of_width, (batch_size, 1), 0, LOST + 1)
+            band = jnp.arange(data.FEATURES) % data.BANDS
+            lost = (band >= lowest) & (band < lowest + width)
+            sounds = jnp.where(lost[:, None], data.SILENCE, sounds)
+        else:
+            sounds, mask = self._spoken(voice, digits, said, pauses)
+        asked = said & whole[:, None]
+        return Batch(
+            inputs=_centred(sounds, mask),
+            targets=jnp.where(asked, digits + 1, 0),
+            weights=asked.astype(jnp.float32),
+            scored=asked,
+            mask=mask,
+        )
+
+    def utterances(self, voice: jax.Array, digits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What certain voices of the part say, with pauses of half the usual length at most.
+
+        Args:
+            voice: `[B]` int32.
+            digits: `[B, digits]` int32, 0 to 9.
+
+        Returns:
+            Inputs `[B, T, 96]` float32 and their mask `[B, T]` bool.
+        """
+        pauses = jnp.full((len(voice), self.digits + 1), 0.5)
+        sounds, mask = self._spoken(voice, digits, jnp.ones(digits.shape, bool), pauses)
+        return _centred(sounds, mask), mask
+
+    def _spoken(self, voice, digits, said, pauses, slowness=None):
+        """One recording after another: logarithms `[B, T, 96]`, and where there is sound.
+
+        Args:
+            voice: `[B]`.
+            digits: `[B, N]`.
+            said: `[B, N]` bool, those that are spoken.
+            pauses: `[B, N + 1]` in [0, 1), how much of the longest pause there is before each digit
+                and at the end.
+            slowness: `[B]`, what the steps of a recording are multiplied by, up to the longest
+                there is; None: one.
+        """
+        T = self.time_steps
+        recorded = jnp.asarray(self.voices.lengths)[voice[:, None], digits] * said
+        lengths = recorded
+        if slowness is not None:
+            lengths = jnp.minimum((recorded * slowness[:, None]).astype(jnp.int32), data.LONGEST)
+        # Pauses are shorter where slow voices leave no room.
+        room = (T - lengths.sum(axis=1, keepdims=True)) // (said.sum(axis=1, keepdims=True) + 1)
+        pauses = (pauses * jnp.minimum(PAUSE, room)).astype(jnp.int32)
+        before, last = pauses[:, :-1] * said, pauses[:, -1]
+        begins = jnp.cumsum(before + lengths, axis=1) - lengths
+        ends = (begins + lengths).max(axis=1) + last
+        steps = jnp.arange(T)
+        # The digit that began last, and how far it is spoken.
+        began = (steps[None, :, None] >= begins[:, None]) & said[:, None]
+        which = jnp.maximum(began.sum(axis=-1) - 1, 0)
+        since = steps - jnp.take_along_axis(begins, which, axis=1)
+        spoken = (since >= 0) & (since < jnp.take_along_axis(lengths, which, axis=1))
+        of_length = functools.partial(jnp.take_along_axis, indices=which, axis=1)
+        at = jnp.clip(since * of_length(recorded) // jnp.maximum(of_length(lengths), 1), 0)
+        digit = jnp.take_along_axis(digits, which, axis=1)
+        sound = jnp.asarray(self.voices.features)[voice[:, None], digit, at].astype(jnp.float32)
+        return jnp.where(spoken[..., None], sound, data.SILENCE), steps < ends[:, None]
+
+    def floor(self) -> Floor:
+        """Every digit alike."""
+        return Floor(math.log(10), 0.1, "any digit, told how many")
+
+    def picture(self) -> str:
+        """Steps, and what is asked."""
+        steps = "50 steps of 32 mel bands in 3 frames of 10 ms, then padding"
+        return f'inputs  {steps}: "quatre, sept"\ntargets 4 7'
+
+
+def _centred(sounds: jax.Array, mask: jax.Array) -> jax.Array:
+    """Every sequence less the mean of its loud steps, which is what its channel and its gain add.
+
+    What is softer than `SOFTEST` below that is as good as silence: how silent it is is the room's.
+    """
+    loudness = jnp.where(mask, sounds.mean(axis=-1), -jnp.inf)
+    loud = (loudness > loudness.max(axis=1, keepdims=True) - SOFTEST)[..., None]
+    mean = (sounds * loud).sum(axis=1, keepdims=True) / loud.sum(axis=1, keepdims=True)
+    return jnp.where(mask[..., None], jnp.maximum(sounds - mean, -SOFTEST) / SPREAD, 0.0)
