@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from longlag import GRU, LSTM, Elman, MinGRU, cells
@@ -217,6 +218,11 @@ def test_a_transcriber_comes_back_and_wants_a_cell_of_half_its_width():
         PARITY, task=SpokenDigits(), cell=MinGRU(4), architecture=layers, test_lags=(1,)
     )
     assert through_json(experiment) == experiment
+    # It does not stream: what it keeps is the sequence.
+    cost = experiment.model.cost(10)
+    assert cost.cache_bytes == cost.state_bytes == 10 * 8 * 4 and cost.recurrent_bytes == 0
+    params = experiment.model.init(jax.random.key(0))
+    assert cost.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
     for change, message in (
         ({"cell": MinGRU(8)}, "expected one of 4 outputs, half of width 8"),
         ({"cell": None}, "expected one of 4 outputs"),

@@ -169,9 +169,8 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
 
     Returns:
         Losses `[B, T]` float32, zero where the weight is, and rightness `[B, T]` bool; of
-        transcripts both `[B, L]`. A transcript
-        has one loss, of which each of its classes has an equal part; its last class is right only
-        if nothing is written after it.
+        transcripts both `[B, L]`. A transcript has one loss, of which each of its classes has an
+        equal part; its last class is right only if nothing is written after it.
     """
     if task.targets_kind == "transcripts":
         return _transcribed(answers, batch)

@@ -37,6 +37,26 @@ def test_recordings_follow_each_other_with_pauses(few_voices):
         assert not inputs[row, len(whole) :].any()
 
 
+@pytest.mark.parametrize("slowness", [0.75, 1.5, 9.0])
+def test_a_slower_voice_has_more_steps_and_shorter_pauses_where_there_is_no_room(
+    few_voices, slowness
+):
+    task, part = SpokenDigits(2, part="validation"), few_voices.validation
+    voice, digits = np.array([2], np.int32), np.array([[6, 1]], np.int32)
+    said, late = np.ones((1, 2), bool), np.full((1, 3), 0.999)
+    sounds, mask = jax.jit(task._spoken)(voice, digits, said, late, np.array([slowness]))
+    recorded = [int(part.lengths[2, digit]) for digit in digits[0]]
+    lengths = [min(int(np.float32(n * slowness)), 43) for n in recorded]
+    pause = int(0.999 * min(PAUSE, (86 - sum(lengths)) // 3))
+    expected = [np.full((pause, 96), SILENCE)]
+    for digit, n, length in zip(digits[0], recorded, lengths):
+        steps = [i * n // length for i in range(length)]
+        expected += [part.features[2, digit, steps].astype(np.float32), expected[0]]
+    whole = np.concatenate(expected)
+    assert np.asarray(mask[0]).sum() == len(whole) and (slowness < 9 or len(whole) == 86)
+    np.testing.assert_allclose(sounds[0, : len(whole)], whole, rtol=1e-6)
+
+
 def test_training_draws_strings_of_every_length_with_a_voice_of_their_own(few_voices, draw):
     batch = draw(SpokenDigits(3), 600)
     count = batch.scored.sum(axis=1)

@@ -20,7 +20,7 @@ PAUSE = 7  # steps at most, before, between and after the digits
 # What a channel adds, in logarithms of the power of a band: from nothing to what hides a whisper.
 QUIETEST, LOUDEST = data.SILENCE, -10.0
 LOST = 8  # bands at most that a channel loses
-SOFTEST = 7.0
+SOFTEST = 7.0  # so much below the mean is silence
 SPREAD = 3.0  # about the deviation of the logarithms
 
 
@@ -37,8 +37,8 @@ class SpokenDigits(Task):
     pauses and a hiss of a strength drawn for the whole; validation draws other synthetic voices
     likewise. The test is of human voices, one a language. A test of single digits is read in order,
     every recording once (`Training.eval_size` of at least 50; the rows beyond have no weight);
-    longer ones are always of `digits` digits, drawn, so that a recording is in many. From every
-    input the mean over its steps is taken away.
+    longer ones are always of `digits` digits, drawn, so that a recording is in many. Of every
+    sequence the mean of its loud steps is taken away.
 
     Answers: class 0 is the blank, class d + 1 the digit d.
 
