@@ -11,6 +11,7 @@ import pytest
 from experiments import family, record
 from experiments.questions import COLUMNS, Question, ask, folder, lines, spread, verdict
 from longlag import LSTM
+from longlag.environment import environment
 from longlag.experiment import cell_names
 from tests.tiny import PARITY
 
@@ -113,6 +114,7 @@ def test_how_a_question_was_restricted_is_recorded(tmp_path: Path):
     asked = Question("Quick?", {"a b": TINY, "other": TINY}, 0.5)
     found = ask(asked.restricted(["a b"], steps=3), "python -m experiments.x", tmp_path, 1)
     assert found["meta"]["command"] == "python -m experiments.x --arms 'a b' --steps 3"
+    assert found["meta"]["dirty"] == environment()["dirty"]
     assert asked.restricted(seeds=1).smoke().options == ("--seeds 1",)
 
 

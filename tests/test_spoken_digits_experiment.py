@@ -14,6 +14,7 @@ from longlag.command_line import plain_errors
 from longlag.experiment import Experiment
 from longlag.runs import load
 from longlag.sweep import one
+from longlag.tasks.spoken_digits import PAUSE
 from longlag.training import transcript
 
 ARM = "GRU both ways + full"
@@ -35,7 +36,7 @@ def run(few_voices, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "spoken_digits-quick"
 
 
-def test_a_run_hears_every_recording_and_leaves_the_picture(run: Path):
+def test_a_run_hears_every_recording_and_leaves_the_picture(run: Path, few_voices):
     results = json.loads((run / "results.json").read_text("utf-8"))
     assert [(row["seed"], row["lag"]) for row in results["rows"]] == [
         (0, 2), (1, 2), (0, 1), (1, 1)
@@ -48,6 +49,9 @@ def test_a_run_hears_every_recording_and_leaves_the_picture(run: Path):
     for seed, i in ((0, 0), (1, 37)):
         of_steps = chances(loaded, seed, [i // 10], np.array([[i % 10]]))
         np.testing.assert_allclose(of_steps.sum(axis=-1), 1, atol=1e-5)
+        # Recording and the pauses around it; beyond the end there is nothing to be written.
+        steps = few_voices.test.lengths[i // 10, i % 10] + 2 * int(PAUSE / 2)
+        assert (of_steps[0, steps:, 0] == 1).all() and (of_steps[0, :steps, 0] < 1).all()
         row = np.asarray(transcript(of_steps, np.ones(of_steps.shape[:2], bool)))[0]  # type: ignore[arg-type]
         assert answers[seed][i] == "".join(str(c - 1) for c in row if c)
     assert (run / "plots" / "heard.png").stat().st_size > 10_000
