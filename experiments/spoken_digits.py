@@ -1,6 +1,6 @@
 """Which digits are said? Learned from synthetic voices in five languages, heard from human ones.
 
-    python -m experiments.spoken_digits --preset quick      (4 minutes on two idle cores)
+    python -m experiments.spoken_digits --preset quick      (3 minutes on two idle cores)
     python -m experiments.spoken_digits                     (estimated: 0.6 core-hours)
     python -m experiments.spoken_digits --hear fr 47        (the human voice says 4, then 7)
 

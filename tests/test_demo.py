@@ -114,7 +114,9 @@ def test_the_results(finished: Path):
     assert all(row["steps"] == STEPS and row["parameters"] > 0 for row in trained)
     assert len(found["attention"]["weights"]) == len(found["attention"]["tokens"]) == 8
     assert len(found["trace"]["states"]) == len(found["trace"]["tokens"]) == 8
-    assert set(found["meta"]) == {"command", "commit", "device", "versions", "wall_seconds"}
+    assert {*found["meta"]} == {
+        *("command", "commit", "dirty", "device", "versions", "wall_seconds")
+    }
     assert "longlag demo" in (finished / "report.html").read_text()
     assert list((finished / "plots").glob("*.png"))
     assert (finished / "recall-lstm-full" / "metrics.jsonl").is_file()
