@@ -141,7 +141,7 @@ QUESTIONS = {"hold": hold, "recall": recall, "parity": parity}
 def main(
     question: tyro.conf.Positional[Literal["hold", "recall", "parity"]],
     arms: tuple[str, ...] = (),
-    seeds: int = 5,
+    seeds: int | None = None,
     steps: int | None = None,
     out: Path | None = None,
     workers: int = 0,
@@ -151,7 +151,7 @@ def main(
     Args:
         question: which.
         arms: some of the arms; none means all.
-        seeds: seeds 0 .. seeds - 1 of every arm.
+        seeds: of every arm, in place of the question's own.
         steps: optimiser steps at most, in place of those of the question.
         out: the folder; runs/family-QUESTION if none is given.
         workers: processes, each pinned to one core; 0 means one per core.

@@ -79,12 +79,9 @@ class Question:
         """The same question to some arms, with other seeds or steps; None and () change nothing."""
         for arm in arms:
             choose(arm, self.arms, "arm")
-        given = {"--arms": arms, "--seeds": seeds, "--steps": steps}
-        options = [
-            shlex.join([name, *map(str, value if name == "--arms" else (value,))])
-            for name, value in given.items()
-            if value not in (None, ())
-        ]
+        numbers = {"--seeds": seeds, "--steps": steps}
+        options = [shlex.join(("--arms", *arms))] if arms else []
+        options += [f"{name} {number}" for name, number in numbers.items() if number is not None]
         kept = {arm: job for arm, job in self.arms.items() if not arms or arm in arms}
         if seeds is not None:
             kept = {arm: dataclasses.replace(job, seeds=seeds) for arm, job in kept.items()}

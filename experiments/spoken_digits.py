@@ -163,19 +163,20 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
     voice, digits = np.repeat(range(len(LANGUAGES)), 10), np.tile(range(10), len(LANGUAGES))
     answers: dict[str, list[list[str]]] = {}
     synthetic: dict[str, list[float]] = {}
+    runs = {arm: load(out / folder(arm)) for arm in arms}
+    held = evaluation_batch(TASK, 512, "validation")
     for arm, job in arms.items():
-        loaded = load(out / folder(arm))
+        loaded = runs[arm]
         answers[arm] = [
             written(chances(loaded, seed, voice, digits[:, None])) for seed in job.seed_numbers
         ]
-        held = evaluation_batch(TASK, 512, "validation")
         found = evaluate(loaded.model, TASK, job.training, loaded.params, held)
         synthetic[arm] = [round(float(share), 4) for share in found.accuracy]
-    arm = max(answers, key=lambda arm: statistics.median(_right(answers[arm])))
+    arm = best(answers)
     path = out / "plots" / "heard.png"
     with writing("the picture", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(load(out / folder(arm)), arm).savefig(path, dpi=150)
+        picture(runs[arm], arm).savefig(path, dpi=150)
     console.print(f"picture {path}", highlight=False, soft_wrap=True)
     return {"answers": answers, "synthetic": synthetic, "floors": floors()}
 
@@ -295,14 +296,14 @@ def lines(results: Row) -> list[tuple[str, ...]]:
     return found
 
 
-def best(results: Row) -> str:
+def best(answers: Mapping[str, Sequence[Sequence[str]]]) -> str:
     """The arm whose median seed has the most recordings right."""
-    return max(results["answers"], key=lambda a: statistics.median(_right(results["answers"][a])))
+    return max(answers, key=lambda arm: statistics.median(_right(answers[arm])))
 
 
 def verdict(results: Row) -> str:
     """What was heard, and how little that says."""
-    arm = best(results)
+    arm = best(results["answers"])
     right = statistics.median(_right(results["answers"][arm]))
     floor = max(results["floors"], key=lambda row: row["human"])
     of_floor = round(RECORDINGS * floor["human"])
@@ -329,7 +330,7 @@ def hear(out: Path, language: str, digits: str) -> None:
     file = out / "results.json"
     if not file.is_file():
         raise FileNotFoundError(f"--hear: expected {file}; run without --hear first")
-    arm = best(json.loads(file.read_text(encoding="utf-8")))
+    arm = best(json.loads(file.read_text(encoding="utf-8"))["answers"])
     loaded = load(out / folder(arm))
     title = f"the human voice of {language} says {' '.join(digits)} ({arm})"
     table = Table("seed", "written", "each at", title=title, title_justify="left", box=None)

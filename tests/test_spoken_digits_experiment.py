@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import questions, spoken_digits
-from experiments.spoken_digits import COLUMNS, Preset, chances, lines, main, question, verdict
+from experiments.spoken_digits import COLUMNS, Preset, best, chances, lines, main, question, verdict
 from longlag.command_line import plain_errors
 from longlag.experiment import Experiment
 from longlag.runs import load
@@ -94,6 +94,8 @@ def test_the_table_and_the_verdict():
     assert arm["two digits, human"] == "0.50" and arm["time"] == "6 s"
     assert arm["95% of one seed"] == "0.37–0.63", "Wilson's of 25 in 50"
     assert floor["human, of 50"] == "5" and floor["params"] == ""
+    worse = {"worse": [["", *of_seed[1:]] for of_seed in RESULTS["answers"]["A"]]}
+    assert best(worse | RESULTS["answers"]) == best(RESULTS["answers"] | worse) == "A"
     assert "right by A, 25, more than the 5 that the any digit names" in verdict(RESULTS)
 
 

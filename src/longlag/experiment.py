@@ -181,8 +181,7 @@ class Captioner(Spec):
 class Transcriber(Spec):
     """What is heard, written down: layers that read it from both ends, an answer at every step.
 
-    For tasks of transcripts: where a class ends is known only when more was heard, and a recurrence
-    that reads one way learns so little of it that it takes ten times the steps.
+    For tasks of transcripts: what a step belongs to is often known only when more was heard.
 
     Attributes:
         attention: "full" puts scaled dot products with the past in the place of the last of the

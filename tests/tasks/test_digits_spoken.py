@@ -68,6 +68,9 @@ def test_training_draws_strings_of_every_length_with_a_voice_of_their_own(few_vo
     assert batch.inputs.shape == (600, 129, 96) and not batch.inputs[~batch.mask].any()
     steps = batch.mask.sum(axis=1)
     assert (batch.mask == (np.arange(129) < steps[:, None])).all()
+    # Between .75 and 1.5 times as slow, with two pauses of 0 to 6 steps beside.
+    slower = (steps[count == 1].mean() - 6) / few_voices.train.lengths.mean()
+    assert slower == pytest.approx(1.125, abs=0.05)
     # Slower voices are longer, and no recording is longer than the longest.
     assert steps[count == 1].max() <= 43 + 2 * PAUSE
     assert steps[count == 3].mean() > 2 * steps[count == 1].mean()

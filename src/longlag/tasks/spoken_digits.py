@@ -107,10 +107,12 @@ class SpokenDigits(Task):
             voice, digits = jnp.where(whole, row // 10, 0), (row % 10)[:, None]
         said = jnp.arange(N) < count[:, None]
         pauses = jax.random.uniform(of_pauses, (batch_size, N + 1))
+        of_slowness, of_hiss, of_band, of_width = jax.random.split(of_channel, 4)
+        slowness = jnp.ones(batch_size)
         if self.part == "train":
-            of_slowness, of_hiss, of_band, of_width = jax.random.split(of_channel, 4)
             slowness = jax.random.uniform(of_slowness, (batch_size,), minval=0.75, maxval=1.5)
-            sounds, mask = self._spoken(voice, digits, said, pauses, slowness)
+        sounds, mask = self._spoken(voice, digits, said, pauses, slowness)
+        if self.part == "train":
             level = jax.random.uniform(of_hiss, (batch_size, 1, 1), minval=QUIETEST, maxval=LOUDEST)
             sounds = jnp.logaddexp(sounds, level)
             lowest = jax.random.randint(of_band, (batch_size, 1), 0, data.BANDS)
@@ -118,8 +120,6 @@ class SpokenDigits(Task):
             band = jnp.arange(data.FEATURES) % data.BANDS
             lost = (band >= lowest) & (band < lowest + width)
             sounds = jnp.where(lost[:, None], data.SILENCE, sounds)
-        else:
-            sounds, mask = self._spoken(voice, digits, said, pauses)
         asked = said & whole[:, None]
         return Batch(
             inputs=_centred(sounds, mask),
@@ -140,10 +140,11 @@ class SpokenDigits(Task):
             Inputs `[B, T, 96]` float32 and their mask `[B, T]` bool.
         """
         pauses = jnp.full((len(voice), self.digits + 1), 0.5)
-        sounds, mask = self._spoken(voice, digits, jnp.ones(digits.shape, bool), pauses)
+        said, slowness = jnp.ones(digits.shape, bool), jnp.ones(len(voice))
+        sounds, mask = self._spoken(voice, digits, said, pauses, slowness)
         return _centred(sounds, mask), mask
 
-    def _spoken(self, voice, digits, said, pauses, slowness=None):
+    def _spoken(self, voice, digits, said, pauses, slowness):
         """One recording after another: logarithms `[B, T, 96]`, and where there is sound.
 
         Args:
@@ -153,13 +154,11 @@ class SpokenDigits(Task):
             pauses: `[B, N + 1]` in [0, 1), how much of the longest pause there is before each digit
                 and at the end.
             slowness: `[B]`, what the steps of a recording are multiplied by, up to the longest
-                there is; None: one.
+                there is.
         """
         T = self.time_steps
         recorded = jnp.asarray(self.voices.lengths)[voice[:, None], digits] * said
-        lengths = recorded
-        if slowness is not None:
-            lengths = jnp.minimum((recorded * slowness[:, None]).astype(jnp.int32), data.LONGEST)
+        lengths = jnp.minimum((recorded * slowness[:, None]).astype(jnp.int32), data.LONGEST)
         # Pauses are shorter where slow voices leave no room.
         room = (T - lengths.sum(axis=1, keepdims=True)) // (said.sum(axis=1, keepdims=True) + 1)
         pauses = (pauses * jnp.minimum(PAUSE, room)).astype(jnp.int32)
@@ -170,13 +169,14 @@ class SpokenDigits(Task):
         # The digit that began last, and how far it is spoken.
         began = (steps[None, :, None] >= begins[:, None]) & said[:, None]
         which = jnp.maximum(began.sum(axis=-1) - 1, 0)
-        since = steps - jnp.take_along_axis(begins, which, axis=1)
-        spoken = (since >= 0) & (since < jnp.take_along_axis(lengths, which, axis=1))
-        of_length = functools.partial(jnp.take_along_axis, indices=which, axis=1)
-        at = jnp.clip(since * of_length(recorded) // jnp.maximum(of_length(lengths), 1), 0)
-        digit = jnp.take_along_axis(digits, which, axis=1)
-        sound = jnp.asarray(self.voices.features)[voice[:, None], digit, at].astype(jnp.float32)
-        return jnp.where(spoken[..., None], sound, data.SILENCE), steps < ends[:, None]
+        at_step = functools.partial(jnp.take_along_axis, indices=which, axis=1)
+        length = at_step(lengths)
+        since = steps - at_step(begins)
+        spoken = (since >= 0) & (since < length)
+        at = jnp.clip(since * at_step(recorded) // jnp.maximum(length, 1), 0)
+        sounds = jnp.asarray(self.voices.features)[voice[:, None], at_step(digits), at]
+        sounds = jnp.where(spoken[..., None], sounds.astype(jnp.float32), data.SILENCE)
+        return sounds, steps < ends[:, None]
 
     def floor(self) -> Floor:
         """Every digit alike."""
