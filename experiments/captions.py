@@ -1,7 +1,7 @@
 """Does attention help to caption a picture? Emoji, 32 x 32, to their names.
 
     python -m experiments.captions --preset quick     (5 minutes on two cores)
-    python -m experiments.captions                    (estimated: 0.8 core-hours)
+    python -m experiments.captions                    (0.8 core-hours)
     python -m experiments.captions --language fr
     python -m experiments.captions --caption 🚀       (one emoji, or the path of a picture)
 

@@ -87,6 +87,7 @@ def parts() -> list[Part]:
         )
         if said.further:
             found.append(part(f"{heading} {said.about}", [], *said.further))
+        found += FURTHER[question]() if question in FURTHER else []
         found += pictures(question)
     return found
 
@@ -179,9 +180,18 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
             "Probability of each digit over time for five voices, with narrow peaks.",
         ),
     },
+    "captions": {
+        "attended": Picture(
+            "Where each word of a caption looked",
+            "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
+            "where nothing was read.",
+            "Of two people with two tones of skin, each tone is read from its own face.",
+            "Emoji, each with a copy for every word of its caption, showing the regions read.",
+        ),
+    },
     "captions-quick": {
         "attended": Picture(
-            "Where each word looked",
+            "Where each word looked, after a few minutes",
             "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
             "where nothing was read.",
             "The words of a skin's tone read faces and hands.",
@@ -259,6 +269,40 @@ def against_bytes() -> Mapping[str, Any]:
     )
 
 
+def languages() -> list[Part]:
+    """Accuracy against the length, a figure for each regular language."""
+    results = committed("reproduce-chomsky")
+    assert results is not None
+    by_language: dict[str, list[dict[str, Any]]] = {}
+    for row in results["rows"]:
+        language, _, arm = row["arm"].partition(", ")
+        by_language.setdefault(language, []).append(row | {"arm": arm})
+    return [
+        part(
+            f"Beyond the trained lengths: {language}",
+            [_best_seeds(rows)],
+            **_lines(
+                _series(tested(rows), "arm", "length"),
+                "length of the string",
+                floor=rows[0]["floor"],
+                trained_at=rows[0]["train_length"],
+            ),
+        )
+        for language, rows in by_language.items()
+    ]
+
+
+def _best_seeds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The best seed of every arm by its mean over the lengths tested."""
+    best = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of_seed: dict[int, list[float]] = {}
+        for row in tested([row for row in rows if row["arm"] == arm]):
+            of_seed.setdefault(row["seed"], []).append(row["accuracy"] or 0.0)
+        best.append(f"{arm} {100 * max(map(statistics.fmean, of_seed.values())):.1f}%")
+    return f"The best seed of each, over the lengths: {', '.join(best)}."
+
+
 def _series(rows: Sequence[Mapping[str, Any]], name: str, quantity: str) -> dict[str, list[Point]]:
     """Medians and ranges over the seeds, by name and quantity."""
     found: dict[str, list[Point]] = {}
@@ -297,6 +341,8 @@ FIGURES = {
     "lag-horizon": against_lag,
     "recall-capacity": against_bytes,
 }
+# Parts of the page beside the question's own.
+FURTHER = {"reproduce-chomsky": languages}
 
 
 def main(out: Path = Path("runs/report/report.html")) -> int:

@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from rich.bar import Bar
 from rich.table import Table
 
-from experiments.questions import Question, ask, by_arm
+from experiments.questions import Question, ask, by_arm, named
 from experiments.rates import folder
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
@@ -71,6 +71,7 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
+    "smoke": Preset(20, 1, 2, (3e-3,)),
     "quick": Preset(300, 2, 3, (1e-3, 3e-3)),
     "full": Preset(600, 5, 5, (1e-3, 3e-3, 1e-2)),
 }
@@ -81,7 +82,7 @@ class Options:
     """How the question is put.
 
     Attributes:
-        preset: quick, or full: what is committed.
+        preset: quick, full (what is committed), or smoke: does it run?
         arms: some of the arms; none means all.
         predict: the arm that was chosen hears this utterance of the test part, from 0, and its
             answer after every step is shown; nothing is trained.
@@ -89,7 +90,7 @@ class Options:
         workers: processes, each pinned to one core; 0 means one per core.
     """
 
-    preset: Literal["quick", "full"] = "full"
+    preset: Literal["quick", "full", "smoke"] = "full"
     arms: tuple[str, ...] = ()
     predict: int | None = None
     out: Path = Path("runs")
@@ -340,15 +341,15 @@ def tell(out: Path, number: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = tyro.cli(Options, prog="python -m experiments.speech", description=__doc__, args=argv)
-    quick = options.preset == "quick"
-    out = options.out / ("speech-quick" if quick else "speech")
+    beyond = "" if options.preset == "full" else options.preset
+    command, out = named("speech", {"--preset": beyond}, options.out)
     if options.predict is not None:
         tell(out, options.predict)
         return 0
     japanese_vowels.load()  # fetched once, here, before the workers ask for it
     ask(
         question(PRESETS[options.preset]).restricted(options.arms),
-        "python -m experiments.speech" + (" --preset quick" if quick else ""),
+        command,
         out,
         options.workers,
         also=also,

@@ -73,6 +73,7 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
+    "smoke": Preset(20, 1, ("GRU both ways", "GRU both ways + full")),
     "quick": Preset(600, 2, ("GRU both ways", "GRU both ways + full")),
     "full": Preset(3000, 3, ("GRU both ways", "GRU both ways + full", "GRU", "feed-forward")),
 }
@@ -83,7 +84,7 @@ class Options:
     """How the question is put.
 
     Attributes:
-        preset: quick, or full.
+        preset: quick, full, or smoke: does it run?
         arms: some of the arms; none means all.
         hear: a language and digits, such as fr 47: the arm with the most human recordings right
             hears them from the human voice, and its answer is shown; nothing is trained.
@@ -91,7 +92,7 @@ class Options:
         workers: processes, each pinned to one core; 0 means one per core.
     """
 
-    preset: Literal["quick", "full"] = "full"
+    preset: Literal["quick", "full", "smoke"] = "full"
     arms: tuple[str, ...] = ()
     hear: tuple[str, str] | None = None
     out: Path = Path("runs")

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from experiments import committed as committed_module
 from experiments import report
 from experiments.committed import FLAGSHIP, TABLES, section
+from experiments.reproduce import CHOMSKY
 from longlag.report.charts import Point, heat_map, lines
 from longlag.report.style import styles
 from tests import browser
@@ -92,8 +93,9 @@ SEEN = """({
 def test_a_browser_shows_the_page_whole(page: Path, width: int):
     seen = browser.evaluate(page, SEEN, width)
     assert seen["scroll"] <= width == seen["window"] and seen["requests"] == []
-    # Those that were committed, the heat map, and three against a quantity.
-    assert len(seen["images"]) == sum(map(len, report.PICTURES.values())) + 4
+    # Those that were committed, the heat map, three against a quantity, one for each language.
+    committed_pictures = sum(map(len, report.PICTURES.values()))
+    assert len(seen["images"]) == committed_pictures + 4 + len(CHOMSKY)
     for natural, shown, alt in seen["images"]:
         assert natural > 0 and shown <= width - 32 and len(alt) > 30
     assert any("GRU track 0.97" in alt or "track 0.96" in alt for *_, alt in seen["images"])
@@ -104,6 +106,22 @@ def test_a_browser_shows_the_page_whole(page: Path, width: int):
 
 def test_a_number_of_the_flagship_is_that_of_the_lag_it_counts_at(page: Path):
     assert "GRU + attention track 0.6" in page.read_text("utf-8")
+
+
+def test_the_best_seed_is_that_of_the_best_mean_over_the_lengths_beyond(monkeypatch):
+    accuracies = {0: (1.0, 0.9, 0.4), 1: (0.3, 0.7, 0.7), 2: (1.0, 0.1, 0.8)}
+    rows = [
+        row("parity, GRU", seed, lag, accuracy, length=lag, train_length=40)
+        for seed, of_seed in accuracies.items()
+        for lag, accuracy in zip((40, 80, 160), of_seed)
+    ]
+    rows.append(row("even pairs, LSTM", 0, 80, 0.5, length=80, train_length=40))
+    monkeypatch.setattr(report, "committed", lambda _: {"rows": rows})
+    parity, even_pairs = report.languages()
+    assert parity.sentences == ["The best seed of each, over the lengths: GRU 70.0%."]
+    assert even_pairs.sentences == ["The best seed of each, over the lengths: LSTM 50.0%."]
+    assert parity.heading.endswith("parity") and parity.plate is not None
+    assert "GRU 0.70" in parity.plate.alt  # the median at the longest
 
 
 def test_every_question_has_a_title_of_its_own():
