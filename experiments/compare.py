@@ -4,6 +4,7 @@
     python -m experiments.compare --task parity --cell gru --seeds 5 --steps 3000
     python -m experiments.compare --task copy-memory --task.lag 60 --cell lstm --cell.chrono 80
     python -m experiments.compare --task recall --cell path/to/my_cell.py:MyCell
+    python -m experiments.compare --task path/to/my_task.py:MyTask --cell lstm
     python -m experiments.compare --resume runs/20261124-101500-recall-lstm-full
 
 A run ends with a table and a page, `report.html`, in its folder; Ctrl-C saves it, --resume goes on.
@@ -53,7 +54,9 @@ def main(argv: Sequence[str]) -> int:
         return stop.exit_code
     found["rows"] += floor_rows(experiment)
     console.print(report.table(report.summarise(found["rows"], found["threshold"])))
-    page = report.write(folder.path, found | {"title": f"{experiment.arm} on {_task(experiment)}"})
+    page = report.write(
+        folder.path, found | {"title": f"{experiment.arm} on {experiment.task_title}"}
+    )
     where = f"run folder {folder.path}\nreport     {page}"
     console.print(where, highlight=False, soft_wrap=True)
     return 0
@@ -94,7 +97,7 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     if resume is None:
         experiment, read = parse(argv, "python -m experiments.compare", __doc__ or "", DEFAULT)
         cell = "none" if experiment.cell is None else type(experiment.cell).__name__
-        name = run_name(_task(experiment), cell, experiment.architecture.attention)
+        name = run_name(experiment.task_title, cell, experiment.architecture.attention)
         return experiment, create(experiment, read.out, RUNS, name)
     folder = RunFolder.open(Path(resume))
     stored = Experiment.from_config(folder.config, folder.path)
@@ -103,11 +106,15 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     if read.out is not None:
         raise ValueError(f"expected --resume or --out; got both, {resume} and {read.out}")
     config, made_with = asked.config(), stored.config()
-    if config["cell"] and type(asked.cell) is type(stored.cell):
-        # A user's own cell comes from its copy in the run folder, and keeps the name it had.
-        config["cell"]["name"] = folder.config["cell"]["name"]
-    if made_with["cell"]:
-        made_with["cell"]["name"] = folder.config["cell"]["name"]
+    for what, mine, theirs in (
+        ("cell", asked.cell, stored.cell),
+        ("task", asked.task, stored.task),
+    ):
+        # What is a user's own comes from its copy in the run folder, and keeps the name it had.
+        if mine is not None and type(mine) is type(theirs):
+            config[what]["name"] = folder.config[what]["name"]
+        if theirs is not None:
+            made_with[what]["name"] = folder.config[what]["name"]
     folder.require_same(config, made_with)
     return stored, folder
 
@@ -119,10 +126,6 @@ def _value(argv: Sequence[str], option: str) -> str | None:
         if word.startswith(option + "="):
             return word.partition("=")[2]
     return None
-
-
-def _task(experiment: Experiment) -> str:
-    return experiment.config()["task"]["name"]
 
 
 def _with_progress(experiment: Experiment, folder: RunFolder, stop: Any) -> dict[str, Any] | None:

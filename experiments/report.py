@@ -292,7 +292,7 @@ def languages() -> list[Part]:
     ]
 
 
-def _best_seeds(rows: Sequence[Mapping[str, Any]]) -> str:
+def _best_seeds(rows: Sequence[dict[str, Any]]) -> str:
     """The best seed of every arm by its mean over the lengths tested."""
     best = []
     for arm in dict.fromkeys(row["arm"] for row in rows):

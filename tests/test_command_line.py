@@ -105,6 +105,25 @@ def test_a_cell_file_that_is_not_right(say, here: Path):
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "base", "message"),
+    [
+        ("--task", "tasks.Parity", "complete task in which every dial has a default; got: .*'own'"),
+        ("--cell", "LSTM", "complete cell in which every field but features has a default; got"),
+    ],
+)
+def test_what_is_ones_own_needs_defaults(say, here: Path, option: str, base: str, message: str):
+    file = here.parent / "mine.py"
+    field = "    own: int = dataclasses.field(kw_only=True)\n"
+    file.write_text(
+        f"import dataclasses\nimport longlag\nimport longlag.tasks\n"
+        f"class Mine(longlag.{base}):\n{field}"
+    )
+    said = say(option, f"{file}:Mine")
+    assert said.code == 2 and re.search(message, said.all), said.all
+    assert list(here.iterdir()) == []
+
+
 def test_an_existing_folder_is_left_as_it_is(say, here: Path):
     (here / "mine").mkdir()
     (here / "mine" / "notes.txt").write_text("mine")

@@ -317,6 +317,33 @@ def test_what_is_no_cell_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "own.py:Flip",
+            r"unknown task in own\.py: expected one of Flips; got 'Flip'\. Did you mean",
+        ),
+        ("own.py:Parity", r"unknown task in own\.py: expected one of Flips; got 'Parity'"),
+        ("none.py:Flips", r"task: cannot read .*none\.py: No such file"),
+        ("broken.py:Flips", r"task: .*broken\.py fails to import: SyntaxError"),
+        ("parity.py", r"unknown task: expected one of"),
+    ],
+)
+def test_what_is_no_task_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+):
+    monkeypatch.chdir(tmp_path)
+    text = "from longlag.tasks import Parity\n\n\nclass Flips(Parity):\n    coins: int = 1\n"
+    Path("own.py").write_text(text)
+    Path("broken.py").write_text("class Flips(")
+    flips: Any = task_class("own.py:Flips")
+    assert flips(1, 8, coins=3).coins == 3
+    assert task_name(flips) == f"{tmp_path / 'own.py'}:Flips" and task_name(Parity) == "parity"
+    with pytest.raises(ValueError, match=message):
+        task_class(name)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda c: c.pop("task"), "expected an experiment of longlag; KeyError"),

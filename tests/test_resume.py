@@ -110,24 +110,44 @@ def test_a_resume_may_repeat_the_configuration(
     assert prepared == [narrow, narrow, PARITY]
 
 
-def test_a_cell_of_ones_own_is_copied_and_resumed_without_its_file(
+MINE = """
+import longlag
+from longlag.tasks import Parity
+
+
+class Mine(longlag.LSTM):
+    boost: float = 1.0
+
+
+class Odd(Parity):
+    base: int = 2
+"""
+
+
+def test_what_is_ones_own_is_copied_and_resumed_without_its_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file, run = tmp_path / "mine.py", tmp_path / "run"
-    file.write_text("import longlag\n\n\nclass Mine(longlag.LSTM):\n    boost: float = 1.0\n")
-    arguments = [*OPTIONS, "--cell", f"{file}:Mine", "--cell.boost", "2", "--out", run]
+    file.write_text(MINE)
+    own = ["--cell", f"{file}:Mine", "--cell.boost", "2", "--task", f"{file}:Odd"]
+    arguments = [*OPTIONS, *own, "--task.base", "3", "--out", run]
     assert main(*arguments) == 0
-    assert (run / "cell.py").read_bytes() == file.read_bytes()
+    assert "odd" in capsys.readouterr().out and str(file) not in (run / "report.html").read_text()
+    for copied in ("cell.py", "task.py"):
+        assert (run / copied).read_bytes() == file.read_bytes()
     file.unlink()
     loaded: Any = load(run)
     assert (type(loaded.experiment.cell).__name__, loaded.experiment.cell.boost) == ("Mine", 2.0)
+    assert (type(loaded.experiment.task).__name__, loaded.experiment.task.base) == ("Odd", 3)
     assert loaded.predict(np.zeros((1, 3), np.int32)).shape == (1, 3, 2)
     before = contents(run)
     capsys.readouterr()
     assert main("--resume", run, "--cell.boost", "3") == 2
     message = capsys.readouterr().err.splitlines()
     assert message[1:] == ["  cell.boost: expected 2.0; got 3.0"]
-    assert main("--resume", run, "--cell.boost", "2") == 0
+    assert main("--resume", run, "--task.base", "4") == 2
+    assert capsys.readouterr().err.splitlines()[1:] == ["  task.base: expected 3; got 4"]
+    assert main("--resume", run, "--cell.boost", "2", "--task.base", "3") == 0
     metrics = ("metrics.jsonl", "results.json", "config.json")
     assert all(contents(run)[name] == before[name] for name in metrics)
     assert main(*arguments) == 2

@@ -71,7 +71,7 @@ def test_a_folder_that_appears_meanwhile_is_left(tmp_path: Path, monkeypatch: py
 
 def test_names_count_up(tmp_path: Path):
     when = datetime.datetime(2026, 7, 9, 8, 5, 3)
-    name = run_name("copy", "my/cells.py:MGU", "none", when=when)
+    name = run_name("copy", "MGU", "none", when=when)
     assert name == "20260709-080503-copy-mgu-none"
     folders = [RunFolder.create_named(tmp_path, name, CONFIG).path.name for _ in range(3)]
     assert folders == [name, f"{name}-2", f"{name}-3"]

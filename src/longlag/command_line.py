@@ -82,7 +82,10 @@ def parse(
     task_name = _peek(argv, "task", given["task"]["name"])
     cell_name = _peek(argv, "cell", given["cell"]["name"] if given["cell"] else "none")
     task_cls = task_class(task_name)
-    task = defaults.task if type(defaults.task) is task_cls else task_cls()
+    task: Any = defaults.task
+    if type(task) is not task_cls:
+        with _complete(f"task {task_name}", "every dial"):
+            task = task_cls()
     cell = None if cell_name == "none" else _cell(cell_name, argv, defaults)
 
     arg, omit = tyro.conf.arg, tyro.conf.OmitArgPrefixes
@@ -134,12 +137,19 @@ def _cell(name: str, argv: Sequence[str], defaults: Experiment) -> Cell:
     if type(default) is cls and width == defaults.architecture.width:
         return default  # a run that is resumed keeps the features that it was made with
     wide = {"features": width} if any(f.name == "features" for f in dataclasses.fields(cls)) else {}
-    try:
+    with _complete(f"cell {name}", "every field but features"):
         return dataclasses.replace(default, **wide) if type(default) is cls else cls(**wide)
+
+
+@contextlib.contextmanager
+def _complete(what: str, which: str) -> Iterator[None]:
+    """Says of a class of the user's own that it cannot be made as it is."""
+    try:
+        yield
     except TypeError as error:
+        kind = what.partition(" ")[0]
         raise ValueError(
-            f"cell {name}: expected a complete cell in which every field but features has a "
-            f"default; got: {error}"
+            f"{what}: expected a complete {kind} in which {which} has a default; got: {error}"
         ) from error
 
 
@@ -163,7 +173,10 @@ def _peek(argv: Sequence[str], name: str, default: str) -> str:
     return found
 
 
-_TASK_HELP = "which memory task; --list names them all; its dials are the --task.* options"
+_TASK_HELP = (
+    "which memory task: a name from --list, or path/to/file.py:Class for a task of your own; its "
+    "dials are the --task.* options"
+)
 _CELL_HELP = (
     "which recurrence: a name from --list, path/to/file.py:Class for a cell of your own, or none "
     "(attention only); its fields are the --cell.* options"

@@ -34,6 +34,7 @@ __all__ = [
     "Transcriber",
     "cell_class",
     "cell_names",
+    "own_files",
     "task_class",
     "task_names",
 ]
@@ -297,6 +298,11 @@ class Experiment(Spec):
         return tuple(dict.fromkeys((lag, *further)))
 
     @property
+    def task_title(self) -> str:
+        """A short name of the task, for tables: "copy-memory"."""
+        return _kebab(type(self.task).__name__)
+
+    @property
     def arm(self) -> str:
         """A short name of cell and attention, for tables: "LSTM + full"."""
         attention = self.architecture.attention
@@ -324,7 +330,8 @@ class Experiment(Spec):
 
         Args:
             config: from `Experiment.config`.
-            folder: the run folder, where a cell of the user's own was put down as `cell.py`.
+            folder: the run folder, where a cell of the user's own was put down as `cell.py`, a task
+                as `task.py`.
 
         Raises:
             ValueError: an unknown entry or name.
@@ -341,7 +348,7 @@ class Experiment(Spec):
                 for name in idle_options(cell, architecture["attention"]):
                     architecture.pop(name, None)
             return cls(
-                task=_from_config(task_class(config["task"]["name"]), config["task"]),
+                task=_from_config(task_class(config["task"]["name"], folder), config["task"]),
                 cell=cell,
                 architecture=_from_config(of_name, architecture),
                 training=_from_config(Training, config["training"]),
@@ -373,14 +380,44 @@ def cell_names() -> dict[str, type[Cell]]:
     return _classes(cells_module, Cell)
 
 
-def task_class(name: str) -> type[Task]:
-    """The task of a name; an unknown one is a `ValueError` with the nearest."""
-    return task_names()[choose(name, task_names(), "task")]
+def task_class(name: str, folder: Path | None = None) -> type[Task]:
+    """The task of a name, or of one's own file; as `cell_class`, the copy being `task.py`."""
+    return _class(name, "task", Task, task_names(), folder)
+
+
+def cell_class(name: str, folder: Path | None = None) -> type[Cell]:
+    """The cell of a name, or of one's own file.
+
+    Args:
+        name: a name of the library, or `path/to/file.py:Class`.
+        folder: a run folder; if it holds `cell.py`, this copy is read in place of the file.
+
+    Raises:
+        ValueError: an unknown name, a missing file or class, a file that fails to import.
+    """
+    return _class(name, "cell", Cell, cell_names(), folder)
 
 
 def task_name(cls: type[Task]) -> str:
-    """The name of a task."""
-    return _kebab(cls.__name__)
+    """The name of a task: of the library, or `file.py:Class`."""
+    return _name(cls, task_names())
+
+
+def cell_name(cls: type[Cell]) -> str:
+    """The name of a cell: of the library, or `file.py:Class`."""
+    return _name(cls, cell_names())
+
+
+def own_files(experiment: Experiment) -> dict[str, Path]:
+    """The files of the user's own that an experiment is made of: "task" and "cell", if they are."""
+    named = {"task": (experiment.task, task_names()), "cell": (experiment.cell, cell_names())}
+    found = {}
+    for what, (made, known) in named.items():
+        if made is not None and type(made) not in known.values():
+            source = inspect.getsourcefile(type(made))
+            if source is not None:
+                found[what] = Path(source)
+    return found
 
 
 def architecture_class(name: str | None) -> type[Layers]:
@@ -395,46 +432,36 @@ def _architecture_name(architecture: Layers) -> str | None:
     return None if type(architecture) is Architecture else _kebab(type(architecture).__name__)
 
 
-def cell_class(name: str, folder: Path | None = None) -> type[Cell]:
-    """The cell of a name, or of one's own file.
-
-    Args:
-        name: a name of the library, or `path/to/file.py:Class`.
-        folder: a run folder; if it holds `cell.py`, this copy is read in place of the file.
-
-    Raises:
-        ValueError: an unknown name, a missing file or class, a file that fails to import.
-    """
+def _class(name: str, what: str, base: type, known: Mapping[str, Any], folder: Path | None) -> Any:
+    """The class of a name of the library, or of the user's own file or its copy in a run folder."""
     file, colon, class_name = name.rpartition(":")
     if not colon:
-        return cell_names()[choose(name, cell_names(), "cell")]
+        return known[choose(name, known, what)]
     path = Path(file)
-    if folder is not None and (folder / "cell.py").is_file():
-        path = folder / "cell.py"
-    module = _module(path.resolve())
+    if folder is not None and (folder / f"{what}.py").is_file():
+        path = folder / f"{what}.py"
+    module = _module(path.resolve(), what)
     found = {
         key: value
         for key, value in vars(module).items()
         if inspect.isclass(value)
-        and issubclass(value, Cell)
+        and issubclass(value, base)
         and value.__module__ == module.__name__
     }
-    return found[choose(class_name, found, f"cell in {path}")]
+    return found[choose(class_name, found, f"{what} in {path}")]
 
 
-def cell_name(cls: type[Cell]) -> str:
-    """The name of a cell: of the library, or `file.py:Class`."""
-    if cell_names().get(_kebab(cls.__name__)) is cls:
-        return _kebab(cls.__name__)
-    return f"{inspect.getfile(cls)}:{cls.__name__}"
+def _name(cls: type, known: Mapping[str, type]) -> str:
+    name = _kebab(cls.__name__)
+    return name if known.get(name) is cls else f"{inspect.getfile(cls)}:{cls.__name__}"
 
 
-def _module(path: Path) -> ModuleType:
-    """Imports a user's file. The same text is imported once, so that its cells stay equal."""
+def _module(path: Path, what: str) -> ModuleType:
+    """Imports a user's file. The same text is imported once, so that its classes stay equal."""
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"cell: cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"{what}: cannot read {path}: {error.strerror}") from error
     # Dataclasses, type hints and `inspect` look a class's module up in sys.modules by its name.
     name = f"longlag_user_{hashlib.sha256(bytes(path) + b':' + text).hexdigest()[:16]}"
     if name not in sys.modules:
@@ -447,7 +474,7 @@ def _module(path: Path) -> ModuleType:
             del sys.modules[name]
             if not isinstance(error, Exception):
                 raise
-            raise ValueError(f"cell: {path} fails to import: {error!r}") from error
+            raise ValueError(f"{what}: {path} fails to import: {error!r}") from error
     return sys.modules[name]
 
 

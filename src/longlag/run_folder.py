@@ -244,11 +244,11 @@ def run_name(*parts: str, when: datetime.datetime | None = None) -> str:
     """Returns a name for a run: the local time, then the parts that tell runs apart.
 
     Args:
-        *parts: task, cell, attention; of a cell given as `path/file.py:Name` only the name is kept.
+        *parts: the names of task, cell and attention.
         when: the time; now if None.
     """
     when = when or datetime.datetime.now()
-    words = (re.sub(r"[^a-z0-9]+", "-", re.split(r"[/:]", part)[-1].lower()) for part in parts)
+    words = (re.sub(r"[^a-z0-9]+", "-", part.lower()) for part in parts)
     return "-".join([when.strftime("%Y%m%d-%H%M%S"), *(word.strip("-") for word in words)])
 
 

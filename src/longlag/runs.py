@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import shutil
 import time
@@ -19,7 +18,7 @@ from longlag.cell import Params
 from longlag.checkpoint import checkpoints, restore
 from longlag.disk import replace_file, writing
 from longlag.evaluation import SOLVED_STREAK, evaluate, evaluation_batch, note_evaluation
-from longlag.experiment import Experiment, cell_names
+from longlag.experiment import Experiment, own_files
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
 from longlag.training import TrainState, dispatch, init_states
@@ -45,7 +44,7 @@ class Progress:
 
 
 def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> RunFolder:
-    """Makes the folder of a new run, with a copy of the user's own cell in it, if it is one.
+    """Makes the folder of a new run, with copies of a cell and a task of the user's own in it.
 
     Args:
         experiment: what will be run.
@@ -62,12 +61,9 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
         folder = RunFolder.create(path, config)
     else:
         folder = RunFolder.create_named(root, name, config)
-    cell = type(experiment.cell)
-    if experiment.cell is not None and cell not in cell_names().values():
-        source = inspect.getsourcefile(cell)
-        if source is not None:
-            with writing("the cell", folder.path / "cell.py"):
-                shutil.copyfile(source, folder.path / "cell.py")
+    for what, source in own_files(experiment).items():
+        with writing(f"the {what}", folder.path / f"{what}.py"):
+            shutil.copyfile(source, folder.path / f"{what}.py")
     return folder
 
 
@@ -182,7 +178,7 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
     # Where there is one length there is nothing to pad; a picture could not be.
     longest = max(t.time_steps for t in tasks) if len(tasks) > 1 else None
     metrics = folder.metrics()
-    task_name, arm = experiment.config()["task"]["name"], experiment.arm
+    task_name, arm = experiment.task_title, experiment.arm
     rows = []
     for tested in tasks:
         batch = evaluation_batch(tested, training.eval_size, "test", longest)
@@ -243,7 +239,7 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
 
 def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:
     """The task's floors as rows of the table, one of each per test length."""
-    task_name = experiment.config()["task"]["name"]
+    task_name = experiment.task_title
     rows = []
     for lag in experiment.lags:
         tested = experiment.task.at_lag(lag)
