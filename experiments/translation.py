@@ -58,7 +58,7 @@ from longlag.training import Training
 ATTENTIONS: tuple[Literal["none", "additive", "multiplicative"], ...] = (
     *("none", "additive", "multiplicative"),
 )
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3)
 DID = 0.95
 
 
@@ -125,19 +125,23 @@ def dates() -> Question:
 
 
 def messages(language: str, split: Literal["string", "package"]) -> Question:
-    """Messages of programs: every arm at its best rate."""
+    """Messages of programs, of 24 pieces at most: every arm at its best rate.
+
+    After a warm-up of 100 steps an arm with attention stays at the frequencies of pieces for 800,
+    at the rate that is best for it after one of 500; an arm without does not mind.
+    """
     training = Training(
         steps=2500,
         batch_size=32,
         schedule="cosine",
-        warmup=100,
+        warmup=500,
         optimizer="adamw",
         weight_decay=0.01,
         dispatch=100,
         solved=DID,
         stop_when_solved=False,
     )
-    arms = _arms(Translation(language=language, split=split), 192, 0.3, training, 3)
+    arms = _arms(Translation(language=language, split=split, longest=24), 192, 0.3, training, 3)
     return Question("Does attention help to translate what programs say?", arms, DID, RATES)
 
 
