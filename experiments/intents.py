@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ import tyro
 from experiments.intents_ask import answer
 from experiments.intents_pooled import SHUFFLED, arm, pooled
 from experiments.intents_scores import MEASURES
-from experiments.questions import Found, Question, ask, by_arm, spread
+from experiments.questions import Found, Question, ask, by_arm, spread, time_of
 from experiments.rates import folder
 from longlag.command_line import console, plain_errors
 from longlag.experiment import EncoderDecoder, Experiment, cell_class
@@ -174,8 +173,7 @@ def lines(results: Found) -> list[tuple[str, ...]]:
     for of_arm, rows in by_arm(results).items():
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
-            seconds = statistics.median(row["seconds"] for row in rows)
-            cost = (f"{rows[0]['parameters']:,}", size(rows[0]["state_bytes"]), f"{seconds:.0f} s")
+            cost = (f"{rows[0]['parameters']:,}", size(rows[0]["state_bytes"]), time_of(rows))
         f1, template, utterance = (spread(rows, measure, 3) for measure in MEASURES)
         found.append((of_arm, f1, interval.get(of_arm, ""), template, utterance, *cost))
     return found

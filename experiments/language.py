@@ -23,7 +23,6 @@ import dataclasses
 import functools
 import lzma
 import math
-import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -38,7 +37,16 @@ import tyro
 from rich.progress import track
 
 from experiments.bootstrap import Interval, bootstrap
-from experiments.questions import Question, by_arm, core_hours, measure, named, show, spread
+from experiments.questions import (
+    Question,
+    by_arm,
+    core_hours,
+    measure,
+    named,
+    show,
+    spread,
+    time_of,
+)
 from experiments.rates import folder
 from longlag import LSTM
 from longlag.command_line import console, plain_errors
@@ -242,7 +250,7 @@ def lines(results: Found) -> list[tuple[str, ...]]:
             cost = (
                 size(rows[0]["state_bytes"]),
                 f"{rows[0]['bytes_seen'] / 1e6:.1f} MB",
-                f"{statistics.median(row['seconds'] for row in rows):.0f} s",
+                time_of(rows),
             )
         bits = (spread(rows, name, 3) for name in ("bits", "bits_again", "bits_rest"))
         parameters = f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else ""

@@ -317,7 +317,7 @@ def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
                 f"{near[0]['rate']:g}" if "rate" in near[0] else "",
                 f"{near[0]['parameters']:,}",
                 f"{near[0]['state_bytes']:,} B",
-                f"{sum(row['seconds'] for row in near):.0f} s",
+                time_of(near),
             )
         )
     return found
@@ -404,6 +404,11 @@ def named(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path
 def trained(rows: Sequence[Found]) -> list[Found]:
     """The rows at the lag trained at."""
     return [row for row in rows if row["lag"] == row["train_lag"]]
+
+
+def time_of(rows: Sequence[Found]) -> str:
+    """How long a seed was trained, the median."""
+    return f"{statistics.median(row['seconds'] for row in rows):.0f} s"
 
 
 def spread(rows: Sequence[Found], key: str = "accuracy", digits: int = 2) -> str:

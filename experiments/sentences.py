@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bootstrap import Interval, bootstrap
-from experiments.questions import Arms, Found, by_arm, spread
+from experiments.questions import Arms, Found, by_arm, spread, time_of
 from experiments.rates import folder
 from longlag.command_line import console
 from longlag.data.coders import STOP
@@ -270,7 +270,7 @@ def lines(results: Found) -> list[tuple[str, ...]]:
                 f"{rows[0]['rate']:g}",
                 f"{rows[0]['parameters']:,}",
                 f"{rows[0]['state_bytes']:,} B",
-                f"{sum(row['seconds'] for row in rows):.0f} s",
+                time_of(rows),
             )
         found.append((arm, *(spread(rows, key, 1) for key in ("chrf", "bleu", "exact")), *cost))
     return found

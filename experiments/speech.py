@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from rich.bar import Bar
 from rich.table import Table
 
-from experiments.questions import Question, ask, by_arm, named
+from experiments.questions import Question, ask, by_arm, named, time_of
 from experiments.rates import folder
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
@@ -269,9 +269,8 @@ def lines(results: Row) -> list[tuple[str, ...]]:
         errors = "–".join(dict.fromkeys(f"{TEST * (1 - r):.0f}" for r in (right[-1], right[0])))
         span = f" ({right[0]:.3f}–{right[-1]:.3f})" if right[0] < right[-1] else ""
         held = f"{trials[arm]['accuracy']:.3f}" if arm in trials else ""
-        size = (f"{rows[0]['rate']:g}", f"{rows[0]['parameters']:,}")
-        time = f"{sum(row['seconds'] for row in rows):.0f} s"
-        found.append((arm, held, f"{middle:.3f}{span}", _interval(middle), errors, *size, time))
+        cost = (f"{rows[0]['rate']:g}", f"{rows[0]['parameters']:,}", time_of(rows))
+        found.append((arm, held, f"{middle:.3f}{span}", _interval(middle), errors, *cost))
     for floor in results["floors"]:
         right = floor["accuracy"]
         held = "" if floor["held out"] is None else f"{floor['held out']:.3f}"

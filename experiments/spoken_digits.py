@@ -33,7 +33,7 @@ import tyro
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from experiments.questions import Question, ask, by_arm, named, trained
+from experiments.questions import Question, ask, by_arm, named, time_of, trained
 from experiments.rates import folder
 from longlag import GRU
 from longlag.cell import Cell
@@ -287,7 +287,7 @@ def lines(results: Row) -> list[tuple[str, ...]]:
                 *(f"{count:.1f}" for count in of_ten),
                 f"{both:.2f}",
                 f"{rows[0]['parameters']:,}",
-                f"{sum(row['seconds'] for row in trained(rows)):.0f} s",
+                time_of(trained(rows)),
             )
         )
     for floor in results["floors"]:

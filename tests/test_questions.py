@@ -52,7 +52,7 @@ def test_lines_count_the_seeds_that_hold_at_every_length():
         "rate": "0.003",
         "params": "1,234",
         "state": "256 B",
-        "time": "4 s",
+        "time": "2 s",
     }
     assert (lost["tested at"], lost["held"], lost["steps"]) == (
         "256: diverged",

@@ -114,7 +114,7 @@ def test_a_line_has_the_median_its_interval_and_the_errors():
         "errors": "10–18",
         "rate": "0.003",
         "params": "1,234",
-        "time": "10 s",
+        "time": "2 s",
     }
     assert (lstm["test"], lstm["errors"]) == ("0.946", "20")
     assert anyone["test"] == "0.111" and anyone["held out"] == ""

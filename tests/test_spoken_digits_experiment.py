@@ -91,7 +91,7 @@ def test_the_table_and_the_verdict():
     arm, floor = (dict(zip(COLUMNS, line, strict=True)) for line in lines(RESULTS))
     assert arm["human, of 50"] == "25 (10–40)" and arm["synthetic voices"] == "0.60"
     assert [arm[language] for language in ("en", "fr", "ru")] == ["10.0", "5.0", "0.0"]
-    assert arm["two digits, human"] == "0.50" and arm["time"] == "6 s"
+    assert arm["two digits, human"] == "0.50" and arm["time"] == "3 s"
     assert arm["95% of one seed"] == "0.37–0.63", "Wilson's of 25 in 50"
     assert floor["human, of 50"] == "5" and floor["params"] == ""
     worse = {"worse": [["", *of_seed[1:]] for of_seed in RESULTS["answers"]["A"]]}
