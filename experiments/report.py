@@ -163,6 +163,20 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
             "Quality of each arm against the length of the source, with intervals.",
         ),
     },
+    "translation-full": {
+        "alignment": Picture(
+            "Where each piece of a translation looked",
+            "Across: the source; down: what was said of it; the darker the more was read.",
+            "Words are read where they stand; the word that it does not know it leaves out.",
+            "Weights of additive attention over the pieces of one message of a compiler.",
+        ),
+        "by-length": Picture(
+            "Translations against the length of the source",
+            "Bins of about equal counts, with 95% bootstrap intervals.",
+            "Attention is ahead at every length, and level with the nearest source of training.",
+            "chrF of each arm and floor against the words of the source, with intervals.",
+        ),
+    },
     "speech": {
         "heard": Picture(
             "How much has to be heard",

@@ -1,7 +1,7 @@
 """Translation with and without attention: dates to ISO 8601, and messages of programs to French.
 
     python -m experiments.translation                           (dates, 2 minutes)
-    python -m experiments.translation --preset full             (English to French, 2 core-hours)
+    python -m experiments.translation --preset full             (English to French, 1.5 core-hours)
     python -m experiments.translation --preset full --split package
     python -m experiments.translation --translate "2024. szeptember 25."
 
@@ -127,8 +127,8 @@ def dates() -> Question:
 def messages(language: str, split: Literal["string", "package"]) -> Question:
     """Messages of programs, of 24 pieces at most: every arm at its best rate.
 
-    After a warm-up of 100 steps an arm with attention stays at the frequencies of pieces for 800,
-    at the rate that is best for it after one of 500; an arm without does not mind.
+    The warm-up is long for the sake of the arms with attention: after a short one they stay at the
+    frequencies of pieces, at the rate that is best for them after this one.
     """
     training = Training(
         steps=2500,
