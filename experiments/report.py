@@ -167,7 +167,7 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
         "alignment": Picture(
             "Where each piece of a translation looked",
             "Across: the source; down: what was said of it; the darker the more was read.",
-            "Words are read where they stand; the word that it does not know it leaves out.",
+            "Nouns are read where they stand; “unexpected” is left out.",
             "Weights of additive attention over the pieces of one message of a compiler.",
         ),
         "by-length": Picture(
