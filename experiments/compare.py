@@ -106,10 +106,8 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     if read.out is not None:
         raise ValueError(f"expected --resume or --out; got both, {resume} and {read.out}")
     config, made_with = asked.config(), stored.config()
-    for what, mine, theirs in (
-        ("cell", asked.cell, stored.cell),
-        ("task", asked.task, stored.task),
-    ):
+    for what in ("cell", "task"):
+        mine, theirs = getattr(asked, what), getattr(stored, what)
         # What is a user's own comes from its copy in the run folder, and keeps the name it had.
         if mine is not None and type(mine) is type(theirs):
             config[what]["name"] = folder.config[what]["name"]

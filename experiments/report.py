@@ -115,6 +115,16 @@ def _of_the_demo(name: str, sentence: str) -> Picture:
     )
 
 
+def _of_captions(heading: str, sentence: str) -> Picture:
+    return Picture(
+        heading,
+        "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
+        "where nothing was read.",
+        sentence,
+        "Emoji, each with a copy for every word of its caption, showing the regions read.",
+    )
+
+
 # By question and by the name of the file beside its results.
 PICTURES: Mapping[str, Mapping[str, Picture]] = {
     "demo": {
@@ -195,21 +205,15 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
         ),
     },
     "captions": {
-        "attended": Picture(
+        "attended": _of_captions(
             "Where each word of a caption looked",
-            "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
-            "where nothing was read.",
             "Of two people with two tones of skin, each tone is read from its own face.",
-            "Emoji, each with a copy for every word of its caption, showing the regions read.",
         ),
     },
     "captions-quick": {
-        "attended": Picture(
+        "attended": _of_captions(
             "Where each word looked, after a few minutes",
-            "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
-            "where nothing was read.",
             "The words of a skin's tone read faces and hands.",
-            "Emoji, each with a copy for every word of its caption, showing the regions read.",
         ),
     },
 }

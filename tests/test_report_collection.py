@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +69,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }
     real = committed_module.committed
+
+    def found(name: str) -> dict | None:
+        if name in made:
+            return made[name] | {"meta": META}
+        # An axis that is recorded one day changes nothing here.
+        return None if name.startswith(FLAGSHIP) else real(name)
+
     with pytest.MonkeyPatch.context() as patch:
         for module in (committed_module, report):
-            patch.setattr(
-                module,
-                "committed",
-                lambda name: made[name] | {"meta": META} if name in made else real(name),
-            )
+            patch.setattr(module, "committed", found)
         report.main(folder / "report.html")
     return folder / "report.html"
 
@@ -106,7 +108,7 @@ def test_a_browser_shows_the_page_whole(page: Path, width: int):
 
 
 def test_a_number_of_the_flagship_is_that_of_the_lag_it_counts_at(page: Path):
-    assert re.search(r"GRU \+ attention [^;]*track 0\.6", page.read_text("utf-8"))
+    assert "GRU + attention track 0.6" in page.read_text("utf-8")
 
 
 def test_the_best_seed_is_that_of_the_best_mean_over_the_lengths_beyond(monkeypatch):
