@@ -1,7 +1,7 @@
 """Translation with and without attention: dates to ISO 8601, and messages of programs to French.
 
     python -m experiments.translation                           (dates, 2 minutes)
-    python -m experiments.translation --preset full             (to French; two of its arms: 1 core-hour)
+    python -m experiments.translation --preset full    (to French; two of its arms: 1 core-hour)
     python -m experiments.translation --preset full --split package
     python -m experiments.translation --translate "2024. szeptember 25."
 
