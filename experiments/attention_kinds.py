@@ -21,8 +21,9 @@ from typing import Any
 from experiments.questions import Question, Size, script
 from experiments.rates import GRID
 from longlag import GRU
+from longlag.architecture import Architecture
 from longlag.cell import Cell
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.tasks import Recall
 from longlag.training import Training
 

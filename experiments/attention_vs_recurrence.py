@@ -33,9 +33,10 @@ from experiments.knock_outs import knock_outs
 from experiments.questions import Question, Size, by_arm, did, script, trained
 from experiments.rates import GRID, folder
 from longlag import GRU, LSTM, MinGRU
+from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.cells import DeltaNet, FeedForward
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.report.summary import wilson
 from longlag.tasks import CopyMemory, Parity, Recall, SelectiveCopy, StateRecall, Task
 from longlag.training import Training

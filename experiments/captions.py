@@ -47,11 +47,12 @@ from experiments.sentences import (
 )
 from experiments.translation_pictures import drawn
 from longlag import LSTM
+from longlag.architecture import Captioner
 from longlag.command_line import console, plain_errors
 from longlag.data import emoji
 from longlag.data.coders import STOP
 from longlag.disk import writing
-from longlag.experiment import Captioner, Experiment
+from longlag.experiment import Experiment
 from longlag.runs import Loaded, load
 from longlag.tasks import Captions
 from longlag.tasks.pairs import Pairs

@@ -23,12 +23,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from longlag import LSTM, report
+from longlag.architecture import Architecture
 from longlag.catalogue import COLUMNS, WIDTH, catalogue
 from longlag.command_line import cache_compilations, console, parse, plain_errors
-from longlag.experiment import Architecture, Experiment, task_names
+from longlag.experiment import Experiment
 from longlag.interrupt import stop_requested
 from longlag.matching import mixer_parameters, mixers
 from longlag.models import SequenceModel
+from longlag.names import task_names
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Progress as Report
 from longlag.runs import carry_out, create, floor_rows

@@ -23,12 +23,13 @@ from typing import Any
 import tyro
 
 from longlag import LSTM, report
+from longlag.architecture import Architecture
 from longlag.cells import FeedForward
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import environment, provenance
 from longlag.evaluation import evaluation_batch
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.runs import floor_rows, load
 from longlag.sweep import sweep
 from longlag.tasks import Parity, Recall, SelectiveCopy

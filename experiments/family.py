@@ -23,9 +23,10 @@ import tyro
 
 from experiments.questions import Question, ask
 from longlag import GRU, LSTM, Elman, MinGRU, cells
+from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.command_line import plain_errors
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.tasks import FirstInput, Parity, Recall
 from longlag.training import Training
 

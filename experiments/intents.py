@@ -40,8 +40,10 @@ from experiments.intents_pooled import SHUFFLED, arm, pooled
 from experiments.intents_scores import MEASURES
 from experiments.questions import Found, Question, ask, by_arm, spread, time_of
 from experiments.rates import folder
+from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors
-from longlag.experiment import EncoderDecoder, Experiment, cell_class
+from longlag.experiment import Experiment
+from longlag.names import cell_class
 from longlag.report.sentences import size
 from longlag.spec import choose
 from longlag.tasks import Intents

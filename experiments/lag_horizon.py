@@ -39,10 +39,11 @@ from experiments.questions import (
 )
 from experiments.rates import GRID
 from longlag import LSTM, Elman, MinGRU
+from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.command_line import plain_errors
 from longlag.environment import provenance
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.tasks import CopyMemory
 from longlag.training import Training
 

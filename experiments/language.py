@@ -49,11 +49,12 @@ from experiments.questions import (
 )
 from experiments.rates import folder
 from longlag import LSTM
+from longlag.architecture import Architecture
 from longlag.command_line import console, plain_errors
 from longlag.data import text as data
 from longlag.disk import writing
 from longlag.environment import provenance
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.models import SequenceModel
 from longlag.report.sentences import size
 from longlag.runs import load

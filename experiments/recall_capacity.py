@@ -21,9 +21,10 @@ from typing import Any
 from experiments.questions import Question, Size, script
 from experiments.rates import GRID
 from longlag import LSTM
+from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.cells import DeltaNet, FeedForward
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.tasks import Recall
 from longlag.training import Training
 

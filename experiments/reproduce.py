@@ -31,9 +31,10 @@ from rich.table import Table
 from experiments import questions
 from experiments.questions import Question, ask, by_arm, tested
 from longlag import GRU, LSTM, Elman, MinGRU
+from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.command_line import console, plain_errors
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.spec import choose
 from longlag.tasks import (
     Adding,

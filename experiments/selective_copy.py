@@ -19,9 +19,10 @@ from __future__ import annotations
 from experiments.questions import Question, Size, script
 from experiments.rates import GRID
 from longlag import GRU, LSTM, MinGRU
+from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.cells import MinLSTM
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.tasks import SelectiveCopy
 from longlag.training import Training
 

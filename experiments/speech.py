@@ -35,11 +35,12 @@ from rich.table import Table
 from experiments.questions import Question, ask, by_arm, named, time_of
 from experiments.rates import folder
 from longlag import GRU, LSTM, MinGRU
+from longlag.architecture import Architecture
 from longlag.cells import FeedForward
 from longlag.command_line import console, plain_errors
 from longlag.data import japanese_vowels
 from longlag.disk import writing
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.report.charts import Point
 from longlag.report.charts import lines as chart
 from longlag.report.style import styles

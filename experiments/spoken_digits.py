@@ -36,6 +36,7 @@ from rich.table import Table
 from experiments.questions import Question, ask, by_arm, named, time_of, trained
 from experiments.rates import folder
 from longlag import GRU
+from longlag.architecture import Architecture, Layers, Transcriber
 from longlag.cell import Cell
 from longlag.cells import FeedForward
 from longlag.command_line import console, plain_errors
@@ -43,7 +44,7 @@ from longlag.data import spoken_digits
 from longlag.data.spoken_digits import LANGUAGES
 from longlag.disk import writing
 from longlag.evaluation import evaluate, evaluation_batch
-from longlag.experiment import Architecture, Experiment, Layers, Transcriber
+from longlag.experiment import Experiment
 from longlag.report.style import house_style
 from longlag.report.summary import wilson
 from longlag.runs import Loaded, load

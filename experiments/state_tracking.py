@@ -24,9 +24,10 @@ from typing import Any
 from experiments.questions import Question, Size, script
 from experiments.rates import GRID
 from longlag import GRU, LSTM, MinGRU
+from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.cells import S6, SLSTM, DeltaNet, GatedDeltaNet
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.tasks import CycleNavigation, GroupWord, ParityDense, Task
 from longlag.training import Training
 

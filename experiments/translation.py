@@ -45,11 +45,12 @@ from experiments.sentences import (
 from experiments.translation_pictures import against_length, alignments, drawn
 from experiments.translation_scores import aligned, by_length, floors
 from longlag import GRU
+from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors
 from longlag.data.coders import padded
 from longlag.data.messages import tidy
 from longlag.disk import writing
-from longlag.experiment import EncoderDecoder, Experiment
+from longlag.experiment import Experiment
 from longlag.runs import Loaded, load
 from longlag.tasks import Dates, Translation
 from longlag.tasks.pairs import Pairs, PairTask

@@ -32,7 +32,7 @@ from longlag.cells import (
     Retention,
     StackRNN,
 )
-from longlag.experiment import cell_names
+from longlag.names import cell_names
 from tests import paper
 from tests.contract import Flags, check_cell, check_loop, draw
 from tests.loop import loop

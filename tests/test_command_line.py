@@ -12,9 +12,10 @@ import pytest
 
 from experiments import compare
 from longlag import LSTM
+from longlag.architecture import Architecture
 from longlag.command_line import parse, plain_errors
-from longlag.experiment import Architecture, cell_names, task_names
 from longlag.models import ATTENTIONS
+from longlag.names import cell_names, task_names
 from longlag.runs import create
 from longlag.tasks import CopyMemory, Parity, Recall
 from longlag.training import Training

@@ -12,6 +12,7 @@ import pytest
 
 from experiments import diagnose
 from longlag import GRU, LSTM, Elman, MinGRU
+from longlag.architecture import Architecture
 from longlag.cells import DeltaNet
 from longlag.diagnostics import (
     attention_by_lag,
@@ -21,7 +22,7 @@ from longlag.diagnostics import (
     spectral_radius,
     time_constants,
 )
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.models import build
 from longlag.runs import Loaded
 from longlag.tasks import Recall

@@ -10,20 +10,10 @@ import jax
 import pytest
 
 from longlag import GRU, LSTM, Elman, MinGRU, cells
+from longlag.architecture import Architecture, Captioner, EncoderDecoder, Transcriber
 from longlag.cells import FeedForward
-from longlag.experiment import (
-    Architecture,
-    Captioner,
-    EncoderDecoder,
-    Experiment,
-    Transcriber,
-    cell_class,
-    cell_name,
-    cell_names,
-    task_class,
-    task_name,
-    task_names,
-)
+from longlag.experiment import Experiment
+from longlag.names import cell_class, cell_name, cell_names, task_class, task_name, task_names
 from longlag.tasks import (
     Adding,
     AssociativeRecall,

@@ -19,8 +19,8 @@ from experiments.knock_outs import (
     silent,
 )
 from longlag import LSTM
+from longlag.architecture import Architecture
 from longlag.attention import DotProduct
-from longlag.experiment import Architecture
 from longlag.layers import Recurrent, Repeated
 from longlag.models import build
 from longlag.runs import carry_out, create

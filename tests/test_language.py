@@ -17,9 +17,10 @@ from experiments.language import Options, bits_of_test, main, question
 from experiments.questions import Question
 from experiments.rates import folder
 from longlag import LSTM
+from longlag.architecture import Architecture
 from longlag.command_line import plain_errors
 from longlag.data import text as data
-from longlag.experiment import Architecture, Experiment
+from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
 from longlag.run_folder import RunFolder
 from longlag.runs import carry_out, create, load

@@ -12,10 +12,10 @@ from longlag import LSTM, Cell, MinGRU
 from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.blocks import MambaMixer, mamba
 from longlag.cells import MLSTM, S6, SLSTM
-from longlag.experiment import cell_names
 from longlag.layers import Dense, Norm, Read, Recurrent, Residual, Stack
 from longlag.matching import matched, mixer_parameters, mixers
 from longlag.models import build
+from longlag.names import cell_names
 
 WIDTH = 64
 OF_LSTM = 4 * WIDTH * (2 * WIDTH + 1)

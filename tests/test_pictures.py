@@ -11,7 +11,7 @@ import pytest
 from flax import linen
 
 from longlag import LSTM
-from longlag.experiment import Captioner
+from longlag.architecture import Captioner
 from longlag.pictures import Pictures
 from longlag.seq2seq import Seq2Seq
 from tests.streams import close, drawn_like

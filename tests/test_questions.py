@@ -12,7 +12,7 @@ from experiments import family, record
 from experiments.questions import COLUMNS, Question, ask, folder, lines, spread, verdict
 from longlag import LSTM
 from longlag.environment import environment
-from longlag.experiment import cell_names
+from longlag.names import cell_names
 from tests.tiny import PARITY
 
 TINY = dataclasses.replace(

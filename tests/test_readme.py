@@ -11,7 +11,8 @@ import pytest
 
 from experiments import compare, record
 from longlag.catalogue import COLUMNS, catalogue
-from longlag.experiment import Experiment, cell_class
+from longlag.experiment import Experiment
+from longlag.names import cell_class
 from longlag.report.table import markdown
 from tests.contract import check_cell
 

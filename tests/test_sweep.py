@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from longlag import LSTM, sweep
-from longlag.experiment import Architecture, Experiment
+from longlag.architecture import Architecture
+from longlag.experiment import Experiment
 from longlag.tasks import FirstInput
 from longlag.training import Training
 

@@ -22,9 +22,10 @@ from experiments.translation import COLUMNS, Options, length_table, lines, main,
 from experiments.translation_pictures import alignments, drawn
 from experiments.translation_scores import by_length, floors
 from longlag import GRU
+from longlag.architecture import EncoderDecoder
 from longlag.command_line import plain_errors
 from longlag.data.coders import STOP
-from longlag.experiment import EncoderDecoder, Experiment
+from longlag.experiment import Experiment
 from longlag.runs import load
 from longlag.sweep import one
 from longlag.tasks import Dates

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag import LSTM
-from longlag.experiment import Architecture, Experiment
+from longlag.architecture import Architecture
+from longlag.experiment import Experiment
 from longlag.spec import Spec
 from longlag.tasks import Batch, Parity, Task
 from longlag.tasks.task import Floor

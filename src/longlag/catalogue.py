@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from longlag.attention import Additive, Attention, DotProduct, Multiplicative
 from longlag.cell import Cell, DenseCell
-from longlag.experiment import cell_names
 from longlag.linear_cell import LinearCell
 from longlag.matrix_cell import MatrixCell
+from longlag.names import cell_names
 
 __all__ = ["COLUMNS", "WIDTH", "catalogue"]
 

@@ -16,13 +16,10 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from longlag.architecture import Architecture
 from longlag.cell import Cell
-from longlag.experiment import (
-    Architecture,
-    Experiment,
-    cell_class,
-    task_class,
-)
+from longlag.experiment import Experiment
+from longlag.names import cell_class, task_class
 from longlag.spec import choose
 from longlag.training import Training
 

@@ -18,8 +18,9 @@ from longlag.cell import Params
 from longlag.checkpoint import checkpoints, restore
 from longlag.disk import replace_file, writing
 from longlag.evaluation import SOLVED_STREAK, evaluate, evaluation_batch, note_evaluation
-from longlag.experiment import Experiment, own_files
+from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
+from longlag.names import own_files
 from longlag.run_folder import RunFolder
 from longlag.training import TrainState, dispatch, init_states
 
@@ -61,7 +62,7 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
         folder = RunFolder.create(path, config)
     else:
         folder = RunFolder.create_named(root, name, config)
-    for what, source in own_files(experiment).items():
+    for what, source in own_files(experiment.task, experiment.cell).items():
         with writing(f"the {what}", folder.path / f"{what}.py"):
             shutil.copyfile(source, folder.path / f"{what}.py")
     return folder
