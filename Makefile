@@ -40,7 +40,7 @@ demo: env
 
 smoke: env
 	@for script in attention_vs_recurrence selective_copy lag_horizon recall_capacity state_tracking \
-		attention_kinds language translation speech spoken_digits captions; do \
+		attention_kinds intents language translation speech spoken_digits captions; do \
 		$(BIN)/python -m experiments.$$script --preset smoke --out runs/smoke || exit; done
 	@$(BIN)/python -m experiments.reproduce --preset smoke --out runs/smoke
 

@@ -38,8 +38,7 @@ import tyro
 from experiments.intents_ask import answer
 from experiments.intents_pooled import SHUFFLED, arm, pooled
 from experiments.intents_scores import MEASURES
-from experiments.questions import Found, Question, ask, by_arm, spread, time_of
-from experiments.rates import folder
+from experiments.questions import Found, Question, ask, by_arm, named, spread, time_of
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors
 from longlag.experiment import Experiment
@@ -67,7 +66,11 @@ class Preset(NamedTuple):
     held: int
 
 
-PRESETS = {"quick": Preset(1000, 2, 1), "full": Preset(1000, 2, FOLDS)}
+PRESETS = {
+    "smoke": Preset(20, 1, 1),
+    "quick": Preset(1000, 2, 1),
+    "full": Preset(1000, 2, FOLDS),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Options:
     """How the question is put.
 
     Attributes:
-        preset: quick, or full: all folds.
+        preset: quick, full (all folds), or smoke: does it run?
         ask: a question to answer, by a model of all templates, which is trained if there is none.
         language: a code of the package, such as en or de.
         cell: which recurrence: a name, or path/to/file.py:Class.
@@ -85,7 +88,7 @@ class Options:
         workers: processes, each pinned to one core; 0 means one per core.
     """
 
-    preset: Literal["quick", "full"] = "quick"
+    preset: Literal["quick", "full", "smoke"] = "quick"
     ask: str | None = None
     language: str = "en"
     cell: str = "lstm"
@@ -94,21 +97,16 @@ class Options:
     out: Path = Path("runs")
     workers: int = 0
 
-    def named(self, kind: str) -> tuple[str, Path]:
-        """The command, and the folder that it leaves.
-
-        Args:
-            kind: of the folder, beside the options that are not left at their default.
-        """
+    def named(self) -> tuple[str, Path]:
+        """The command, and the folder that it leaves: `--ask` has one for all presets."""
+        kind = "preset" if self.ask is None else "ask"
         beyond = {
-            f"--{f.name}": getattr(self, f.name)
+            f"--{f.name}": "all" if f.name == "ask" else getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name in ("language", "cell", "attention") and getattr(self, f.name) != f.default
+            if f.name in (kind, "language", "cell", "attention")
+            and getattr(self, f.name) != f.default
         }
-        used = {"--preset": "full"} if self.preset == "full" else {}
-        words = (f"{o} {value}" for o, value in (used | beyond).items())
-        name = folder("-".join(filter(None, ("intents", kind, *beyond.values()))))
-        return " ".join(("python -m experiments.intents", *words)), self.out / name
+        return named("intents", beyond, self.out)
 
     def job(self, preset: Preset, attention: str, **task: Any) -> Experiment:
         """An arm.
@@ -183,11 +181,11 @@ def lines(results: Found) -> list[tuple[str, ...]]:
 
 def difference_table(results: Found) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """All differences with their intervals, columns first."""
-    named = dict(zip(MEASURES, COLUMNS[1:2] + COLUMNS[3:5]))
+    called = dict(zip(MEASURES, COLUMNS[1:2] + COLUMNS[3:5]))
     cells: dict[str, list[str]] = {}
     for row in results["differences"]:
         cells.setdefault(f"{row['arm']} − {_short(row['than'])}", []).append(_signed(row))
-    return ("difference", *named.values()), [(pair, *of_pair) for pair, of_pair in cells.items()]
+    return ("difference", *called.values()), [(pair, *of_pair) for pair, of_pair in cells.items()]
 
 
 def _short(name: str) -> str:
@@ -224,10 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Options, prog=prog, description=__doc__, args=argv)
     if options.ask is not None:
         job = options.job(PRESETS["full"], options.attention, fold=-1)
-        answer(options.ask, job, options.named("all")[1], options.workers)
+        answer(options.ask, job, options.named()[1], options.workers)
         return 0
     question = options.question
-    command, out = options.named("full" if options.preset == "full" else "")
+    command, out = options.named()
     plain, attentive = options.names
     results = ask(
         question,

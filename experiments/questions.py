@@ -398,7 +398,7 @@ def named(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path
     """
     used = {option: value for option, value in options.items() if value}
     words = (f"python -m experiments.{script}", *(f"{o} {value}" for o, value in used.items()))
-    return " ".join(words), out / "-".join((script, *used.values()))
+    return " ".join(words), out / folder("-".join((script, *used.values())))
 
 
 def trained(rows: Sequence[Found]) -> list[Found]:

@@ -13,7 +13,7 @@ one after another, stand beside it; the floor is a classifier of a recording's s
 
 Finished arms are kept, and the same command goes on where it was stopped.
 
-Leaves runs/spoken_digits, -quick: results.json, plots/heard.png, and a run folder for each arm.
+Leaves runs/spoken-digits, -quick: results.json, plots/heard.png, and a run folder for each arm.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def test_presets_are_of_folds_of_one_cross_validation():
         assert preset.held == folds and preset.seeds >= 2
         jobs = [options.job(preset, "none", fold=fold) for fold in range(folds)]
         assert [job.task.folds for job in jobs] == [5] * folds  # type: ignore[attr-defined]
-    command, folder = Options("full", cell="gru", language="pt-BR").named("full")
+    command, folder = Options("full", cell="gru", language="pt-BR").named()
     assert command.endswith("intents --preset full --language pt-BR --cell gru")
     assert folder == Path("runs/intents-full-pt-br-gru")
 

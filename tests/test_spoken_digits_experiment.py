@@ -33,7 +33,7 @@ def run(few_voices, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(spoken_digits, "WIDTH", 8)
         patch.setattr(questions, "sweep", here)
         assert main(["--preset", "quick", "--arms", ARM, "--out", str(out)]) == 0
-    return out / "spoken_digits-quick"
+    return out / "spoken-digits-quick"
 
 
 def test_a_run_hears_every_recording_and_leaves_the_picture(run: Path, few_voices):
