@@ -1,6 +1,6 @@
 # make demo   the main comparison: table, plots and report in runs/demo
 # make test   lint, types and the whole test suite
-# make smoke  a few steps of every experiment with many arms
+# make smoke  a few steps of the experiments with many arms
 # All make the environment first; the first time that takes a few minutes.
 
 VENV := .venv

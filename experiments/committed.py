@@ -156,8 +156,8 @@ def _made(
     note: str = MEDIANS,
 ) -> Section:
     """A section without the columns that are empty in every row."""
-    source = " ".join(filter(None, (_source(results["meta"]), note)))
-    return Section(*_used(columns, rows), found, source)
+    said = " ".join(filter(None, (source(results["meta"]), note)))
+    return Section(*_used(columns, rows), found, said)
 
 
 def _used(
@@ -171,15 +171,20 @@ def _spread(median: str, spread: str) -> str:
     return f"{median} ({spread})" if spread else median
 
 
-def _source(meta: Results) -> str:
+def source(meta: Results) -> str:
     """Where results come from, and where arms do that were added to them (`record --add`)."""
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
     changed = " with uncommitted changes" if meta.get("dirty") else ""
-    said = (
-        f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s in all; commit "
-        f"`{(meta['commit'] or 'none')[:10]}`{changed}; {versions}."
+    wall = "since it was resumed" if meta.get("resumed") else "in all"
+    others = (
+        f", and `{commit[:10]}` ({', '.join(runs) if len(runs) < 5 else f'{len(runs)} runs'})"
+        for commit, runs in meta.get("commits", {}).items()
     )
-    added = (f"{', '.join(more['arms'])}: {_source(more)}" for more in meta.get("added", ()))
+    said = (
+        f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s {wall}; commit "
+        f"`{(meta['commit'] or 'none')[:10]}`{''.join(others)}{changed}; {versions}."
+    )
+    added = (f"{', '.join(more['arms'])}: {source(more)}" for more in meta.get("added", ()))
     return " ".join((said, *added))
 
 

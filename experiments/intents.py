@@ -15,8 +15,8 @@ a bag of words and of bigrams. quick holds out one of the five folds.
 
 Nothing is chosen by looking: steps, rate and widths were fixed beforehand. (An earlier test, one
 split of the same templates, was read more than once; docs/data.md.) --ask answers by a model of its
-own, with attention, trained on all templates of all intents. Other languages with ten intents or
-more of three templates: af ar bg ca cs da de de-CH el es eu fi fr gl hi hr hu it.
+own, with attention, trained on all templates of all intents. Some of the other languages with ten
+intents or more of three templates: af ar bg ca cs da de de-CH el es eu fi fr gl hi hr hu it.
 
 Finished arms are kept, and the same command goes on where it was stopped.
 

@@ -31,9 +31,9 @@ from experiments.questions import (
     Question,
     Size,
     by_arm,
-    core_hours,
     did,
     measure,
+    meta,
     show,
     spread,
 )
@@ -42,7 +42,6 @@ from longlag import LSTM, Elman, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.command_line import plain_errors
-from longlag.environment import provenance
 from longlag.experiment import Experiment
 from longlag.tasks import CopyMemory
 from longlag.training import Training
@@ -157,11 +156,14 @@ def columns(results: dict[str, Any]) -> tuple[str, ...]:
 
 
 def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A line for every arm: recall at each lag, that of the probe after it, the last one held."""
+    """A line for every arm: recall at each lag, that of the probe after it, the last one held.
+
+    "state" is that of the last lag held.
+    """
     lags = sorted({row["lag"] for row in results["rows"]})
     found = []
     for arm, rows in by_arm(results).items():
-        cells, horizon = [], ""
+        cells, horizon, last = [], "", rows[0]
         for lag in lags:
             plain = [row for row in rows if row["lag"] == lag and not row["probe"]]
             probe = [row for row in rows if row["lag"] == lag and row["probe"]]
@@ -169,9 +171,8 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
             said += [f"{PROBE}×: {spread(probe)}"] if probe else []
             cells.append("; ".join(said))
             if plain and most(plain):
-                horizon = str(lag)
-        first = rows[0]
-        cost = (f"{first['rate']:g}", f"{first['parameters']:,}", f"{first['state_bytes']:,} B")
+                horizon, last = str(lag), plain[0]
+        cost = (f"{last['rate']:g}", f"{last['parameters']:,}", f"{last['state_bytes']:,} B")
         found.append((arm, *cells, horizon or f"< {lags[0]}", *cost))
     return found
 
@@ -193,12 +194,13 @@ def main(options: Options) -> None:
     began = time.perf_counter()
     size, smoke = options.size, options.preset == "smoke"
     command, out = options.named("lag-horizon")
+    command = " ".join((command, *options.restricted(question(LAGS[size][0], size)).options))
     rows, trials = climb(options, LAGS[size][: 1 if smoke else None], size, out)
     results = {
         "rows": rows,
         "threshold": DID,
         "trials": trials,
-        "meta": provenance(command, began) | {"core_hours": core_hours([*rows, *trials])},
+        "meta": meta(command, began, out, [*rows, *trials]),
     }
     title = question(LAGS[size][0], size).title
     show(results, title, out, columns(results), lines(results), verdict(results))

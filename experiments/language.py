@@ -40,8 +40,8 @@ from experiments.bootstrap import Interval, bootstrap
 from experiments.questions import (
     Question,
     by_arm,
-    core_hours,
     measure,
+    meta,
     named,
     show,
     spread,
@@ -53,7 +53,6 @@ from longlag.architecture import Architecture
 from longlag.command_line import console, plain_errors
 from longlag.data import text as data
 from longlag.disk import writing
-from longlag.environment import provenance
 from longlag.experiment import Experiment
 from longlag.models import SequenceModel
 from longlag.report.sentences import size
@@ -224,7 +223,10 @@ def _interval(saved: np.ndarray, counted: np.ndarray) -> Interval:
 
 
 def _by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float]:
-    """Mean bits where the 8-gram was seen within each of `BINS`, and where it was not."""
+    """Mean bits where the 8-gram was seen within each of `BINS`, and where it never was.
+
+    What was seen longer ago is left out.
+    """
     bins = np.digitize(ago, (1, *(b + 1 for b in BINS)))  # 0: never; the last: longer ago
     order = (*range(1, len(BINS) + 1), 0)
     return [round(float(bits[bins == b].mean()), 4) if (bins == b).any() else 0.0 for b in order]
@@ -273,6 +275,7 @@ def verdict(results: Found) -> str:
         middle, low, high = results["saved"][name]
         word = "saves" if low > 0 else "costs" if high < 0 else "makes no clear difference"
         of = f"{abs(middle):.3f} bits {where}" if low * high > 0 else f"{where}: {middle:.3f} saved"
+        low, high = (-high, -low) if word == "costs" else (low, high)
         said.append(f"Attention {word} {of} (95% interval {low:.3f} to {high:.3f}).")
     seeds = max(len(rows) for rows in by_arm(results).values())
     of = "the mean of the seeds" if seeds > 1 else "this one seed: of others it says nothing"
@@ -340,7 +343,7 @@ def main(options: Options) -> int:
     results = {
         "rows": rows,
         **more,
-        "meta": provenance(command, began) | {"core_hours": core_hours(trained)},
+        "meta": meta(command, began, out, trained),
     }
     path = out / "plots" / "distance.png"
     with writing("the picture", path):
@@ -369,7 +372,7 @@ def _continue(options: Options, out: Path) -> int:
     key = jax.random.key(time.time_ns() % 2**32)
     said = sample(loaded.model, loaded.of_seed(), read, options.bytes, key, options.temperature)
     written = bytes(np.asarray(said[0]).astype(np.uint8)).decode(errors="replace")
-    console.print(f"[b]{options.sample}[/b]", end="", highlight=False)
+    console.print(options.sample, style="bold", end="", markup=False, highlight=False)
     console.print(written, markup=False, highlight=False)
     return 0
 

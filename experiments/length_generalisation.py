@@ -15,6 +15,9 @@ Leaves runs/length-generalisation: results.json.
 from __future__ import annotations
 
 import functools
+import inspect
+import itertools
+import shlex
 import statistics
 import time
 from collections.abc import Sequence
@@ -147,11 +150,11 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
 def verdict(results: dict[str, Any]) -> str:
     """What stands under the table."""
     first = results["rows"][0]
-    seconds = sum(row["seconds"] for row in results["rows"])
     return (
         f"Trained to length {first['train_length']}. The median seed of each arm, of "
         f"{first['sequences']} strings of each length, with its 95% Wilson interval; chance .50. A "
-        f'state that grows is "not run" beyond {CACHED:,}. {seconds / 3600:.2f} hours.'
+        f'state that grows is "not run" beyond {CACHED:,}. '
+        f"{results['meta']['core_hours']:.2f} core-hours."
     )
 
 
@@ -192,10 +195,16 @@ def main(
     rows = []
     for arm in track(chosen, "stretching", console=console):
         rows += rows_of(arm, runs / folder(arm), longest, sequences)
+    given = {"--longest": longest, "--sequences": sequences, "--runs": runs}
+    usual = inspect.signature(main).parameters
+    beyond = [(o, str(v)) for o, v in given.items() if v != usual[o.removeprefix("--")].default]
+    words = (*(("--arms", *arms) if arms else ()), *itertools.chain(*beyond))
+    command = shlex.join(("python", "-m", "experiments.length_generalisation", *words))
+    seconds = sum(row["seconds"] for row in rows)
     results = {
         "rows": rows,
         "threshold": 0.95,
-        "meta": provenance("python -m experiments.length_generalisation", began),
+        "meta": provenance(command, began) | {"core_hours": round(seconds / 3600, 3)},
     }
     out.mkdir(parents=True, exist_ok=True)
     title = "How far beyond the trained length does a tracked state go?"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 import statistics
 import time
@@ -34,10 +35,10 @@ __all__ = [
     "Question",
     "ask",
     "by_arm",
-    "core_hours",
     "did",
     "lines",
     "measure",
+    "meta",
     "named",
     "script",
     "show",
@@ -226,9 +227,8 @@ def ask(
         "threshold": question.threshold,
         **({"trials": trials} if trials else {}),
         **(also(arms, rows, out) if callable(also) else also or {}),
-        "meta": provenance(" ".join((command, *question.options)), began)
-        | {"core_hours": core_hours([*rows, *trials])},
     }
+    results["meta"] = meta(" ".join((command, *question.options)), began, out, [*rows, *trials])
     show(
         results,
         question.title,
@@ -250,6 +250,10 @@ def measure(
         trials of the rates (`experiments.rates`).
     """
     arms, trials = question.arms, []
+    folders = {arm: folder(arm) for arm in arms}
+    for arm, name in folders.items():
+        if [*folders.values()].count(name) > 1:
+            raise ValueError(f"arm {arm!r}: expected a name with a folder of its own, got {name}")
     if question.grid:
         arms, trials = choose(arms, question.grid, out, workers)
     found = sweep({folder(arm): job for arm, job in arms.items()}, out, workers)
@@ -263,7 +267,35 @@ def measure(
     return arms, rows, trials
 
 
-def core_hours(rows: Sequence[Found]) -> float:
+def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:
+    """What `results.json` says of where its rows come from.
+
+    Args:
+        command: that makes them again.
+        began: `time.perf_counter()` when it began.
+        out: the folder of the run folders.
+        rows: of all that was trained, trials too.
+
+    Returns:
+        `longlag.environment.provenance` and `core_hours`; `resumed` if runs had begun before the
+        command did, whose wall time is then that of the last part; `commits` if there are other
+        ones, with the folders of the runs that began there.
+    """
+    found = provenance(command, began) | {"core_hours": _core_hours(rows)}
+    start = time.time() - (time.perf_counter() - began)
+    commits: dict[str, list[str]] = {}
+    for file in sorted(out.rglob("env.json")):
+        env = json.loads(file.read_text(encoding="utf-8"))
+        found["dirty"] = bool(found["dirty"] or env["dirty"])
+        if file.stat().st_mtime < start:
+            found["resumed"] = True
+        if env["commit"] != found["commit"]:
+            at = commits.setdefault(env["commit"] or "none", [])
+            at.append(str(file.parent.relative_to(out)))
+    return found | ({"commits": commits} if commits else {})
+
+
+def _core_hours(rows: Sequence[Found]) -> float:
     """What training took; a seed counts once, however many lags it was tested at."""
     once = [row for row in rows if row.get("lag") == row.get("train_lag")]
     return round(sum(row["seconds"] for row in once) / 3600, 3)
@@ -297,14 +329,15 @@ COLUMNS = (
 def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
 
-    "tested at" is the longest lag; "held" counts the seeds as `did` does.
+    "tested at" is the longest lag; "held" counts the seeds as `did` does; "steps" is the median
+    over all seeds, where one that did not solve it took longer than any that did.
     """
     found: list[tuple[str, ...]] = []
     for arm, rows in by_arm(results).items():
         near = trained(rows)
         longest = max(row["lag"] for row in rows)
         far = [row for row in rows if row["lag"] == longest != row["train_lag"]]
-        at = [row["solved_at"] for row in near if row["solved_at"] is not None]
+        took = statistics.median(row["solved_at"] or math.inf for row in near)
         found.append(
             (
                 arm,
@@ -313,7 +346,7 @@ def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
                 f"{longest:,}: {spread(far)}" if far else "",
                 "{}/{}".format(*did(rows, results["threshold"], beyond)),
                 f"{rows[0].get('floor', results.get('floor', 0)):.2f}",
-                f"{statistics.median(at):,.0f}" if at else f"not within {near[0]['budget']:,}",
+                f"{took:,.0f}" if took < math.inf else f"not within {near[0]['budget']:,}",
                 f"{near[0]['rate']:g}" if "rate" in near[0] else "",
                 f"{near[0]['parameters']:,}",
                 f"{near[0]['state_bytes']:,} B",
@@ -412,13 +445,17 @@ def time_of(rows: Sequence[Found]) -> str:
 
 
 def spread(rows: Sequence[Found], key: str = "accuracy", digits: int = 2) -> str:
-    """The median of what rows hold, their range in brackets; empty where no row holds it."""
+    """The median of what rows hold, their range in brackets, and how many hold no number.
+
+    Empty where no row has the key.
+    """
     if not any(key in row for row in rows):
         return ""
     values = [row[key] for row in rows if row.get(key) is not None]
     if not values:
         return "diverged"
+    lost = f", {len(rows) - len(values)} diverged" if len(values) < len(rows) else ""
     mid, low, high = (
         f"{v:.{digits}f}" for v in (statistics.median(values), min(values), max(values))
     )
-    return mid if low == high else f"{mid} ({low}–{high})"
+    return (mid if low == high else f"{mid} ({low}–{high})") + lost

@@ -1,7 +1,8 @@
 """The learning rate of every arm, chosen from one grid by one rule.
 
 Two seeds that no table uses train a third of the budget at every rate of the grid; the least
-validation loss wins. Where it lies at an end of the grid, the grid is extended until it does not.
+validation loss wins. Where it lies at an end of the grid, and is no tie (`MARGIN`), the grid is
+extended until it does not.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def folder(arm: str) -> str:
 def _measured(arm: str, rate: float, found: Mapping[str, Any]) -> Trial:
     curves = found["curves"]
     last = [curve["validation_loss"][-1] for curve in curves]
-    whole = all(loss is not None and math.isfinite(loss) for loss in last)
+    # A seed that failed keeps the parameters of the step before, whose loss may be finite.
+    whole = all(row["accuracy"] is not None for row in found["rows"])
+    whole = whole and all(loss is not None and math.isfinite(loss) for loss in last)
     return {
         "arm": arm,
         "rate": rate,

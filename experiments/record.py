@@ -7,8 +7,8 @@
 It writes files; what becomes of them is for git. A record is refused that would lose arms, or that
 is of a smoke run.
 
-No number in README.md, experiments/README.md or docs/ is typed by hand; a test makes the tables
-again.
+No number in a table of README.md, experiments/README.md or docs/ is typed by hand; a test makes the
+tables again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"run: expected a folder with results.json, got {run}")
     results = json.loads(file.read_text(encoding="utf-8"))
-    if "--preset smoke" in results["meta"].get("command", ""):
+    if "smoke" in results["meta"].get("command", ""):
         raise ValueError(f"run: expected one that answers the question, got a smoke run, {run}")
     kept = {k: v for k, v in results.items() if k not in LEFT_OUT}
     kept["rows"] = [{k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]]
@@ -91,17 +91,27 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
                 f"{run}: {', '.join(sorted(lost))}. Run them too, or give --add"
             )
         return kept
-    if {*kept} - {"rows", "trials", "threshold", "meta"}:
-        raise ValueError(f"{question}: expected a run of all arms, since --add cannot join these")
-    joined = {
-        key: [row for row in before.get(key, []) if row["arm"] not in arms] + kept[key]
-        for key in ("rows", "trials")
-        if key in kept
-    }
+    joined = {}
+    for key in {**before, **kept}:
+        mine, theirs = kept.get(key), before.get(key)
+        if _of_arms(mine) or _of_arms(theirs):
+            joined[key] = [row for row in theirs or () if row["arm"] not in arms] + (mine or [])
+        elif key != "meta" and mine != theirs:
+            raise ValueError(
+                f"{question}: expected a run of all arms, since --add cannot join its {key!r} to "
+                "the one that is recorded"
+            )
     meta = before["meta"]
     hours = round(meta["core_hours"] + kept["meta"]["core_hours"], 3)
     added = [*meta.get("added", []), {"arms": sorted(arms), **kept["meta"]}]
     return before | joined | {"meta": meta | {"core_hours": hours, "added": added}}
+
+
+def _of_arms(value: Any) -> bool:
+    """Whether these are rows of one arm each; those of two would outlive one of them."""
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and "arm" in row and "than" not in row for row in value
+    )
 
 
 def write(file: str, marker: str, made: str) -> None:

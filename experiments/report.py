@@ -199,7 +199,8 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
     "spoken-digits-quick": {
         "heard": Picture(
             "When each digit is written",
-            "The human voice of each language says 4, then 7: probability of every digit by time.",
+            "The human voice of each language says 4, then 7, and none is written right: the "
+            "probability of every digit by time.",
             "Nobody told where a digit is: each is written in one short peak.",
             "Probability of each digit over time for five voices, with narrow peaks.",
         ),
@@ -207,13 +208,13 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
     "captions": {
         "attended": _of_captions(
             "Where each word of a caption looked",
-            "Of two people with two tones of skin, each tone is read from its own face.",
+            "Of two people with two tones, “dark” and “medium-dark” read each its own face.",
         ),
     },
     "captions-quick": {
         "attended": _of_captions(
             "Where each word looked, after a few minutes",
-            "The words of a skin's tone read faces and hands.",
+            "The tone itself mostly reads faces and hands, now and then a hat or clothes.",
         ),
     },
 }

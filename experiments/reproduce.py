@@ -1,7 +1,7 @@
 """Put a published protocol to our cells, and set our numbers beside theirs.
 
     python -m experiments.reproduce --list
-    python -m experiments.reproduce chomsky                     (cpu: 20 minutes on two cores)
+    python -m experiments.reproduce chomsky                     (cpu: 1.9 core-hours)
     python -m experiments.reproduce zoology-64x4 --preset smoke (seconds: does it run?)
     python -m experiments.reproduce cpustudy-selcopy --arms "4 items, GRU"
 
@@ -58,26 +58,37 @@ class Metric:
     Attributes:
         unit: what it is, for the sentence under the table.
         of: its value in a row of results.
+        floor: what the best fixed answer has, of a row and its results; None: not known.
         best: of the seeds, max or min.
         form: how it is written.
     """
 
     unit: str
     of: Callable[[Mapping[str, Any]], float]
-    best: Callable[[Sequence[float]], float]
+    floor: Callable[[Mapping[str, Any], Mapping[str, Any]], float | None]
+    best: Callable[..., Any]
     form: str
 
 
 METRICS = {
     "accuracy": Metric(
-        "Accuracy in per cent", lambda row: 100 * (row["accuracy"] or 0), max, ".1f"
+        "Accuracy in per cent, the floor's at the trained lengths",
+        lambda row: 100 * (row["accuracy"] or 0),
+        lambda row, results: 100 * row["floor"],
+        max,
+        ".1f",
     ),
     "exact_match": Metric(
-        "Exact match in per cent", lambda row: 100 * (row["exact_match"] or 0), max, ".1f"
+        "Exact match in per cent",
+        lambda row: 100 * (row["exact_match"] or 0),
+        lambda row, results: None,
+        max,
+        ".1f",
     ),
     "error": Metric(
         "Mean squared error",
         lambda row: math.inf if row["loss"] is None else row["loss"],
+        lambda row, results: results["floor"],
         min,
         ".1e",
     ),
@@ -293,34 +304,51 @@ COLUMNS = (
 
 
 def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A line of `COLUMNS` for every arm: means over the lengths tested, in the metric's unit."""
+    """A line of `COLUMNS` for every arm: means over the lengths tested, in the metric's unit.
+
+    Of an arm with several learning rates, the rule takes all seeds of all rates; the rest of the
+    line is that of the rate with the best median.
+    """
     protocol = PROTOCOLS[name]
     metric = METRICS[protocol.metric]
-    form = metric.form
+    write = lambda value: "" if value is None else f"{value:{metric.form}}"  # noqa: E731
     plain = {line[0]: dict(zip(questions.COLUMNS, line)) for line in questions.lines(results)}
-    found = []
-    for arm, rows in by_arm(results).items():
+    arms = by_arm(results)
+    rates: dict[str, dict[str, list[float]]] = {}
+    for arm, rows in arms.items():
         seeds: dict[int, list[float]] = {}
         for row in tested(rows):
             seeds.setdefault(row["seed"], []).append(metric.of(row))
         means = [statistics.fmean(of_seed) for of_seed in seeds.values()]
-        mean = "mean of the seeds" in protocol.rule
-        by_rule = statistics.fmean(means) if mean else metric.best(means)
-        published = protocol.published.get(arm)
-        line = plain[arm]
+        rates.setdefault(_without_rate(arm, rows), {})[arm] = means
+    found = []
+    for plain_name, of_rate in rates.items():
+        arm = metric.best(of_rate, key=lambda rate: statistics.median(of_rate[rate]))
+        means, line = of_rate[arm], plain[arm]
+        if "mean of the seeds" in protocol.rule:
+            by_rule = statistics.fmean(means)
+        else:
+            by_rule = metric.best(value for of_seeds in of_rate.values() for value in of_seeds)
         if protocol.at_most is not None:
             held = sum(value <= protocol.at_most for value in means)
-            line |= {"held": f"{held}/{len(means)}", "floor": f"{results['floor']:{form}}"}
+            line |= {"held": f"{held}/{len(means)}"}
         found.append(
             (
                 arm,
-                "" if published is None else f"{published:{form}}",
-                f"{by_rule:{form}}",
-                f"{statistics.median(means):{form}} ({min(means):{form}}–{max(means):{form}})",
-                *(line[column] for column in ("held", "floor", "steps", "params", "time")),
+                write(protocol.published.get(plain_name)),
+                write(by_rule),
+                f"{write(statistics.median(means))} ({write(min(means))}–{write(max(means))})",
+                line["held"],
+                write(metric.floor(arms[arm][0], results)),
+                *(line[column] for column in ("steps", "params", "time")),
             )
         )
     return found
+
+
+def _without_rate(arm: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The name of an arm without the learning rate that the preset "paper" ends it with."""
+    return arm.removesuffix(f", {rows[0]['rate']:g}") if "rate" in rows[0] else arm
 
 
 def verdict(name: str, results: dict[str, Any]) -> str:
@@ -330,10 +358,10 @@ def verdict(name: str, results: dict[str, Any]) -> str:
     if protocol.at_most is not None:
         hours = results["meta"]["core_hours"]
         counted = f'"held": seeds with at most {protocol.at_most:g}. {hours:.2f} core-hours.'
+    shrunk = "" if results["preset"] == "paper" else f": {protocol.shrunk}"
     return (
         f"Published: {protocol.source}; {protocol.rule}. {METRICS[protocol.metric].unit}. "
-        f"Preset {results['preset']}: {protocol.shrunk}. Departures: {protocol.departures}. "
-        f"{counted}"
+        f"Preset {results['preset']}{shrunk}. Departures: {protocol.departures}. {counted}"
     )
 
 

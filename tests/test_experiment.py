@@ -217,6 +217,10 @@ def test_a_transcriber_comes_back_and_wants_a_cell_of_half_its_width():
         ({"cell": MinGRU(8)}, "expected one of 4 outputs, half of width 8"),
         ({"cell": None}, "expected one of 4 outputs"),
         ({"training": Training(time_chunk=4)}, "whose losses are of single steps"),
+        (
+            {"training": Training(time_chunk=4), "task": PARITY.task},
+            "expected a SequenceModel, which streams; got a WholeSequenceModel",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(experiment, **change)

@@ -55,6 +55,8 @@ def test_from_a_finished_run_to_the_table(tmp_path: Path, monkeypatch: pytest.Mo
     out = tmp_path / "out"
     assert main((arm,), longest=256, sequences=8, runs=runs, out=out) == 0
     results = json.loads((out / "results.json").read_text())
+    said = f"--arms minGRU --longest 256 --sequences 8 --runs {runs}"
+    assert results["meta"]["command"] == f"python -m experiments.length_generalisation {said}"
     assert [(r["seed"], r["length"]) for r in results["rows"]] == [
         (seed, length) for seed in (2, 3) for length in (128, 256)
     ]

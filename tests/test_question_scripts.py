@@ -61,7 +61,7 @@ def climbed(monkeypatch: pytest.MonkeyPatch, horizons: dict[str, int], seeds: in
                 # The last seed always fails: two of three are most.
                 good = held and seed < seeds - 1
                 row = {"arm": arm, "seed": seed, "lag": job.task.lag, "train_lag": job.task.lag}
-                cost = {"parameters": 10, "state_bytes": 4, "seconds": 1.0}
+                cost = {"parameters": 10, "state_bytes": job.task.lag, "seconds": 1.0}
                 found = {"accuracy": float(good), "budget": job.training.steps, "rate": 1e-3}
                 rows.append(row | cost | found)
         made.append((out.name, sweep))
@@ -88,6 +88,7 @@ def test_an_arm_climbs_until_it_fails_and_is_probed_there(monkeypatch: pytest.Mo
     columns = lag_horizon.columns(results)
     table = [dict(zip(columns, line)) for line in lag_horizon.lines(results)]
     assert [line["horizon"] for line in table] == ["64", "< 32", "128"]
+    assert [line["state"] for line in table] == ["64 B", "32 B", "128 B"]
     assert table[1]["lag 32"] == "0.00; 3×: 0.00" and table[1]["lag 64"] == ""
     assert "9,000" not in lag_horizon.verdict(results)
 

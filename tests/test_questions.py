@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from experiments import family, record
+from experiments import committed, family, record
 from experiments.questions import COLUMNS, Question, ask, folder, lines, spread, verdict
 from longlag import LSTM
 from longlag.environment import environment
@@ -62,6 +63,23 @@ def test_lines_count_the_seeds_that_hold_at_every_length():
     assert "In every seed: 0 of 2 arms; in at least one: 1." in verdict(RESULTS)
 
 
+def test_a_seed_that_did_not_solve_it_took_longer_than_any_that_did():
+    for solved, said in (
+        ([100, 300, None], "300"),
+        ([100, None, None], "not within 2,000"),
+        ([100, None], "not within 2,000"),
+    ):
+        rows = [row("a", seed, 40, 0.5, at) for seed, at in enumerate(solved)]
+        (line,) = lines(RESULTS | {"rows": rows})
+        assert dict(zip(COLUMNS, line))["steps"] == said
+
+
+def test_two_arms_do_not_share_a_run(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"arm 'MinGRU': expected a name with a folder of its own"):
+        ask(Question("?", {"MinGRU": TINY, "minGRU": TINY}, 0.5), "a command", tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_nothing_longer_is_tested_the_trained_length_counts():
     rows = [row("a", seed, 40, accuracy) for seed, accuracy in enumerate((0.95, 0.94))]
     (line,) = lines(RESULTS | {"rows": rows})
@@ -73,7 +91,7 @@ def test_where_nothing_longer_is_tested_the_trained_length_counts():
     ("rows", "said"),
     [
         ([{"bits": 2.0}, {"bits": 2.5}, {"bits": 4.0}], "2.500 (2.000–4.000)"),
-        ([{"bits": 2.0}, {"bits": None}], "2.000"),
+        ([{"bits": 2.0}, {"bits": None}], "2.000, 1 diverged"),
         ([{"bits": 2.0}, {"bits": 2.0004}], "2.000"),
         ([{"bits": None}], "diverged"),
         ([{"accuracy": 1.0}], ""),
@@ -92,8 +110,19 @@ def test_a_question_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFix
         *(("LSTM, small", 8), ("LSTM, small", 16), ("LSTM, 2", 8), ("LSTM, 2", 16))
     ]
     assert results["meta"]["command"] == "a command" and results["rows"][0]["floor"] == 0.5
-    assert (tmp_path / folder("LSTM, 2") / "results.json").is_file()
+    made = tmp_path / folder("LSTM, 2")
+    assert (made / "results.json").is_file()
     assert "Which is it?" in capsys.readouterr().out
+    assert not {"resumed", "commits"} & {*results["meta"]}
+    # Of a run that began before, and elsewhere, the record says so.
+    env = json.loads((made / "env.json").read_text())
+    (made / "env.json").write_text(json.dumps(env | {"commit": "0f" * 20}))
+    os.utime(made / "env.json", (0, 0))
+    again = ask(question, "a command", tmp_path, workers=1)
+    assert again["rows"] == results["rows"]
+    assert again["meta"]["resumed"] and again["meta"]["commits"] == {"0f" * 20: ["lstm-2"]}
+    source = committed.source(again["meta"])
+    assert "s since it was resumed; commit" in source and ", and `0f0f0f0f0f` (lstm-2)" in source
 
 
 def test_a_question_may_be_restricted():

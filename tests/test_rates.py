@@ -15,6 +15,9 @@ from tests.tiny import PARITY
 JOB = dataclasses.replace(PARITY, training=dataclasses.replace(PARITY.training, steps=30))
 
 
+FAILED = 0.125  # the loss of the step before the one that was not finite
+
+
 def chosen(monkeypatch: pytest.MonkeyPatch, loss_of, grid=(1e-3, 3e-3, 1e-2)):
     """What is chosen if a rate leads to a loss: the arms, the trials, and the sweeps made."""
     asked: list[list[float]] = []
@@ -27,7 +30,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, loss_of, grid=(1e-3, 3e-3, 1e-2)):
             arm = name.rpartition("-")[0] if "e-" not in name else name.rsplit("-", 2)[0]
             loss = loss_of(arm, job.training.learning_rate)
             curve = {"validation_loss": [9.0, loss], "accuracy": [0.0, 0.5]}
-            found[name] = {"curves": [curve] * TRIAL_SEEDS, "rows": [{"seconds": 1.0}]}
+            rows = [{"seconds": 1.0, "accuracy": None if loss == FAILED else 0.5}]
+            found[name] = {"curves": [curve] * TRIAL_SEEDS, "rows": rows}
         return found
 
     monkeypatch.setattr(rates, "sweep", sweep)
@@ -69,8 +73,9 @@ def test_where_all_is_one_no_grid_grows(monkeypatch: pytest.MonkeyPatch, loss: f
     assert len(asked) == 1 and arms["one"].training.learning_rate == 1e-2
 
 
-def test_a_rate_that_diverged_is_never_chosen(monkeypatch: pytest.MonkeyPatch):
-    arms, trials, _ = chosen(monkeypatch, lambda arm, rate: None if rate > 1e-3 else 0.5)
+@pytest.mark.parametrize("last", [None, FAILED])
+def test_a_rate_that_diverged_is_never_chosen(monkeypatch: pytest.MonkeyPatch, last: float | None):
+    arms, trials, _ = chosen(monkeypatch, lambda arm, rate: last if rate > 1e-3 else 0.5)
     assert arms["one"].training.learning_rate < 3e-3
     assert {t["loss"] for t in trials if t["rate"] == 1e-2} == {None}
 

@@ -65,6 +65,25 @@ def test_an_arm_is_added_beside_the_others(results: Path, tmp_path: Path):
     assert "with uncommitted changes" in said
 
 
+def test_what_is_known_of_an_arm_alone_is_added_with_it(results: Path, tmp_path: Path):
+    parts = [{"arm": arm, "part": "none"} for arm in ("full", "none")]
+    before = json.loads(results.read_text("utf-8")) | {"knock_outs": parts}
+    results.write_text(json.dumps(before), "utf-8")
+    of_run = run(tmp_path / "run", results, {"full": "new", "none": "none"})
+    file = of_run / "results.json"
+    found = json.loads(file.read_text("utf-8"))
+    new = [{"arm": "new", "part": "none"}]
+    file.write_text(json.dumps(found | {"knock_outs": new}), "utf-8")
+    record.main(of_run, QUESTION, add=True)
+    assert json.loads(results.read_text("utf-8"))["knock_outs"] == [parts[0], *new]
+    for other in ({"threshold": 0.5}, {"differences": [{"arm": "new", "than": "full"}]}):
+        file.write_text(json.dumps(found | {"knock_outs": new} | other), "utf-8")
+        kept = results.read_bytes()
+        with pytest.raises(ValueError, match=f"--add cannot join its '{next(iter(other))}'"):
+            record.main(of_run, QUESTION, add=True)
+        assert results.read_bytes() == kept
+
+
 def test_a_smoke_run_is_no_answer(results: Path, tmp_path: Path):
     arms = {arm: arm for arm in by_arm(json.loads(results.read_text("utf-8")))}
     command = "python -m experiments.family recall --preset smoke"

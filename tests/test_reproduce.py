@@ -56,14 +56,28 @@ def test_the_best_seed_is_the_one_with_the_best_mean_over_lengths():
     line = dict(zip(COLUMNS, lines("chomsky", found)[0]))
     assert (line["published"], line["by their rule"]) == ("100.0", "80.0")
     assert line["median"] == "75.0 (60.0–80.0)" and line["held"] == "0/3"
+    assert line["floor"] == "50.0"
     said = verdict("chomsky", found)
     assert PROTOCOLS["chomsky"].shrunk in said and "Accuracy in per cent" in said
+
+
+def test_of_several_rates_the_best_seed_counts_and_the_best_rate_is_shown():
+    rows = []
+    for rate, of_rate in ((1e-4, [1.0, 0.2, 0.2]), (3e-4, [0.9, 0.8, 0.7])):
+        made = results(f"parity, LSTM, {rate:g}", [(value, value) for value in of_rate])
+        rows += [row | {"rate": rate} for row in made["rows"]]
+    found = made | {"rows": rows, "preset": "paper"}
+    ((arm, *cells),) = lines("chomsky", found)
+    assert arm == "parity, LSTM, 0.0003"
+    assert cells[:3] == ["100.0", "100.0", "80.0 (70.0–90.0)"]
+    assert "Preset paper. Departures" in verdict("chomsky", found)
 
 
 def test_a_mean_of_exact_matches_where_the_source_took_that():
     found = results("4 items, GRU", [(1.0, 1.0), (0.5, 0.5)])
     line = dict(zip(COLUMNS, lines("cpustudy-selcopy", found)[0]))
     assert line["by their rule"] == "37.5"  # exact matches of .5 and .25
+    assert line["floor"] == "", "the floor of an accuracy is none of exact matches"
 
 
 def test_an_error_is_best_where_it_is_least():

@@ -14,6 +14,7 @@ import pytest
 from longlag import LSTM, sweep
 from longlag.architecture import Architecture
 from longlag.experiment import Experiment
+from longlag.names import cell_class
 from longlag.tasks import FirstInput
 from longlag.training import Training
 
@@ -50,6 +51,30 @@ def test_processes_find_what_one_finds_and_finished_runs_are_not_repeated(tmp_pa
     assert sweep.one("a", SMALL, tmp_path / "runs")["mark"]
     with pytest.raises(ValueError, match=r"made with another configuration:\n.*seeds"):
         sweep.one("a", jobs["b"], tmp_path / "runs")
+
+
+OWN = """
+from longlag import LSTM
+
+
+class Mine(LSTM):
+    pass
+"""
+
+
+def test_a_cell_of_ones_own_is_copied_and_has_to_stay_what_it_was(tmp_path: Path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    mine = dataclasses.replace(SMALL, cell=cell_class(f"{file}:Mine")(4), seeds=1)  # type: ignore[call-arg]
+    found = sweep.one("run", mine, tmp_path)
+    assert (tmp_path / "run" / "cell.py").read_text() == OWN
+    assert sweep.one("run", mine, tmp_path) == found
+    file.write_text(OWN + "    # no longer\n")
+    other = dataclasses.replace(mine, cell=cell_class(f"{file}:Mine")(4))  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"run was made with another .*own\.py: expected it as in"):
+        sweep.one("run", other, tmp_path)
+    with pytest.raises(ValueError, match="made with another configuration"):
+        sweep.one("run", SMALL, tmp_path)
 
 
 def test_a_failure_ends_the_sweep_at_once(tmp_path: Path):

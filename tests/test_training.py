@@ -277,6 +277,7 @@ def test_optimiser_schedule_and_clip_by_hand(changes: dict[str, Any], expected: 
         ("eval_size", 0, "eval_size: expected at least 1, got 0"),
         ("warmup", -1, "warmup: expected at least 0, got -1"),
         ("weight_decay", -0.1, "weight_decay: expected at least 0, got -0.1"),
+        ("weight_decay", 0.5, "weight_decay: expected 0.1, since it has no effect with .*'adam'"),
         ("clip", -1.0, "clip: expected at least 0, got -1.0"),
         ("learning_rate", 0.0, "learning_rate: expected more than 0, got 0.0"),
         ("solved", 0.0, r"solved: expected an accuracy in \(0, 1\], got 0.0"),

@@ -20,11 +20,12 @@ from longlag.disk import replace_file, writing
 from longlag.evaluation import SOLVED_STREAK, evaluate, evaluation_batch, note_evaluation
 from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
+from longlag.models import SequenceModel
 from longlag.names import own_files
 from longlag.run_folder import RunFolder
 from longlag.training import TrainState, dispatch, init_states
 
-__all__ = ["Loaded", "Progress", "carry_out", "create", "floor_rows", "load", "results"]
+__all__ = ["Loaded", "Progress", "carry_out", "create", "floor_rows", "load", "reopen", "results"]
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -65,6 +66,32 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
     for what, source in own_files(experiment.task, experiment.cell).items():
         with writing(f"the {what}", folder.path / f"{what}.py"):
             shutil.copyfile(source, folder.path / f"{what}.py")
+    return folder
+
+
+def reopen(experiment: Experiment, path: Path) -> RunFolder:
+    """Opens the folder of a run that is to go on.
+
+    Args:
+        experiment: what is asked for.
+        path: the folder.
+
+    Raises:
+        ValueError: it is no run folder, it was made with another configuration, or a cell or task
+            of the user's own is not what it was.
+    """
+    folder = RunFolder.open(path)
+    stored = Experiment.from_config(folder.config, folder.path).config()
+    for what, source in own_files(experiment.task, experiment.cell).items():
+        copy = folder.path / f"{what}.py"
+        if copy.is_file() and copy.read_bytes() != source.read_bytes():
+            raise ValueError(
+                f"{folder.path} was made with another {source}: expected it as in {copy}; move the "
+                "folder away to begin anew"
+            )
+        if stored[what] is not None:
+            stored[what]["name"] = folder.config[what]["name"]  # the copy goes by it, too
+    folder.require_same(experiment.config(), stored)
     return folder
 
 
@@ -304,7 +331,15 @@ class Loaded:
 
         Returns:
             `[B, T, K]`: logits of the classes, or values.
+
+        Raises:
+            ValueError: the run is of an encoder and a decoder, which answer word by word.
         """
+        if not isinstance(self.model, SequenceModel):
+            raise ValueError(
+                f"predict: expected a model of one sequence, got a {type(self.model).__name__}; "
+                "longlag.search.generate searches for its answers"
+            )
         # The model of a run stays one object, so sequences of one shape are compiled for once.
         apply = jax.jit(self.model.apply)
         return apply(self.of_seed(seed), jnp.asarray(inputs), mask=mask)[1]

@@ -23,8 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from longlag.command_line import cache_compilations, console
 from longlag.experiment import Experiment
-from longlag.run_folder import RunFolder
-from longlag.runs import carry_out
+from longlag.runs import carry_out, create, reopen
 
 __all__ = ["one", "sweep"]
 
@@ -56,41 +55,35 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     cores = cores[: workers or len(cores)]
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        no_workers = {*multiprocessing.active_children()}
-        news, free = manager.Queue(), manager.Queue()
-        for core in cores:
-            free.put(core)
-        with (
-            ProcessPoolExecutor(len(cores), context, _pin, (free, news)) as pool,
-            _bars(jobs, news) as finish,
-        ):
-            futures = {name: pool.submit(one, name, job, folder) for name, job in jobs.items()}
-            try:
-                for future in as_completed(futures.values()):
-                    future.result()  # the first failure ends the sweep
-            except KeyboardInterrupt:
-                console.print("\nstopped; the same command goes on from here")
-                os._exit(130)
-            except Exception:
-                # At once: what the other workers saved is where the next sweep goes on.
-                for worker in {*multiprocessing.active_children()} - no_workers:
-                    worker.terminate()
-                raise
-            found = {name: future.result() for name, future in futures.items()}
-            finish()
+    no_workers = {*multiprocessing.active_children()}
+    news, free = context.Queue(), context.SimpleQueue()
+    for core in cores:
+        free.put(core)
+    with (
+        ProcessPoolExecutor(len(cores), context, _pin, (os.getpid(), free, news)) as pool,
+        _bars(jobs, news) as finish,
+    ):
+        futures = {name: pool.submit(one, name, job, folder) for name, job in jobs.items()}
+        try:
+            for future in as_completed(futures.values()):
+                future.result()  # the first failure ends the sweep
+        except KeyboardInterrupt:
+            console.print("\nstopped; the same command goes on from here")
+            os._exit(130)
+        except Exception:
+            # At once: what the other workers saved is where the next sweep goes on.
+            for worker in {*multiprocessing.active_children()} - no_workers:
+                worker.terminate()
+            raise
+        found = {name: future.result() for name, future in futures.items()}
+        finish()
     return found
 
 
 def one(name: str, experiment: Experiment, folder: Path) -> Found:
     """Carries one experiment of a sweep out, unless it was, in `folder / name`."""
     path = folder / name
-    if path.exists():
-        run = RunFolder.open(path)
-        stored = Experiment.from_config(run.config, run.path).config()
-        run.require_same(experiment.config(), stored)
-    else:
-        run = RunFolder.create(path, experiment.config())
+    run = reopen(experiment, path) if path.exists() else create(experiment, path, folder, name)
     file = path / "results.json"
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -110,13 +103,13 @@ def _tell(name: str, lines: list[Found]) -> None:
         _news.put((name, max(line["step"] for line in lines), sum(best) / len(best)))
 
 
-def _pin(free: Any, news: Any) -> None:
+def _pin(parent: int, free: Any, news: Any) -> None:
     global _news
     _news = news
     # Ctrl-C is the parent's to answer. A worker whose parent is gone, however it went, goes too;
     # what it saved so far is where the next sweep goes on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {free.get()})
     os.environ["XLA_FLAGS"] = f"{QUICK_COMPILING} {os.environ.get('XLA_FLAGS', '')}"

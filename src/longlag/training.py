@@ -14,7 +14,7 @@ import optax
 from longlag.cell import Params
 from longlag.chunks import check_chunk, sum_over_time
 from longlag.model import Model
-from longlag.models import SequenceModel
+from longlag.models import SequenceModel, WholeSequenceModel
 from longlag.spec import Spec, choose
 from longlag.tasks import Batch, Task
 
@@ -46,7 +46,7 @@ class Training(Spec):
         optimizer: "adam", "adamw", "rmsprop" or "sgd" (with momentum 0.9).
         schedule: "constant", or "cosine" to zero over `steps`.
         warmup: steps over which the rate rises from zero.
-        weight_decay: of adamw.
+        weight_decay: of adamw; with another optimiser it is refused.
         clip: gradients are scaled down to this global norm; 0 means never.
         dispatch: optimiser steps between two looks at the run; evaluations and checkpoints fall on
             these borders.
@@ -99,6 +99,11 @@ class Training(Spec):
         for name in ("warmup", "weight_decay", "clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if self.optimizer != "adamw" and self.weight_decay != Training.weight_decay:
+            raise ValueError(
+                f"weight_decay: expected {Training.weight_decay:g}, since it has no effect with "
+                f"optimizer {self.optimizer!r}; got {self.weight_decay:g}"
+            )
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if not 0 < self.solved <= 1:
@@ -282,7 +287,7 @@ def check_streaming(model: Model, task: Task, training: Training) -> None:
         return
     if task.targets_kind == "transcripts":
         raise ValueError(f"{name}: expected a task whose losses are of single steps; got {task}")
-    if not isinstance(model, SequenceModel):
+    if not isinstance(model, SequenceModel) or isinstance(model, WholeSequenceModel):
         raise ValueError(
             f"{name}: expected a SequenceModel, which streams; got a {type(model).__name__}"
         )
