@@ -1,7 +1,7 @@
 """Count the bits that the next byte of a text costs, and what attention saves of them.
 
     python -m experiments.language --preset quick      (4 minutes on two cores)
-    python -m experiments.language                     (full: 3 core-hours)
+    python -m experiments.language                     (full: 3.4 core-hours)
     python -m experiments.language --text enwik8       (an hour on two cores, and ten minutes)
     python -m experiments.language --sample "hacker: n. " --arm "LSTM + attention"
 

@@ -115,6 +115,15 @@ def _of_the_demo(name: str, sentence: str) -> Picture:
     )
 
 
+def _of_distance(sentence: str) -> Picture:
+    return Picture(
+        "Where attention could help",
+        "Bits of the byte that ends an 8-gram, by how long ago that 8-gram was seen.",
+        sentence,
+        "Bits of the next byte against the distance to the last time its 8-gram was seen.",
+    )
+
+
 def _of_captions(heading: str, sentence: str) -> Picture:
     return Picture(
         heading,
@@ -151,12 +160,14 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
             "Words of six utterances, coloured by the weight that the attention gives them.",
         ),
     },
+    "language": {
+        "distance": _of_distance(
+            "The recurrence alone is ahead within the attention's reach, too, where it could copy."
+        ),
+    },
     "language-quick": {
-        "distance": Picture(
-            "Where attention could help",
-            "Bits of the byte that ends an 8-gram, by how long ago that 8-gram was seen.",
-            "Within the attention's reach it could be copied; after so little reading it is not.",
-            "Bits of the next byte against the distance to the last time its 8-gram was seen.",
+        "distance": _of_distance(
+            "Within the attention's reach it could be copied; after so little reading it is not."
         ),
     },
     "translation": {
