@@ -77,9 +77,26 @@ def test_a_cell_of_ones_own_is_copied_and_has_to_stay_what_it_was(tmp_path: Path
         sweep.one("run", SMALL, tmp_path)
 
 
+FOR_MINUTES = Training(steps=10**6, dispatch=25, batch_size=4, stop_when_solved=False)
+
+
+def test_ctrl_c_leaves_with_130_and_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(futures: Any) -> Any:
+        began = time.monotonic()
+        while not (tmp_path / "long").exists() and time.monotonic() - began < 60:
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "as_completed", interrupted)
+    before = {*multiprocessing.active_children()}
+    with pytest.raises(SystemExit) as leave:
+        sweep.sweep({"long": dataclasses.replace(SMALL, training=FOR_MINUTES)}, tmp_path, workers=1)
+    assert leave.value.code == 130 and (tmp_path / "long" / "env.json").is_file()
+    assert {*multiprocessing.active_children()} <= before
+
+
 def test_a_failure_ends_the_sweep_at_once(tmp_path: Path):
-    for_minutes = Training(steps=10**6, dispatch=25, batch_size=4, stop_when_solved=False)
-    jobs = {name: dataclasses.replace(SMALL, training=for_minutes) for name in ("bad", "long")}
+    jobs = {name: dataclasses.replace(SMALL, training=FOR_MINUTES) for name in ("bad", "long")}
     (tmp_path / "bad").mkdir()  # where a run folder is expected
     before, began = {*multiprocessing.active_children()}, time.monotonic()
     with pytest.raises(ValueError, match=r"expected a run folder at .*; got a folder without"):

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -67,14 +68,14 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
         try:
             for future in as_completed(futures.values()):
                 future.result()  # the first failure ends the sweep
-        except KeyboardInterrupt:
-            console.print("\nstopped; the same command goes on from here")
-            os._exit(130)
-        except Exception:
-            # At once: what the other workers saved is where the next sweep goes on.
+        except (KeyboardInterrupt, Exception) as error:
+            # At once: what the workers saved is where the next sweep goes on.
             for worker in {*multiprocessing.active_children()} - no_workers:
                 worker.terminate()
-            raise
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            console.print("\nstopped; the same command goes on from here")
+            sys.exit(130)
         found = {name: future.result() for name, future in futures.items()}
         finish()
     return found
