@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import shlex
 import statistics
 import time
@@ -30,7 +29,7 @@ import tyro
 from rich.progress import track
 
 from experiments.attention_vs_recurrence import question
-from experiments.questions import by_arm, show
+from experiments.questions import by_arm, named, show
 from experiments.rates import folder
 from longlag.command_line import console, plain_errors
 from longlag.environment import provenance
@@ -195,11 +194,10 @@ def main(
     rows = []
     for arm in track(chosen, "stretching", console=console):
         rows += rows_of(arm, runs / folder(arm), longest, sequences)
-    given = {"--longest": longest, "--sequences": sequences, "--runs": runs}
+    given = {"longest": longest, "sequences": sequences, "runs": runs}
     usual = inspect.signature(main).parameters
-    beyond = [(o, str(v)) for o, v in given.items() if v != usual[o.removeprefix("--")].default]
-    words = (*(("--arms", *arms) if arms else ()), *itertools.chain(*beyond))
-    command = shlex.join(("python", "-m", "experiments.length_generalisation", *words))
+    beyond = {f"--{o}": shlex.quote(str(v)) for o, v in given.items() if v != usual[o].default}
+    command, _ = named("length_generalisation", {"--arms": shlex.join(arms)} | beyond, out)
     seconds = sum(row["seconds"] for row in rows)
     results = {
         "rows": rows,

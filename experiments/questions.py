@@ -256,10 +256,10 @@ def measure(
             raise ValueError(f"arm {arm!r}: expected a name with a folder of its own, got {name}")
     if question.grid:
         arms, trials = choose(arms, question.grid, out, workers)
-    found = sweep({folder(arm): job for arm, job in arms.items()}, out, workers)
+    found = sweep({folders[arm]: job for arm, job in arms.items()}, out, workers)
     rows = []
     for arm, job in arms.items():
-        for row in found[folder(arm)]["rows"]:
+        for row in found[folders[arm]]["rows"]:
             kept = {k: v for k, v in row.items() if k != "by_position"}
             floor = job.task.floor().accuracy
             rate = job.training.learning_rate
@@ -286,7 +286,7 @@ def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:
     commits: dict[str, list[str]] = {}
     for file in sorted(out.rglob("env.json")):
         env = json.loads(file.read_text(encoding="utf-8"))
-        found["dirty"] = bool(found["dirty"] or env["dirty"])
+        found["dirty"] = found["dirty"] or env["dirty"]
         if file.stat().st_mtime < start:
             found["resumed"] = True
         if env["commit"] != found["commit"]:

@@ -12,7 +12,7 @@ from longlag.layers import Bidirectional, Dropout, Norm, Recurrent, Residual, St
 from longlag.models import SequenceModel, WholeSequenceModel, build
 from longlag.names import kebab, task_name
 from longlag.seq2seq import Seq2Seq
-from longlag.spec import Spec, choose
+from longlag.spec import Spec, choose, refuse_idle
 from longlag.tasks import Task
 from longlag.tasks.pairs import PairTask
 
@@ -104,11 +104,9 @@ class EncoderDecoder(Spec):
         for name in ("width", "depth", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model {name}: expected at least 1, got {getattr(self, name)}")
-        if self.attention != "full" and self.heads != EncoderDecoder.heads:
-            raise ValueError(
-                f"model heads: expected {EncoderDecoder.heads}, since it has no effect with "
-                f"attention {self.attention!r}; got {self.heads}"
-            )
+        if self.attention != "full":
+            why = f"with attention {self.attention!r}"
+            refuse_idle("model heads", self.heads, EncoderDecoder.heads, why)
 
     def build(self, task: Task, cell: Cell | None) -> Seq2Seq:
         """The model for a task, whose answers are words of the target."""
@@ -193,11 +191,8 @@ class Transcriber(Spec):
         least = 1 if self.attention == "none" else 2
         if self.depth < least:
             raise ValueError(f"model depth: expected at least {least}, got {self.depth}")
-        if self.attention == "none" and self.heads != Transcriber.heads:
-            raise ValueError(
-                f"model heads: expected {Transcriber.heads}, since it has no effect without "
-                f"attention; got {self.heads}"
-            )
+        if self.attention == "none":
+            refuse_idle("model heads", self.heads, Transcriber.heads, "without attention")
 
     def build(self, task: Task, cell: Cell | None) -> WholeSequenceModel:
         """The model for a task. The cell is that of each direction, half as wide as the layers."""

@@ -30,7 +30,7 @@ from longlag.matching import back_to, matched
 from longlag.model import Cost, Model
 from longlag.select import select
 from longlag.short_convolution import ShortConvolution
-from longlag.spec import choose
+from longlag.spec import choose, refuse_idle
 from longlag.tasks.task import Batch
 
 __all__ = ["ATTENTIONS", "SequenceModel", "WholeSequenceModel", "build", "idle_options"]
@@ -290,11 +290,7 @@ def build(
     given = {"placement": placement, "pattern": pattern, "heads": heads, "positions": positions}
     given["window"] = window
     for name, (default, why) in idle_options(cell, attention).items():
-        if given[name] != default:
-            raise ValueError(
-                f"model {name}: expected {default!r}, since it has no effect {why}; got "
-                f"{given[name]!r}"
-            )
+        refuse_idle(f"model {name}", given[name], default, why)
     for name, value, least in (
         ("width", width, 1),
         ("depth", depth, 1),

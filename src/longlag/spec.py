@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, dataclass_transform
 
-__all__ = ["Spec", "choose"]
+__all__ = ["Spec", "choose", "refuse_idle"]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -49,3 +49,18 @@ def choose(name: str, options: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     raise ValueError(f"unknown {what}: expected one of {', '.join(options)}; got {name!r}.{hint}")
+
+
+def refuse_idle(what: str, value: Any, default: Any, why: str) -> None:
+    """Raises `ValueError` if an option that has no effect was set: nothing is silently ignored.
+
+    Args:
+        what: the option, for the message ("model heads").
+        value: what it was set to.
+        default: what it has to be left at.
+        why: when it has no effect, for the message ("without attention").
+    """
+    if value != default:
+        raise ValueError(
+            f"{what}: expected {default!r}, since it has no effect {why}; got {value!r}"
+        )

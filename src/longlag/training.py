@@ -15,7 +15,7 @@ from longlag.cell import Params
 from longlag.chunks import check_chunk, sum_over_time
 from longlag.model import Model
 from longlag.models import SequenceModel, WholeSequenceModel
-from longlag.spec import Spec, choose
+from longlag.spec import Spec, choose, refuse_idle
 from longlag.tasks import Batch, Task
 
 __all__ = [
@@ -99,11 +99,9 @@ class Training(Spec):
         for name in ("warmup", "weight_decay", "clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        if self.optimizer != "adamw" and self.weight_decay != Training.weight_decay:
-            raise ValueError(
-                f"weight_decay: expected {Training.weight_decay:g}, since it has no effect with "
-                f"optimizer {self.optimizer!r}; got {self.weight_decay:g}"
-            )
+        if self.optimizer != "adamw":
+            why = f"with optimizer {self.optimizer!r}"
+            refuse_idle("weight_decay", self.weight_decay, Training.weight_decay, why)
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if not 0 < self.solved <= 1:
