@@ -28,10 +28,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments import questions
+from experiments import tables
 from experiments.knock_outs import knock_outs
-from experiments.questions import Question, Size, by_arm, did, script, trained
+from experiments.questions import Question, Size, script
 from experiments.rates import GRID, folder
+from experiments.tables import by_arm, did, trained
 from longlag import GRU, LSTM, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell
@@ -193,7 +194,7 @@ def knock_out_lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     for part in results.get("knock_outs", []):
         found.setdefault(part["arm"], {}).setdefault(part["part"], []).append(part)
     return [
-        (arm, *(questions.spread(parts[part]) for part in ("none", *KNOCK_OUT_COLUMNS[2:])))
+        (arm, *(tables.spread(parts[part]) for part in ("none", *KNOCK_OUT_COLUMNS[2:])))
         for arm, parts in found.items()
     ]
 
@@ -250,7 +251,7 @@ def claim(axis: str, results: dict[str, Any]) -> str:
 
 def verdict(axis: str, results: dict[str, Any]) -> str:
     """What stands under the table."""
-    under = questions.verdict(results, AXES[axis].beyond)
+    under = tables.verdict(results, AXES[axis].beyond)
     return " ".join(filter(None, (claim(axis, results), under)))
 
 
@@ -261,7 +262,7 @@ def how(axis: str) -> dict[str, Any]:
     """What `ask` is told beside the question."""
     return {
         "also": knocked_out,
-        "lines_of": functools.partial(questions.lines, beyond=AXES[axis].beyond),
+        "lines_of": functools.partial(tables.lines, beyond=AXES[axis].beyond),
         "verdict_of": functools.partial(verdict, axis),
     }
 

@@ -29,7 +29,7 @@ import numpy as np
 import tyro
 
 from experiments.captions_pictures import Seen, sheet
-from experiments.questions import Arms, Found, Question, ask, by_arm, named
+from experiments.questions import Arms, Question, ask, named
 from experiments.sentences import (
     COLUMNS,
     NO_FIGURES,
@@ -45,6 +45,7 @@ from experiments.sentences import (
     score,
     tell,
 )
+from experiments.tables import Found, by_arm
 from experiments.translation_pictures import drawn
 from longlag import LSTM
 from longlag.architecture import Captioner

@@ -20,11 +20,12 @@ from experiments import (
     lag_horizon,
     language,
     length_generalisation,
-    questions,
+    protocols,
     reproduce,
     speech,
     spoken_digits,
     state_tracking,
+    tables,
     translation,
 )
 from longlag import report
@@ -93,15 +94,15 @@ def _axis(axis: str, results: Results) -> Section:
     """One axis of the flagship, and what its hybrids do without a part."""
     found = attention_vs_recurrence.verdict(axis, results)
     knocked = attention_vs_recurrence.knock_out_lines(results)
-    table = questions.lines(results, attention_vs_recurrence.AXES[axis].beyond)
-    made = _made(questions.COLUMNS, table, results, found)
+    table = tables.lines(results, attention_vs_recurrence.AXES[axis].beyond)
+    made = _made(tables.COLUMNS, table, results, found)
     further = (attention_vs_recurrence.KNOCK_OUT_COLUMNS, knocked) if knocked else None
     return made._replace(further=further, about="What is left without a part")
 
 
 def _question(results: Results) -> Section:
-    table = questions.lines(results)
-    return _made(questions.COLUMNS, table, results, questions.verdict(results))
+    table = tables.lines(results)
+    return _made(tables.COLUMNS, table, results, tables.verdict(results))
 
 
 def _protocol(name: str, results: Results) -> Section:
@@ -199,7 +200,7 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     ),
     "agreement": functools.partial(_as, agreement, note=""),
     **{f"family-{question}": _question for question in family.QUESTIONS},
-    **{f"reproduce-{name}": functools.partial(_protocol, name) for name in reproduce.PROTOCOLS},
+    **{f"reproduce-{name}": functools.partial(_protocol, name) for name in protocols.PROTOCOLS},
     FLAGSHIP: _flagship,
     **{
         f"{FLAGSHIP}-{axis}": functools.partial(_axis, axis)

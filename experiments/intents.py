@@ -38,7 +38,8 @@ import tyro
 from experiments.intents_ask import answer
 from experiments.intents_pooled import SHUFFLED, arm, pooled
 from experiments.intents_scores import MEASURES
-from experiments.questions import Found, Question, ask, by_arm, named, spread, time_of
+from experiments.questions import Question, ask, named
+from experiments.tables import Found, by_arm, spread, time_of
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors
 from longlag.experiment import Experiment

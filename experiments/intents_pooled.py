@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from experiments.intents_pictures import confusion, reading
 from experiments.intents_scores import MEASURES, attended, decide, differences, scores, tally
-from experiments.questions import Arms, Found
+from experiments.questions import Arms
 from experiments.rates import folder
+from experiments.tables import Found
 from experiments.translation_pictures import drawn
 from longlag.command_line import console
 from longlag.data.intents import floors, tokenize

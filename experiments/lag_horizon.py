@@ -26,18 +26,9 @@ from typing import Any
 
 import tyro
 
-from experiments.questions import (
-    Options,
-    Question,
-    Size,
-    by_arm,
-    did,
-    measure,
-    meta,
-    show,
-    spread,
-)
+from experiments.questions import Options, Question, Size, measure, meta, show
 from experiments.rates import GRID
+from experiments.tables import by_arm, did, spread
 from longlag import LSTM, Elman, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell

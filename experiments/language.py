@@ -37,17 +37,9 @@ import tyro
 from rich.progress import track
 
 from experiments.bootstrap import Interval, bootstrap
-from experiments.questions import (
-    Question,
-    by_arm,
-    measure,
-    meta,
-    named,
-    show,
-    spread,
-    time_of,
-)
+from experiments.questions import Question, measure, meta, named, show
 from experiments.rates import folder
+from experiments.tables import by_arm, spread, time_of
 from longlag import LSTM
 from longlag.architecture import Architecture
 from longlag.command_line import console, plain_errors

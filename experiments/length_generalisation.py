@@ -29,8 +29,9 @@ import tyro
 from rich.progress import track
 
 from experiments.attention_vs_recurrence import question
-from experiments.questions import by_arm, named, show
+from experiments.questions import named, show
 from experiments.rates import folder
+from experiments.tables import by_arm
 from longlag.command_line import console, plain_errors
 from longlag.environment import provenance
 from longlag.models import SequenceModel

@@ -1,4 +1,4 @@
-"""What the scripts share that put one question to many arms: run, table, verdict.
+"""What the scripts share that put one question to many arms: the question, and how it is run.
 
 A question is a value: experiments by the name of their arm, and the accuracy that is asked for. Its
 arms are run as a sweep (`longlag.sweep`), so that finished ones are kept and the same command goes
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shlex
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any, Literal
 import tyro
 from rich.table import Table
 
-from experiments.rates import TRIAL_SEEDS, choose_rates, folder
+from experiments.rates import choose_rates, folder
+from experiments.tables import COLUMNS, Found, lines, verdict
 from longlag.catalogue import kind
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
@@ -29,26 +28,8 @@ from longlag.experiment import Experiment
 from longlag.spec import choose
 from longlag.sweep import sweep
 
-__all__ = [
-    "COLUMNS",
-    "Options",
-    "Question",
-    "ask",
-    "by_arm",
-    "did",
-    "lines",
-    "measure",
-    "meta",
-    "named",
-    "script",
-    "show",
-    "spread",
-    "tested",
-    "trained",
-    "verdict",
-]
+__all__ = ["Arms", "Options", "Question", "ask", "measure", "meta", "named", "script", "show"]
 
-Found = dict[str, Any]
 Arms = Mapping[str, Experiment]
 # Arms, grid, folder and workers to the arms at their rates, and the trials: as `choose_rates`.
 Choice = Callable[[Arms, Sequence[float], Path, int], tuple[Arms, list[Found]]]
@@ -267,6 +248,26 @@ def measure(
     return arms, rows, trials
 
 
+def _kind(job: Experiment) -> str:
+    attention = job.architecture.attention
+    if job.cell is None:
+        return "attention"
+    return kind(type(job.cell)) + ("" if attention == "none" else " + attention")
+
+
+def named(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path]:
+    """The command of a script, and the folder that it leaves.
+
+    Args:
+        script: its name in this room.
+        options: the values of options by name; one at its default is empty.
+        out: where the folder is made.
+    """
+    used = {option: value for option, value in options.items() if value}
+    words = (f"python -m experiments.{script}", *(f"{o} {value}" for o, value in used.items()))
+    return " ".join(words), out / folder("-".join((script, *used.values())))
+
+
 def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:
     """What `results.json` says of where its rows come from.
 
@@ -318,144 +319,3 @@ def show(
     console.print(printed)
     console.print(found, highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
-
-
-COLUMNS = (
-    *("arm", "kind", "trained at", "tested at", "held", "floor", "steps", "rate", "params"),
-    *("state", "time"),
-)
-
-
-def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
-    """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
-
-    "tested at" is the longest lag; "held" counts the seeds as `did` does; "steps" is the median
-    over all seeds, where one that did not solve it took longer than any that did.
-    """
-    found: list[tuple[str, ...]] = []
-    for arm, rows in by_arm(results).items():
-        near = trained(rows)
-        longest = max(row["lag"] for row in rows)
-        far = [row for row in rows if row["lag"] == longest != row["train_lag"]]
-        took = statistics.median(row["solved_at"] or math.inf for row in near)
-        found.append(
-            (
-                arm,
-                rows[0]["kind"],
-                f"{near[0]['train_lag']:,}: {spread(near)}",
-                f"{longest:,}: {spread(far)}" if far else "",
-                "{}/{}".format(*did(rows, results["threshold"], beyond)),
-                f"{rows[0].get('floor', results.get('floor', 0)):.2f}",
-                f"{took:,.0f}" if took < math.inf else f"not within {near[0]['budget']:,}",
-                f"{near[0]['rate']:g}" if "rate" in near[0] else "",
-                f"{near[0]['parameters']:,}",
-                f"{near[0]['state_bytes']:,} B",
-                time_of(near),
-            )
-        )
-    return found
-
-
-def verdict(results: Found, beyond: bool = True) -> str:
-    """What stands under the table; "held" counts as `did` does."""
-    arms = by_arm(results)
-    counts = {arm: did(rows, results["threshold"], beyond) for arm, rows in arms.items()}
-    at = "every length tested beyond the trained one, or at that if it is the only one"
-    every = sum(held == of for held, of in counts.values())
-    some = sum(held > 0 for held, _ in counts.values())
-    return (
-        f'"held": seeds with at least {results["threshold"]:.2f} at '
-        f"{at if beyond else 'the trained length'}. In every seed: {every} of {len(counts)} "
-        f"arms; in at least one: {some}. {_of_rates(results)}"
-        f"{results['meta']['core_hours']:.2f} core-hours."
-    )
-
-
-def _of_rates(results: Found) -> str:
-    trials = results.get("trials")
-    if not trials:
-        return ""
-    tried = sorted({trial["rate"] for trial in trials})
-    return (
-        f"Rates: the best of {', '.join(f'{rate:g}' for rate in tried)} by the validation loss of "
-        f"{TRIAL_SEEDS} other seeds at a third of the steps, those at an end of the grid where the "
-        "grid was extended. "
-    )
-
-
-def by_arm(results: Found) -> dict[str, list[Found]]:
-    """The rows of every arm."""
-    arms: dict[str, list[Found]] = {}
-    for row in results["rows"]:
-        arms.setdefault(row["arm"], []).append(row)
-    return arms
-
-
-def did(rows: Sequence[Found], threshold: float, beyond: bool = True) -> tuple[int, int]:
-    """How many of an arm's seeds did it, and of how many.
-
-    Args:
-        rows: of the arm.
-        threshold: the accuracy that counts.
-        beyond: at every lag tested beyond the trained one; else at the trained one.
-    """
-    return len(_held(tested(rows) if beyond else trained(rows), threshold)), len(trained(rows))
-
-
-def _held(asked: Sequence[Found], threshold: float) -> list[int]:
-    """The seeds over the threshold in all of their rows."""
-    seeds = {row["seed"] for row in asked}
-    missed = {row["seed"] for row in asked if (row["accuracy"] or 0) < threshold}
-    return sorted(seeds - missed)
-
-
-def _kind(job: Experiment) -> str:
-    attention = job.architecture.attention
-    if job.cell is None:
-        return "attention"
-    return kind(type(job.cell)) + ("" if attention == "none" else " + attention")
-
-
-def tested(rows: Sequence[Found]) -> list[Found]:
-    """The rows that count: those at other lags than the trained one, or at that if it is alone."""
-    return [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
-
-
-def named(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path]:
-    """The command of a script, and the folder that it leaves.
-
-    Args:
-        script: its name in this room.
-        options: the values of options by name; one at its default is empty.
-        out: where the folder is made.
-    """
-    used = {option: value for option, value in options.items() if value}
-    words = (f"python -m experiments.{script}", *(f"{o} {value}" for o, value in used.items()))
-    return " ".join(words), out / folder("-".join((script, *used.values())))
-
-
-def trained(rows: Sequence[Found]) -> list[Found]:
-    """The rows at the lag trained at."""
-    return [row for row in rows if row["lag"] == row["train_lag"]]
-
-
-def time_of(rows: Sequence[Found]) -> str:
-    """How long a seed was trained, the median."""
-    return f"{statistics.median(row['seconds'] for row in rows):.0f} s"
-
-
-def spread(rows: Sequence[Found], key: str = "accuracy", digits: int = 2) -> str:
-    """The median of what rows hold, their range in brackets, and how many hold no number.
-
-    Empty where no row has the key.
-    """
-    if not any(key in row for row in rows):
-        return ""
-    values = [row[key] for row in rows if row.get(key) is not None]
-    if not values:
-        return "diverged"
-    lost = f", {len(rows) - len(values)} diverged" if len(values) < len(rows) else ""
-    mid, low, high = (
-        f"{v:.{digits}f}" for v in (statistics.median(values), min(values), max(values))
-    )
-    return (mid if low == high else f"{mid} ({low}–{high})") + lost

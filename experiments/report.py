@@ -20,7 +20,7 @@ import tyro
 
 from experiments.attention_vs_recurrence import AXES
 from experiments.committed import FLAGSHIP, RESULTS, TABLES, committed, section
-from experiments.questions import by_arm, tested, trained
+from experiments.tables import by_arm, tested, trained
 from longlag.command_line import console, plain_errors
 from longlag.disk import writing
 from longlag.environment import provenance

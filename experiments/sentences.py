@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bootstrap import Interval, bootstrap
-from experiments.questions import Arms, Found, by_arm, spread, time_of
+from experiments.questions import Arms
 from experiments.rates import folder
+from experiments.tables import Found, by_arm, spread, time_of
 from longlag.command_line import console
 from longlag.data.coders import STOP
 from longlag.runs import Loaded, load

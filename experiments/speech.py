@@ -32,8 +32,9 @@ from matplotlib.figure import Figure
 from rich.bar import Bar
 from rich.table import Table
 
-from experiments.questions import Question, ask, by_arm, named, time_of
+from experiments.questions import Question, ask, named
 from experiments.rates import folder
+from experiments.tables import by_arm, time_of
 from longlag import GRU, LSTM, MinGRU
 from longlag.architecture import Architecture
 from longlag.cells import FeedForward

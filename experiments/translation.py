@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.questions import Arms, Found, Question, ask, by_arm, named
+from experiments.questions import Arms, Question, ask, named
 from experiments.sentences import (
     COLUMNS,
     NO_FIGURES,
@@ -42,6 +42,7 @@ from experiments.sentences import (
     score,
     tell,
 )
+from experiments.tables import Found, by_arm
 from experiments.translation_pictures import against_length, alignments, drawn
 from experiments.translation_scores import aligned, by_length, floors
 from longlag import GRU

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from experiments import committed as committed_module
 from experiments import report
 from experiments.committed import FLAGSHIP, TABLES, section
-from experiments.reproduce import CHOMSKY
+from experiments.protocols import CHOMSKY
 from longlag.report.charts import Point, heat_map, lines
 from longlag.report.style import styles
 from tests import browser

@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from experiments import reproduce
-from experiments.reproduce import COLUMNS, PROTOCOLS, lines, verdict
+from experiments.protocols import PROTOCOLS
+from experiments.reproduce import COLUMNS, lines, verdict
 from longlag.command_line import plain_errors
 
 
