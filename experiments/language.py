@@ -214,14 +214,14 @@ def _interval(saved: np.ndarray, counted: np.ndarray) -> Interval:
     return bootstrap(lambda w: w @ sums / np.maximum(w @ counts, 1), len(sums))
 
 
-def _by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float]:
+def _by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float | None]:
     """Mean bits where the 8-gram was seen within each of `BINS`, and where it never was.
 
-    What was seen longer ago is left out.
+    What was seen longer ago is left out; None where nothing was.
     """
     bins = np.digitize(ago, (1, *(b + 1 for b in BINS)))  # 0: never; the last: longer ago
     order = (*range(1, len(BINS) + 1), 0)
-    return [round(float(bits[bins == b].mean()), 4) if (bins == b).any() else 0.0 for b in order]
+    return [round(float(bits[bins == b].mean()), 4) if (bins == b).any() else None for b in order]
 
 
 def _xz(text: data.Text) -> float:
@@ -274,12 +274,13 @@ def verdict(results: Found) -> str:
     return " ".join([*said, f"The interval is over stretches of the test text, for {of}.", hours])
 
 
-def picture(apart: Mapping[str, list[list[float]]]) -> Any:
+def picture(apart: Mapping[str, list[list[float | None]]]) -> Any:
     """Bits of the next byte by how long ago the 8-gram that it ends was last seen."""
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     names = [*(f"{a + 1:,}–{b:,}" for a, b in zip((0, *BINS), BINS)), "never"]
     for (arm, seeds), colour in zip(apart.items(), ("#0072B2", "#D55E00", "#777777")):
-        middle, low, high = np.median(seeds, 0), np.min(seeds, 0), np.max(seeds, 0)
+        bits = np.asarray(seeds, float)  # an empty bin, None, is no point
+        middle, low, high = np.median(bits, 0), np.min(bits, 0), np.max(bits, 0)
         spread = (middle - low, high - middle)
         axes.errorbar(range(len(names)), middle, spread, color=colour, marker="o", label=arm)
     axes.set_xticks(range(len(names)), names)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -65,6 +66,30 @@ def test_the_interval_covers_the_mean_it_is_of():
     expected = 1.96 / np.sqrt(counted.sum())
     assert low == pytest.approx(middle - expected, abs=expected / 2)
     assert high == pytest.approx(middle + expected, abs=expected / 2)
+
+
+def test_what_attention_costs_is_said_with_the_interval_the_right_way_round():
+    rows = [{"arm": arm, "seed": 0} for arm in ("LSTM", "LSTM + attention")]
+    found = {
+        "rows": rows,
+        "saved": {"again": (-0.2, -0.3, -0.1), "rest": (0.01, -0.02, 0.04)},
+        "shares": {"again": 0.125, "bytes": 5000},
+        "meta": {"core_hours": 1.0},
+    }
+    said = language.verdict(found)
+    assert "costs 0.200 bits there (95% interval 0.100 to 0.300)" in said
+    assert "no clear difference on the rest: 0.010 saved (95% interval -0.020 to 0.040)" in said
+    found["saved"]["again"] = (0.2, 0.1, 0.3)
+    assert "saves 0.200 bits there (95% interval 0.100 to 0.300)" in language.verdict(found)
+
+
+def test_a_distance_at_which_nothing_came_again_is_no_point():
+    bits, ago = np.array([1.0, 3.0, 5.0, 2.0]), np.array([0, 65, 256, 5000])
+    assert language._by_distance(bits, ago) == [None, 4.0, None, None, 1.0]
+    figure = language.picture({"LSTM": [[None, 4.0, None, None, 1.0]]})
+    drawn = figure.axes[0].get_lines()[0].get_ydata()
+    np.testing.assert_array_equal(drawn, [np.nan, 4.0, np.nan, np.nan, 1.0])
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("preset", ["quick", "full"])
