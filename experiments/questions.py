@@ -235,6 +235,8 @@ def measure(
     for arm, name in folders.items():
         if [*folders.values()].count(name) > 1:
             raise ValueError(f"arm {arm!r}: expected a name with a folder of its own, got {name}")
+    # Of the data, which are fetched here once, and not by every worker.
+    floors = {arm: job.task.floor().accuracy for arm, job in arms.items()}
     if question.grid:
         arms, trials = choose(arms, question.grid, out, workers)
     found = sweep({folders[arm]: job for arm, job in arms.items()}, out, workers)
@@ -242,9 +244,8 @@ def measure(
     for arm, job in arms.items():
         for row in found[folders[arm]]["rows"]:
             kept = {k: v for k, v in row.items() if k != "by_position"}
-            floor = job.task.floor().accuracy
             rate = job.training.learning_rate
-            rows.append(kept | {"arm": arm, "kind": _kind(job), "floor": floor, "rate": rate})
+            rows.append(kept | {"arm": arm, "kind": _kind(job), "floor": floors[arm], "rate": rate})
     return arms, rows, trials
 
 

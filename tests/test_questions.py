@@ -81,6 +81,16 @@ def test_two_arms_do_not_share_a_run(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+def test_data_that_cannot_be_had_end_it_before_any_run(tmp_path: Path, monkeypatch):
+    def floor(task):
+        raise FileNotFoundError("words: no network")
+
+    monkeypatch.setattr(type(TINY.task), "floor", floor)
+    with pytest.raises(FileNotFoundError, match="no network"):
+        ask(Question("?", {"a": TINY}, 0.5), "a command", tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_nothing_longer_is_tested_the_trained_length_counts():
     rows = [row("a", seed, 40, accuracy) for seed, accuracy in enumerate((0.95, 0.94))]
     (line,) = lines(RESULTS | {"rows": rows})

@@ -15,12 +15,13 @@ class DiskError(OSError):
 
 
 @contextlib.contextmanager
-def writing(what: str, path: Path) -> Iterator[None]:
+def writing(what: str, path: Path, instead: str = "") -> Iterator[None]:
     """Turns every `OSError` of its block into one `DiskError` that a user can act upon.
 
     Args:
         what: what is being written, for the message ("the metrics").
         path: where to.
+        instead: a last sentence of the message: what the user may do.
 
     Raises:
         DiskError: the disk is full or read-only, a permission is missing, and so on.
@@ -31,9 +32,8 @@ def writing(what: str, path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        refused = DiskError(
-            f"cannot write {what} to {path}: {reason}. What was there before is untouched."
-        )
+        said = f"cannot write {what} to {path}: {reason}. What was there before is untouched."
+        refused = DiskError(f"{said} {instead}" if instead else said)
         refused.errno = error.errno
         raise refused from error
 

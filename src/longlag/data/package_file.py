@@ -87,13 +87,20 @@ class PackageFile(abc.ABC):
         brought = cache() / self.file
         if brought.is_file():
             return self._unpacked(brought)
-        with tempfile.TemporaryDirectory(prefix="longlag-") as work:
-            return self._unpacked(self._download(Path(work)))
+        with self._writing():  # before anything is fetched
+            cache().mkdir(parents=True, exist_ok=True)
+            work = tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache())
+        with work:
+            return self._unpacked(self._download(Path(work.name)))
 
     @property
     def _there(self) -> Path:
         """The folder of the cache that it is unpacked into."""
         return cache() / f"{self.name}-{self.sha256[:12]}"
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        instead = "Set LONGLAG_DATA to a folder that can be written, or give the loader a path."
+        return writing("the data", self._there, instead)
 
     def _unpacked(self, file: Path) -> Path:
         """Checks a package file and unpacks it into the cache, whole or not at all."""
@@ -107,7 +114,7 @@ class PackageFile(abc.ABC):
         there = self._there
         if there.is_dir():
             return there
-        with writing("the data", there):
+        with self._writing():
             there.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f".{there.name}-", dir=there.parent))
             try:
