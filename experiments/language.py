@@ -2,7 +2,7 @@
 
     python -m experiments.language --preset quick      (4 minutes on two cores)
     python -m experiments.language                     (full: 3.4 core-hours)
-    python -m experiments.language --text enwik8       (an hour on two cores, and ten minutes)
+    python -m experiments.language --text enwik8       (an hour on two cores)
     python -m experiments.language --sample "hacker: n. " --arm "LSTM + attention"
 
 A text byte by byte, split 90 / 5 / 5: the Jargon File, or enwik8, of which an hour reads a fourth.

@@ -170,6 +170,11 @@ PICTURES: Mapping[str, Mapping[str, Picture]] = {
             "Within the attention's reach it could be copied; after so little reading it is not."
         ),
     },
+    "language-enwik8": {
+        "distance": _of_distance(
+            "Within its reach attention needs a half to two thirds of the bits; beyond, nearly all."
+        ),
+    },
     "translation": {
         "alignment": Picture(
             "Where each piece of the answer looked",
