@@ -8,9 +8,9 @@
 One skeleton for all arms: three blocks of norm, mixer, residual, MLP. [R, R, R] is a recurrence
 alone, in [R, A, R] attention takes the place of the middle one, [A, A, A] is attention alone, and
 the control mixes nothing over time. Mixers have equal parameters within 5%. Every arm has the
-learning rate that is best for it. Seeds train to the end of the budget. On `look-up` every arm
-also runs with a short convolution before each mixer. Then, of every hybrid that did its task, a
-part is taken away at the test (`experiments.knock_outs`).
+learning rate that is best for it. Seeds train to the end of the budget. On `look-up` and `both`
+every arm also runs with a short convolution before each mixer. Then, of every hybrid that did its
+task, a part is taken away at the test (`experiments.knock_outs`).
 
 The claim, named before anything was run: LSTM + attention and DeltaNet with negative eigenvalues
 each do `look-up` in at least 9 of 10 seeds, and `track` at twice and four times the length too.
@@ -78,6 +78,7 @@ class Axis:
         tasks: by preset.
         steps: optimiser steps by preset.
         batches: how many times the sequences per step of the preset.
+        convolution: whether every arm is asked with a short convolution too.
         beyond: whether a seed has done it only if it has at the longer lags too.
         lags: tested besides the trained one, as multiples of it.
     """
@@ -86,6 +87,7 @@ class Axis:
     tasks: Mapping[str, Task]
     steps: Mapping[str, int]
     batches: int = 1
+    convolution: bool = False
     beyond: bool = False
     lags: tuple[int, ...] = (2, 4)
 
@@ -108,6 +110,7 @@ AXES = {
         "Who looks values up by their keys?",
         {"cpu": Recall(length=32, pairs=4, vocab=256), "gpu": Recall(512, 64, 8192)},
         {"cpu": 1500, "gpu": 50_000},
+        convolution=True,
     ),
     "track": Axis(
         "Who tracks a state beyond the trained length?",
@@ -124,6 +127,7 @@ AXES = {
         },
         {"cpu": 6000, "gpu": 50_000},
         batches=2,
+        convolution=True,
     ),
 }
 
@@ -152,7 +156,7 @@ def question(axis: str, preset: Size) -> Question:
         "attention only": (None, "full"),
     }
     experiments = {}
-    for convolution in (0, 4) if axis == "look-up" else (0,):
+    for convolution in (0, 4) if asked.convolution else (0,):
         for name, (cell, attention) in arms.items():
             layers = Architecture(
                 attention,
@@ -204,7 +208,8 @@ def counts_of(axis: str, results: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return {arm: did(rows, DID, AXES[axis].beyond) for arm, rows in by_arm(results).items()}
 
 
-SUMMARY = ("arm", *AXES, "look-up with convolution")
+CONVOLVED = tuple(axis for axis, asked in AXES.items() if asked.convolution)
+SUMMARY = ("arm", *AXES, *(f"{axis} with convolution" for axis in CONVOLVED))
 
 
 def summary(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -221,7 +226,11 @@ def summary(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
         return "{}/{}".format(*counts[axis][arm]) if arm in counts.get(axis, {}) else ""
 
     return [
-        (arm, *(cell(axis, arm) for axis in AXES), cell("look-up", arm + CONVOLUTION))
+        (
+            arm,
+            *(cell(axis, arm) for axis in AXES),
+            *(cell(axis, arm + CONVOLUTION) for axis in CONVOLVED),
+        )
         for arm in plain
     ]
 

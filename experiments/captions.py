@@ -29,7 +29,7 @@ import numpy as np
 import tyro
 
 from experiments.captions_pictures import Seen, sheet
-from experiments.questions import Arms, Question, ask, named
+from experiments.questions import Arms, Question, ask, named, print_table
 from experiments.sentences import (
     COLUMNS,
     NO_FIGURES,
@@ -305,12 +305,12 @@ def describe(text: str, runs: Path) -> str:
         job: Any = loaded.experiment
         pairs: Pairs = job.task.pairs
         if not said:
-            console.print(_known(text, pairs), highlight=False)
+            console.print(_known(text, pairs), markup=False, highlight=False)
         seed = job.seed_numbers[0]
         shown = job.task.shown(picture[None])
         numbers = say(loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1)
         (said,) = tell(numbers, pairs)
-        console.print(f"  {job.arm}: {said}", highlight=False)
+        console.print(f"  {job.arm}: {said}", markup=False, highlight=False, soft_wrap=True)
         if job.architecture.attention != "none":
             seen.append(attended(loaded, seed, picture, numbers[0], job.arm))
     if seen:
@@ -357,9 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines_of=lines,
         verdict_of=verdict,
     )
-    columns, table = kind_table(results)
-    for line in (columns, *table):
-        console.print("  ".join(line), highlight=False)
+    print_table(*kind_table(results))
     return 0
 
 

@@ -38,7 +38,7 @@ import tyro
 from experiments.intents_ask import answer
 from experiments.intents_pooled import SHUFFLED, arm, pooled
 from experiments.intents_scores import MEASURES
-from experiments.questions import Question, ask, named
+from experiments.questions import Question, ask, named, print_table
 from experiments.tables import Found, by_arm, spread, time_of
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors
@@ -238,9 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines_of=lines,
         verdict_of=verdict,
     )
-    columns, table = difference_table(results)
-    for line in (columns, *table):
-        console.print("  ".join(line), highlight=False)
+    print_table(*difference_table(results))
     console.print(f"plots {out / 'plots'}", highlight=False, soft_wrap=True)
     return 0
 

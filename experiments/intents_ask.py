@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.bar import Bar
 from rich.table import Table
+from rich.text import Text
 
 from experiments.intents_pictures import reading
 from experiments.intents_scores import attended, decide
@@ -52,7 +53,8 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
     tokens, mask = task.corpus.vocabulary.encode([question], max(len(words), task.length))
     unknown = [word for word, token in zip(words, tokens[0]) if token == UNKNOWN]
     if unknown:
-        console.print(f"words never seen in training: {', '.join(unknown)}", highlight=False)
+        said = f"words never seen in training: {', '.join(unknown)}"
+        console.print(said, markup=False, highlight=False)
     of_seeds = [loaded.of_seed(seed) for seed in loaded.experiment.seed_numbers]
     chances = np.mean([decide(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
     weights = np.mean([attended(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
@@ -62,7 +64,7 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
         console.print(f"  {chances[i]:.3f}  {intents[i]}", highlight=False)
     bars = Table("word", "", "weight", title="what it reads", title_justify="left", box=None)
     for word, weight in zip(words, weights):
-        bars.add_row(word, Bar(1, 0, float(weight), width=40), f"{weight:.2f}")
+        bars.add_row(Text(word), Bar(1, 0, float(weight), width=40), f"{weight:.2f}")
     console.print(bars)
     said = intents[chances.argmax()]
     path = run / "plots" / "ask.png"

@@ -363,10 +363,11 @@ def _continue(options: Options, out: Path) -> int:
     loaded = load(run)
     read = jnp.frombuffer(prompt, jnp.uint8).astype(jnp.int32)[None]
     key = jax.random.key(time.time_ns() % 2**32)
-    said = sample(loaded.model, loaded.of_seed(), read, options.bytes, key, options.temperature)
-    written = bytes(np.asarray(said[0]).astype(np.uint8)).decode(errors="replace")
-    console.print(options.sample, style="bold", end="", markup=False, highlight=False)
-    console.print(written, markup=False, highlight=False)
+    drawn = sample(loaded.model, loaded.of_seed(), read, options.bytes, key, options.temperature)
+    written = bytes(np.asarray(drawn[0]).astype(np.uint8)).decode(errors="replace")
+    said = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    said(options.sample, style="bold", end="")
+    said(written)
     return 0
 
 

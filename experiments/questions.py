@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import tyro
 from rich.table import Table
+from rich.text import Text
 
 from experiments.rates import choose_rates, folder
 from experiments.tables import COLUMNS, Found, lines, verdict
@@ -28,7 +29,18 @@ from longlag.experiment import Experiment
 from longlag.spec import choose
 from longlag.sweep import sweep
 
-__all__ = ["Arms", "Options", "Question", "ask", "measure", "meta", "named", "script", "show"]
+__all__ = [
+    "Arms",
+    "Options",
+    "Question",
+    "ask",
+    "measure",
+    "meta",
+    "named",
+    "print_table",
+    "script",
+    "show",
+]
 
 Arms = Mapping[str, Experiment]
 # Arms, grid, folder and workers to the arms at their rates, and the trials: as `choose_rates`.
@@ -314,9 +326,16 @@ def show(
     """Writes `results.json`, and prints the table with what was found under it."""
     with writing("the results", out):
         replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
-    printed = Table(*columns, title=title, title_justify="left")
-    for line in table:
-        printed.add_row(*line)
-    console.print(printed)
+    print_table(columns, table, title)
     console.print(found, highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
+
+
+def print_table(
+    columns: Sequence[str], table: Sequence[Sequence[str]], title: str | None = None
+) -> None:
+    """Prints a table; its cells are text, in which brackets are brackets."""
+    printed = Table(*columns, title=title, title_justify="left")
+    for line in table:
+        printed.add_row(*map(Text, line))
+    console.print(printed)

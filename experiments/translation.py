@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.questions import Arms, Question, ask, named
+from experiments.questions import Arms, Question, ask, named, print_table
 from experiments.sentences import (
     COLUMNS,
     NO_FIGURES,
@@ -280,7 +280,9 @@ def translate(text: str, runs: Path) -> str:
         beams = BEAMS[quality(task)]
         numbers = say(loaded.model, loaded.of_seed(seed), inputs, mask, task.length, beams)
         (said,) = tell(numbers, pairs)
-        console.print(f"  {loaded.experiment.arm}: {said}", highlight=False)
+        console.print(
+            f"  {loaded.experiment.arm}: {said}", markup=False, highlight=False, soft_wrap=True
+        )
         if loaded.experiment.architecture.attention != "none":
             looked[loaded.experiment.arm] = aligned(loaded, seed, inputs[mask], numbers[0])
     if looked:
@@ -316,9 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines_of=lines,
         verdict_of=verdict,
     )
-    columns, table = length_table(results)
-    for line in (columns, *table):
-        console.print("  ".join(line), highlight=False)
+    print_table(*length_table(results))
     console.print(f"plots {out / 'plots'}", highlight=False, soft_wrap=True)
     return 0
 

@@ -13,6 +13,7 @@ from experiments.attention_vs_recurrence import (
     CLAIMED,
     CLAIMED_ON,
     QUESTIONS,
+    SUMMARY,
     WIDTHS,
     claim,
     how,
@@ -41,7 +42,7 @@ def test_every_arm_is_possible_and_as_large_as_the_others(axis: str, preset: str
     seeds = {arm: job.seeds for arm, job in asked.arms.items()}
     ten = {arm for arm, count in seeds.items() if count == 10}
     assert ten == (set(CLAIMED) if axis in CLAIMED_ON else set())
-    assert len(asked.arms) == (20 if axis == "look-up" else 10)
+    assert len(asked.arms) == (20 if axis in ("look-up", "both") else 10)
 
 
 def test_every_arm_has_shapes():
@@ -86,8 +87,10 @@ def test_the_summary_has_all_axes_and_the_convolution_beside():
     found = {
         "hold": results(GRU=(2, 5)),
         "look-up": results(GRU=(0, 5), **{"GRU, convolution": (4, 5)}),
+        "both": results(**{"GRU, convolution": (1, 5), "GRU": (0, 5)}),
     }
-    assert summary(found) == [("GRU", "2/5", "", "0/5", "", "", "4/5")]
+    assert SUMMARY[-2:] == ("look-up with convolution", "both with convolution")
+    assert summary(found) == [("GRU", "2/5", "", "0/5", "", "0/5", "4/5", "1/5")]
 
 
 def test_tracking_counts_the_longer_lags_and_the_others_the_trained_one():
