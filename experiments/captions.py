@@ -47,7 +47,7 @@ from experiments.sentences import (
 )
 from experiments.tables import Found, by_arm
 from experiments.translation_pictures import drawn
-from longlag import LSTM
+from longlag import LSTM, extras
 from longlag.architecture import Captioner
 from longlag.command_line import console, plain_errors
 from longlag.data import emoji
@@ -345,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.caption is not None:
         describe(options.caption, options.out)
         return 0
-    emoji.load(options.language)  # fetched once, here, before the workers ask for it
+    extras.check()
     command, out = options.named
     results = ask(
         options.question,

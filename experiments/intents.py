@@ -40,6 +40,7 @@ from experiments.intents_pooled import SHUFFLED, arm, pooled
 from experiments.intents_scores import MEASURES
 from experiments.questions import Question, ask, named, print_table
 from experiments.tables import Found, by_arm, spread, time_of
+from longlag import extras
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors
 from longlag.experiment import Experiment
@@ -226,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         answer(options.ask, job, options.named()[1], options.workers)
         return 0
     question = options.question
+    extras.check()
     command, out = options.named()
     plain, attentive = options.names
     results = ask(

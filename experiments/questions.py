@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import tyro
 from rich.table import Table
 from rich.text import Text
@@ -247,8 +248,8 @@ def measure(
     for arm, name in folders.items():
         if [*folders.values()].count(name) > 1:
             raise ValueError(f"arm {arm!r}: expected a name with a folder of its own, got {name}")
-    # Of the data, which are fetched here once, and not by every worker.
-    floors = {arm: job.task.floor().accuracy for arm, job in arms.items()}
+    for job in arms.values():  # what is fetched is fetched here, once, and not by every worker
+        jax.eval_shape(lambda task=job.task: task.sample(jax.random.key(0), 1))
     if question.grid:
         arms, trials = choose(arms, question.grid, out, workers)
     found = sweep({folders[arm]: job for arm, job in arms.items()}, out, workers)
@@ -256,8 +257,9 @@ def measure(
     for arm, job in arms.items():
         for row in found[folders[arm]]["rows"]:
             kept = {k: v for k, v in row.items() if k != "by_position"}
+            floor = job.task.floor().accuracy
             rate = job.training.learning_rate
-            rows.append(kept | {"arm": arm, "kind": _kind(job), "floor": floors[arm], "rate": rate})
+            rows.append(kept | {"arm": arm, "kind": _kind(job), "floor": floor, "rate": rate})
     return arms, rows, trials
 
 

@@ -18,6 +18,7 @@ from experiments.rates import folder
 from experiments.tables import Found, by_arm, spread, time_of
 from longlag.command_line import console
 from longlag.data.coders import STOP
+from longlag.extras import needed_for
 from longlag.runs import Loaded, load
 from longlag.search import generate
 from longlag.seq2seq import Seq2Seq
@@ -74,11 +75,9 @@ def score(texts: Sequence[str], references: Sequence[str]) -> Said:
     Raises:
         ImportError: sacrebleu is not installed.
     """
-    try:
+    with needed_for("scores"):
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
-    except ImportError as error:
-        raise ImportError('scores need more packages: pip install "longlag[data]"') from error
     chrf, pairs = CHRF(), [*zip(texts, references, strict=True)]
     return Said(
         texts=tuple(texts),

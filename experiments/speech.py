@@ -35,7 +35,7 @@ from rich.table import Table
 from experiments.questions import Question, ask, named
 from experiments.rates import folder
 from experiments.tables import by_arm, time_of
-from longlag import GRU, LSTM, MinGRU
+from longlag import GRU, LSTM, MinGRU, extras
 from longlag.architecture import Architecture
 from longlag.cells import FeedForward
 from longlag.command_line import console, plain_errors
@@ -229,7 +229,7 @@ def picture(heard_of: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
 
 def floors() -> list[Row]:
     """What knows no order, fitted on the training part: accuracy on the standard test."""
-    from sklearn.linear_model import LogisticRegression  # of the extra "data"
+    from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
     classifiers: dict[str, Callable[[], Any]] = {
@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.predict is not None:
         tell(out, options.predict)
         return 0
-    japanese_vowels.load()  # fetched once, here, before the workers ask for it
+    extras.check()
     ask(
         question(PRESETS[options.preset]).restricted(options.arms),
         command,

@@ -36,7 +36,7 @@ from rich.table import Table
 from experiments.questions import Question, ask, named
 from experiments.rates import folder
 from experiments.tables import by_arm, time_of, trained
-from longlag import GRU
+from longlag import GRU, extras
 from longlag.architecture import Architecture, Layers, Transcriber
 from longlag.cell import Cell
 from longlag.cells import FeedForward
@@ -191,7 +191,7 @@ def _right(of_seeds: Sequence[Sequence[str]]) -> list[int]:
 
 def floors() -> list[Row]:
     """Who knows no recurrence: the share of synthetic voices, and of human recordings, right."""
-    from sklearn.linear_model import LogisticRegression  # of the extra "data"
+    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -356,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.hear is not None:
         hear(out, *options.hear)
         return 0
-    spoken_digits.load()  # made once, here, before the workers ask for it
+    extras.check()
     ask(
         question(PRESETS[options.preset]).restricted(options.arms),
         command,

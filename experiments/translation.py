@@ -45,7 +45,7 @@ from experiments.sentences import (
 from experiments.tables import Found, by_arm
 from experiments.translation_pictures import against_length, alignments, drawn
 from experiments.translation_scores import aligned, by_length, floors
-from longlag import GRU
+from longlag import GRU, extras
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors
 from longlag.data.coders import padded
@@ -306,6 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         translate(options.translate, options.out)
         return 0
     question = options.question
+    extras.check()
     command, out = options.named
     beams = BEAMS[quality(next(iter(question.arms.values())).task)]  # type: ignore[arg-type]
     results = ask(

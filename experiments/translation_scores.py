@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.sentences import interval, looked_at
+from longlag.extras import needed_for
 from longlag.runs import Loaded
 from longlag.tasks.pairs import Pairs, PairTask
 
@@ -42,10 +43,8 @@ def floors(pairs: Pairs, part: str) -> dict[str, list[str]]:
     Raises:
         ImportError: scikit-learn is not installed.
     """
-    try:
+    with needed_for("the floors"):
         from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as error:
-        raise ImportError('the floors need more packages: pip install "longlag[data]"') from error
     train, asked = ([pairs.sources[i] for i in pairs.rows[name]] for name in ("train", part))
     counted = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
     known = counted.fit_transform(train)

@@ -82,10 +82,10 @@ def test_two_arms_do_not_share_a_run(tmp_path: Path):
 
 
 def test_data_that_cannot_be_had_end_it_before_any_run(tmp_path: Path, monkeypatch):
-    def floor(task):
+    def sample(task, key, size):
         raise FileNotFoundError("words: no network")
 
-    monkeypatch.setattr(type(TINY.task), "floor", floor)
+    monkeypatch.setattr(type(TINY.task), "sample", sample)
     with pytest.raises(FileNotFoundError, match="no network"):
         ask(Question("?", {"a": TINY}, 0.5), "a command", tmp_path, 1)
     assert not list(tmp_path.iterdir())

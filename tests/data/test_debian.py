@@ -105,10 +105,11 @@ def test_what_to_do_without_apt_or_its_lists(cache: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(debian.shutil, "which", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"no apt here.*words_1-2_all.deb.*dpkg -x"):
         PACKAGE.folder()
-    failed = subprocess.CompletedProcess([], 100, "", "E: Unable to locate package words")
+    said = "W: unsandboxed as root\nE: Unable to locate package words\n"
+    failed = subprocess.CompletedProcess([], 100, "", said)
     monkeypatch.setattr(debian.shutil, "which", lambda name: "there")
     monkeypatch.setattr(debian.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(FileNotFoundError, match=r"Unable to locate.*apt-get update"):
+    with pytest.raises(FileNotFoundError, match=r"\(E: Unable to locate.*apt-get update"):
         PACKAGE.folder()
 
 

@@ -107,6 +107,15 @@ def test_a_file_that_is_another_is_refused(
     with pytest.raises(ValueError, match=r"expected version 1\.2, .* got words-1\.2-py3"):
         WHEEL.folder()
     assert [*cache.iterdir()] == []
+    with pytest.raises(ValueError, match=r"Put that one into .*cache\."):
+        WHEEL.folder()
+    brought = cache / WHEEL.file
+    brought.write_bytes(damage)
+    with pytest.raises(ValueError, match=r"Remove .*none-any\.whl to have it fetched\."):
+        WHEEL.folder()
+    with pytest.raises(ValueError, match=r"Give the path of that one\."):
+        WHEEL.folder(brought)
+    assert [*cache.iterdir()] == [brought]
 
 
 def test_without_a_network_it_says_what_to_do(

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from longlag.extras import needed_for
+
 __all__ = ["STOP", "UNKNOWN", "Characters", "Coder", "Pieces", "padded"]
 
 STOP, UNKNOWN = 0, 1
@@ -174,10 +176,6 @@ def padded(
 
 
 def _library() -> Any:
-    try:
+    with needed_for("pieces of words"):
         import sentencepiece
-    except ImportError as error:
-        raise ImportError(
-            'pieces of words need more packages: pip install "longlag[data]"'
-        ) from error
     return sentencepiece

@@ -37,7 +37,9 @@ class Package(PackageFile):
         )
         found = sorted(work.glob("*.deb"))
         if done.returncode or not found:
-            said = done.stderr.strip() or f"apt-get ended with {done.returncode}"
+            lines = done.stderr.strip().splitlines()
+            errors = [line for line in lines if line.startswith("E:")] or lines[-1:]
+            said = " ".join(errors) or f"apt-get ended with {done.returncode}"
             raise FileNotFoundError(
                 f"{self.name}: apt-get cannot download it ({said}). Perhaps its lists are empty: "
                 f"`apt-get update`. Otherwise: {help_}"

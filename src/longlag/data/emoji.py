@@ -17,6 +17,7 @@ import numpy as np
 
 from longlag.data.debian import Package
 from longlag.data.parts import Parts, share
+from longlag.extras import needed_for
 from longlag.spec import choose
 
 __all__ = [
@@ -173,10 +174,8 @@ def pictures(font: str | Path | None = None) -> dict[str, np.ndarray]:
     Returns:
         `[32, 32, 3]` uint8 each; arguments and errors are those of `load`.
     """
-    try:
+    with needed_for("emoji"):
         from fontTools.ttLib import TTFont, TTLibError
-    except ImportError as error:
-        raise ImportError('emoji need more packages: pip install "longlag[data]"') from error
     folder = FONT.folder(font)
     files = sorted(folder.rglob("NotoColorEmoji.ttf"))
     if not files:

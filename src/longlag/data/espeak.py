@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from longlag.extras import needed_for
+
 __all__ = ["Voice", "say", "timbres"]
 
 # Of espeak_ng/speak_lib.h.
@@ -82,10 +84,8 @@ def say(texts: Sequence[str], voice: Voice) -> tuple[list[np.ndarray], int]:
 
 
 def _data() -> Path:
-    try:
-        import espeakng_loader  # of the extra "data"
-    except ImportError as error:
-        raise ImportError('voices need more packages: pip install "longlag[data]"') from error
+    with needed_for("voices"):
+        import espeakng_loader
     return Path(espeakng_loader.get_data_path())
 
 

@@ -18,6 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from longlag.extras import needed_for
+
 __all__ = [
     "LEAST",
     "PAD",
@@ -191,10 +193,8 @@ def load(language: str = "en", per_template: int = 60, seed: int = 0) -> Utteran
     """
     if per_template < 1:
         raise ValueError(f"load: expected per_template >= 1, got {per_template}")
-    try:
+    with needed_for("the intents"):
         from longlag.data import templates as source
-    except ImportError as error:
-        raise _needs_extra("the intents") from error
 
     sentences: list[str] = []
     dropped: list[str] = []
@@ -372,12 +372,10 @@ def floors(utterances: Utterances, parts: Split) -> dict[str, np.ndarray]:
     Raises:
         ImportError: the extra `data` is not installed.
     """
-    try:
+    with needed_for("the floors"):
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise _needs_extra("the floors") from error
 
     known, asked = ([utterances.texts[i] for i in rows] for rows in (parts.train, parts.held))
     labels = utterances.labels[parts.train]
@@ -392,7 +390,3 @@ def floors(utterances: Utterances, parts: Split) -> dict[str, np.ndarray]:
             model.fit(counts.fit_transform(known), labels)
         said[note] = np.asarray(model.predict(counts.transform(asked)), np.int32)
     return said
-
-
-def _needs_extra(what: str) -> ImportError:
-    return ImportError(f'{what} need more packages: pip install "longlag[data]"')

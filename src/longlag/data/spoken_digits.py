@@ -23,6 +23,7 @@ from longlag.data import espeak
 from longlag.data.debian import Package
 from longlag.data.package_file import cache
 from longlag.disk import writing
+from longlag.extras import needed_for
 
 __all__ = [
     "ACCENTS",
@@ -271,9 +272,7 @@ def _of_telephone(coded: bytes) -> np.ndarray:
 
 
 def _packages():
-    try:
+    with needed_for("sounds"):
         import kaldi_native_fbank
         import soundfile
-    except ImportError as error:
-        raise ImportError('sounds need more packages: pip install "longlag[data]"') from error
     return soundfile, kaldi_native_fbank

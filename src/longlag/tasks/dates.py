@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from longlag.data.coders import Characters
+from longlag.extras import needed_for
 from longlag.tasks.pairs import Pairs, PairTask
 
 __all__ = ["LOCALES", "Dates", "pairs"]
@@ -33,11 +34,9 @@ def pairs(count: int) -> Pairs:
     Raises:
         ImportError: babel is not installed.
     """
-    try:
+    with needed_for("dates"):
         from babel import Locale
         from babel.dates import format_date
-    except ImportError as error:
-        raise ImportError('dates need more packages: pip install "longlag[data]"') from error
     # numpy's legacy generator gives the same in every version.
     random = np.random.RandomState(SEED)
     days = random.permutation((LAST - FIRST).days + 1)

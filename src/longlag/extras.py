@@ -1,0 +1,46 @@
+"""The packages of the extra "data": one message where one of them is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+from collections.abc import Iterator
+
+__all__ = ["check", "needed_for"]
+
+INSTALL = 'pip install "longlag[data]"'
+
+
+@contextlib.contextmanager
+def needed_for(what: str) -> Iterator[None]:
+    """Says of the imports in its block what needs them, and how they are had.
+
+    Args:
+        what: in the plural, as "the floors".
+
+    Raises:
+        ImportError: one of them fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{what} need more packages: {INSTALL}") from error
+
+
+def check() -> None:
+    """Looks whether all packages are there, before hours are spent on what needs them at its end.
+
+    Raises:
+        ImportError: names those that are not.
+    """
+    missing = []
+    for requirement in importlib.metadata.requires("longlag") or ():
+        if re.search(r"""extra\s*==\s*["']data["']""", requirement):
+            (name,) = re.findall(r"^[\w.-]+", requirement)
+            try:
+                importlib.metadata.distribution(name)
+            except importlib.metadata.PackageNotFoundError:
+                missing.append(name)
+    if missing:
+        raise ImportError(f"expected these packages too, {', '.join(missing)}: {INSTALL}")

@@ -1,0 +1,43 @@
+"""A missing package of the extra "data" is named, with the command that installs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from experiments import captions, intents, speech, spoken_digits, translation
+from longlag import extras
+from longlag.command_line import plain_errors
+
+
+def test_all_are_there():
+    extras.check()
+
+
+@pytest.mark.parametrize("script", [intents, translation, captions, speech, spoken_digits])
+def test_what_only_the_scores_need_is_missed_before_anything_runs(
+    script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path
+):
+    there = importlib.metadata.distribution
+
+    def absent(name: str):
+        if name in ("sacrebleu", "scikit-learn"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return there(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    with pytest.raises(SystemExit) as ended, plain_errors():
+        script.main(["--preset", "smoke", "--out", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and not [*tmp_path.iterdir()]
+    assert "sacrebleu" in said and "scikit-learn" in said and "hassil" not in said
+    assert 'pip install "longlag[data]"' in said
+
+
+def test_an_import_that_fails_says_who_needs_it():
+    with (
+        pytest.raises(ImportError, match=r'the floors need more packages: pip install "longlag\['),
+        extras.needed_for("the floors"),
+    ):
+        import longlag.no_such_module  # pyright: ignore  # noqa: F401
