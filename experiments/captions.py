@@ -305,12 +305,12 @@ def describe(text: str, runs: Path) -> str:
         job: Any = loaded.experiment
         pairs: Pairs = job.task.pairs
         if not said:
-            console.print(_known(text, pairs), markup=False, highlight=False)
+            console.out(_known(text, pairs), highlight=False)
         seed = job.seed_numbers[0]
         shown = job.task.shown(picture[None])
         numbers = say(loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1)
         (said,) = tell(numbers, pairs)
-        console.print(f"  {job.arm}: {said}", markup=False, highlight=False, soft_wrap=True)
+        console.out(f"  {job.arm}: {said}", highlight=False)
         if job.architecture.attention != "none":
             seen.append(attended(loaded, seed, picture, numbers[0], job.arm))
     if seen:
@@ -345,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.caption is not None:
         describe(options.caption, options.out)
         return 0
-    extras.check()
+    extras.check("sacrebleu")
     command, out = options.named
     results = ask(
         options.question,

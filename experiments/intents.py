@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         answer(options.ask, job, options.named()[1], options.workers)
         return 0
     question = options.question
-    extras.check()
+    extras.check("scikit-learn")
     command, out = options.named()
     plain, attentive = options.names
     results = ask(

@@ -53,8 +53,7 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
     tokens, mask = task.corpus.vocabulary.encode([question], max(len(words), task.length))
     unknown = [word for word, token in zip(words, tokens[0]) if token == UNKNOWN]
     if unknown:
-        said = f"words never seen in training: {', '.join(unknown)}"
-        console.print(said, markup=False, highlight=False)
+        console.out(f"words never seen in training: {', '.join(unknown)}", highlight=False)
     of_seeds = [loaded.of_seed(seed) for seed in loaded.experiment.seed_numbers]
     chances = np.mean([decide(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
     weights = np.mean([attended(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)

@@ -39,7 +39,7 @@ from rich.progress import track
 from experiments.bootstrap import Interval, bootstrap
 from experiments.questions import Question, measure, meta, named, show
 from experiments.rates import folder
-from experiments.tables import by_arm, spread, time_of
+from experiments.tables import Found, by_arm, spread, time_of
 from longlag import LSTM
 from longlag.architecture import Architecture
 from longlag.command_line import console, plain_errors
@@ -72,7 +72,6 @@ PUBLISHED = {
 
 Preset = Literal["smoke", "quick", "full"]
 Source = Literal["jargon", "enwik8"]
-Found = dict[str, Any]
 
 
 def question(preset: Preset, text: Source = "jargon") -> Question:
@@ -365,9 +364,8 @@ def _continue(options: Options, out: Path) -> int:
     key = jax.random.key(time.time_ns() % 2**32)
     drawn = sample(loaded.model, loaded.of_seed(), read, options.bytes, key, options.temperature)
     written = bytes(np.asarray(drawn[0]).astype(np.uint8)).decode(errors="replace")
-    said = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    said(options.sample, style="bold", end="")
-    said(written)
+    console.out(options.sample, style="bold", end="", highlight=False)
+    console.out(written, highlight=False)
     return 0
 
 

@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.predict is not None:
         tell(out, options.predict)
         return 0
-    extras.check()
+    extras.check("scikit-learn")
     ask(
         question(PRESETS[options.preset]).restricted(options.arms),
         command,

@@ -356,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.hear is not None:
         hear(out, *options.hear)
         return 0
-    extras.check()
+    extras.check("scikit-learn")
     ask(
         question(PRESETS[options.preset]).restricted(options.arms),
         command,

@@ -280,9 +280,7 @@ def translate(text: str, runs: Path) -> str:
         beams = BEAMS[quality(task)]
         numbers = say(loaded.model, loaded.of_seed(seed), inputs, mask, task.length, beams)
         (said,) = tell(numbers, pairs)
-        console.print(
-            f"  {loaded.experiment.arm}: {said}", markup=False, highlight=False, soft_wrap=True
-        )
+        console.out(f"  {loaded.experiment.arm}: {said}", highlight=False)
         if loaded.experiment.architecture.attention != "none":
             looked[loaded.experiment.arm] = aligned(loaded, seed, inputs[mask], numbers[0])
     if looked:
@@ -306,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         translate(options.translate, options.out)
         return 0
     question = options.question
-    extras.check()
+    extras.check("sacrebleu", "scikit-learn")
     command, out = options.named
     beams = BEAMS[quality(next(iter(question.arms.values())).task)]  # type: ignore[arg-type]
     results = ask(

@@ -142,8 +142,8 @@ def test_from_finished_runs_to_the_table_and_a_continuation(trained, monkeypatch
     assert len(language.lines(results)) == 5 and "95% interval" in language.verdict(results)
 
     capsys.readouterr()
-    # Neither wrapped at the width of the terminal nor taken for markup.
-    prompt = "what [b]time[/b] " + "is it? " * 40
+    # Neither wrapped at the width of the terminal nor taken for markup or a picture.
+    prompt = "what :bug: [b]time[/b] " + "is it? " * 40
     asked = Options(preset="quick", out=out.parent, sample=prompt, bytes=30)
     assert main(asked) == 0 and capsys.readouterr().out.startswith(prompt)
     for change, message in (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import re
 from collections.abc import Iterator
 
 __all__ = ["check", "needed_for"]
@@ -28,19 +27,20 @@ def needed_for(what: str) -> Iterator[None]:
         raise ImportError(f"{what} need more packages: {INSTALL}") from error
 
 
-def check() -> None:
-    """Looks whether all packages are there, before hours are spent on what needs them at its end.
+def check(*names: str) -> None:
+    """Looks for packages before hours are spent on what needs them at its end.
+
+    Args:
+        names: of distributions, as pip knows them.
 
     Raises:
-        ImportError: names those that are not.
+        ImportError: names those that are not installed.
     """
     missing = []
-    for requirement in importlib.metadata.requires("longlag") or ():
-        if re.search(r"""extra\s*==\s*["']data["']""", requirement):
-            (name,) = re.findall(r"^[\w.-]+", requirement)
-            try:
-                importlib.metadata.distribution(name)
-            except importlib.metadata.PackageNotFoundError:
-                missing.append(name)
+    for name in names:
+        try:
+            importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
     if missing:
         raise ImportError(f"expected these packages too, {', '.join(missing)}: {INSTALL}")

@@ -28,13 +28,21 @@ def test_parts_have_every_language_and_no_timbre_is_in_two(few_voices):
 
 
 def test_a_voice_speaks_as_asked():
-    (slow, slower), rate = espeak.say(["seven", "seven seven"], espeak.Voice("en-us", "f2", 100))
-    (quick,), _ = espeak.say(["seven"], espeak.Voice("en-us", "f2", 200))
-    assert rate == 22050 and 0.1 < np.abs(slow).max() <= 1
+    voices = [espeak.Voice("en-us", "f2", speed) for speed in (100, 200)]
+    ((slow, slower), (quick, _)), rate = espeak.say(["seven", "seven seven"], voices)
+    assert rate == 22050 and 0.1 < np.abs(slow / 2**15).max() <= 1 and slow.dtype == np.int16
     assert len(quick) < 0.8 * len(slow) < len(slow) < 0.8 * len(slower)
     with pytest.raises(ValueError, match=r"expected an accent and a timbre.*'xx-none'"):
-        espeak.say(["seven"], espeak.Voice("xx-none"))
+        espeak.say(["seven"], [espeak.Voice("xx-none")])
     assert {"f1", "m7", "whisper"} <= {*timbres()}
+
+
+def test_what_a_voice_says_depends_on_nothing_said_before():
+    voice = espeak.Voice("en-us", "f2")  # breathes at random
+    ((first, second),), _ = espeak.say(["4", "4"], [voice])
+    assert not np.array_equal(first, second), "within a process the library goes on where it ended"
+    ((again,),), _ = espeak.say(["4"], [voice])
+    np.testing.assert_array_equal(again, first)
 
 
 def test_a_tone_is_in_its_band():

@@ -214,7 +214,8 @@ def reduced(png: bytes) -> np.ndarray:
     Raises:
         ValueError: it is none.
     """
-    from PIL import Image, UnidentifiedImageError  # of the extra "data"
+    with needed_for("emoji"):
+        from PIL import Image, UnidentifiedImageError
 
     try:
         # Colours are weighted by how opaque they are, or what is hidden would show at the edges.

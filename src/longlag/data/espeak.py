@@ -7,8 +7,11 @@ none is anybody's. It is under the GPL, version 3 or later, and is loaded only w
 from __future__ import annotations
 
 import ctypes
-import functools
+import io
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +26,7 @@ __all__ = ["Voice", "say", "timbres"]
 _SYNCHRONOUS = 2
 _RATE, _PITCH = 1, 3
 _UTF8 = 1
+_NO_VOICE = 3  # the exit code of the process that speaks
 
 # What the library calls has to live as long as it.
 _CALLED: list[Any] = []
@@ -56,31 +60,54 @@ def timbres() -> tuple[str, ...]:
     return tuple(sorted(os.listdir(_data() / "voices" / "!v")))
 
 
-def say(texts: Sequence[str], voice: Voice) -> tuple[list[np.ndarray], int]:
-    """Speaks each text by itself. One thread of a process at a time.
+def say(texts: Sequence[str], voices: Sequence[Voice]) -> tuple[list[list[np.ndarray]], int]:
+    """Speaks each text by itself, by every voice.
+
+    A new process speaks: the library goes on where its last sound ended, so that what it says
+    depends on all that it said before. The same texts and voices make the same sounds.
 
     Returns:
-        Sounds, `[samples]` float32 in [-1, 1] each, and the samples of a second.
+        Sounds by voice and text, `[samples]` int16 each, and the samples of a second.
 
     Raises:
         ImportError: espeakng-loader is not installed.
         ValueError: there is no such voice.
+        RuntimeError: the library fails.
     """
+    _data()
+    asked = json.dumps([[*texts], [*voices]]).encode()
+    command = (sys.executable, "-m", "longlag.data.espeak")
+    done = subprocess.run(command, input=asked, capture_output=True)
+    if done.returncode:
+        message = (done.stderr.decode().strip().splitlines() or ["eSpeak NG ended"])[-1]
+        raise (ValueError if done.returncode == _NO_VOICE else RuntimeError)(message)
+    with np.load(io.BytesIO(done.stdout)) as said:
+        ends, samples, rate = np.cumsum(said["lengths"]), said["samples"], int(said["rate"])
+    sounds = np.split(samples, ends[:-1])
+    return [sounds[i : i + len(texts)] for i in range(0, len(sounds), len(texts))], rate
+
+
+def _speak(texts: Sequence[str], voices: Sequence[Voice]) -> bytes:
+    """What `say` asks of its process: an archive of `samples`, `lengths` and `rate`."""
     library, rate, heard = _library()
-    name = voice.accent + (f"+{voice.timbre}" if voice.timbre else "")
-    if library.espeak_SetVoiceByName(name.encode()) != 0:
-        raise ValueError(f"voice: expected an accent and a timbre of eSpeak NG, got {voice}")
-    library.espeak_SetParameter(_RATE, voice.speed, 0)
-    library.espeak_SetParameter(_PITCH, voice.pitch, 0)
-    sounds = []
-    for text in texts:
-        heard.clear()
-        said = text.encode()
-        if library.espeak_Synth(said, len(said) + 1, 0, 0, 0, _UTF8, None, None) != 0:
-            raise RuntimeError(f"eSpeak NG refused to speak {text!r}")
-        samples = np.concatenate([np.zeros(0, np.int16), *heard])
-        sounds.append(samples.astype(np.float32) / 2**15)
-    return sounds, rate
+    lengths, before = [], 0
+    for voice in voices:
+        name = voice.accent + (f"+{voice.timbre}" if voice.timbre else "")
+        if library.espeak_SetVoiceByName(name.encode()) != 0:
+            raise ValueError(f"voice: expected an accent and a timbre of eSpeak NG, got {voice}")
+        library.espeak_SetParameter(_RATE, voice.speed, 0)
+        library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        for text in texts:
+            said = text.encode()
+            if library.espeak_Synth(said, len(said) + 1, 0, 0, 0, _UTF8, None, None) != 0:
+                raise RuntimeError(f"eSpeak NG refused to speak {text!r}")
+            so_far = sum(map(len, heard[before:]))
+            lengths.append(so_far)
+            before = len(heard)
+    archive = io.BytesIO()
+    samples = np.concatenate([np.zeros(0, np.int16), *heard])
+    np.savez(archive, samples=samples, lengths=np.array(lengths, np.int64), rate=rate)
+    return archive.getvalue()
 
 
 def _data() -> Path:
@@ -89,7 +116,6 @@ def _data() -> Path:
     return Path(espeakng_loader.get_data_path())
 
 
-@functools.cache
 def _library() -> tuple[Any, int, list[np.ndarray]]:
     """The library, its samples of a second, and where it puts what it speaks."""
     data = _data()
@@ -99,6 +125,7 @@ def _library() -> tuple[Any, int, list[np.ndarray]]:
     rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(data).encode(), 0)
     if rate <= 0:
         raise RuntimeError(f"eSpeak NG cannot read its voices in {data}")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # of breath; without it the time is the seed
     heard: list[np.ndarray] = []
 
     @_Callback
@@ -110,3 +137,12 @@ def _library() -> tuple[Any, int, list[np.ndarray]]:
     library.espeak_SetSynthCallback(hear)
     _CALLED.append(hear)
     return library, rate, heard
+
+
+if __name__ == "__main__":
+    _texts, _voices = json.load(sys.stdin)
+    try:
+        sys.stdout.buffer.write(_speak(_texts, [Voice(*voice) for voice in _voices]))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_NO_VOICE)

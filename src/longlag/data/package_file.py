@@ -17,7 +17,7 @@ from pathlib import Path
 
 from longlag.disk import writing
 
-__all__ = ["PackageFile", "cache"]
+__all__ = ["PackageFile", "cache", "keeping", "ready"]
 
 
 def cache() -> Path:
@@ -26,6 +26,26 @@ def cache() -> Path:
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "longlag" / "data"
+
+
+def keeping(there: Path) -> contextlib.AbstractContextManager[None]:
+    """Writes into the cache: `longlag.disk.writing`, whose message says what to do."""
+    instead = "Set LONGLAG_DATA to a folder that can be written."
+    return writing("the data", there, instead)
+
+
+def ready(there: Path) -> None:
+    """Looks whether the cache can be written, before something is fetched or made for it.
+
+    Args:
+        there: what will be written.
+
+    Raises:
+        DiskError: it cannot.
+    """
+    with keeping(there):
+        there.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=there.parent).close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,21 +107,15 @@ class PackageFile(abc.ABC):
         brought = cache() / self.file
         if brought.is_file():
             return self._unpacked(brought, f"Remove {brought} to have it fetched.")
-        with self._writing():  # before anything is fetched
-            cache().mkdir(parents=True, exist_ok=True)
-            work = tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache())
-        with work:
-            fetched = self._download(Path(work.name))
-            return self._unpacked(fetched, f"Put that one into {cache()}.")
+        ready(self._there)
+        with tempfile.TemporaryDirectory(prefix="longlag-") as work:
+            fetched = self._download(Path(work))
+            return self._unpacked(fetched, f"Put {self.file} of that version into {cache()}.")
 
     @property
     def _there(self) -> Path:
         """The folder of the cache that it is unpacked into."""
         return cache() / f"{self.name}-{self.sha256[:12]}"
-
-    def _writing(self) -> contextlib.AbstractContextManager[None]:
-        instead = "Set LONGLAG_DATA to a folder that can be written, or give the loader a path."
-        return writing("the data", self._there, instead)
 
     def _unpacked(self, file: Path, otherwise: str) -> Path:
         """Checks a package file and unpacks it into the cache, whole or not at all.
@@ -120,7 +134,7 @@ class PackageFile(abc.ABC):
         there = self._there
         if there.is_dir():
             return there
-        with self._writing():
+        with keeping(there):
             there.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f".{there.name}-", dir=there.parent))
             try:

@@ -14,15 +14,14 @@ import importlib.metadata
 import io
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from longlag.data import espeak
 from longlag.data.debian import Package
-from longlag.data.package_file import cache
-from longlag.disk import writing
+from longlag.data.package_file import cache, keeping, ready
 from longlag.extras import needed_for
 
 __all__ = [
@@ -170,9 +169,10 @@ def _cached(voices: tuple[tuple[str, espeak.Voice], ...]) -> Part:
     if there.is_file():
         with np.load(there) as arrays:
             return Part(**arrays)
-    part = _part([_said_by(voice) for _, voice in voices], [language for language, _ in voices])
-    with writing("the data", there):
-        there.parent.mkdir(parents=True, exist_ok=True)
+    ready(there)
+    said = _said_by([voice for _, voice in voices])
+    part = _part(said, [language for language, _ in voices])
+    with keeping(there):
         number, aside = tempfile.mkstemp(prefix=f".{there.name}-", dir=there.parent)
         try:
             with os.fdopen(number, "wb") as file:
@@ -183,15 +183,19 @@ def _cached(voices: tuple[tuple[str, espeak.Voice], ...]) -> Part:
     return part
 
 
-def _said_by(voice: espeak.Voice) -> list[np.ndarray]:
-    """The features of a voice's ten digits."""
+def _said_by(voices: Sequence[espeak.Voice]) -> list[list[np.ndarray]]:
+    """The features of the ten digits of each voice."""
     from scipy.signal import resample_poly
 
-    sounds, rate = espeak.say([str(digit) for digit in range(10)], voice)
+    of_voices, rate = espeak.say([str(digit) for digit in range(10)], voices)
     common = int(np.gcd(rate, TELEPHONE))
+    up, down = TELEPHONE // common, rate // common
     return [
-        features(_over_the_telephone(resample_poly(sound, TELEPHONE // common, rate // common)))
-        for sound in sounds
+        [
+            features(_over_the_telephone(resample_poly(sound.astype(np.float32) / 2**15, up, down)))
+            for sound in sounds
+        ]
+        for sounds in of_voices
     ]
 
 
