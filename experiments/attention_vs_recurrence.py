@@ -1,6 +1,6 @@
 """Is attention needed at all? Hold, choose, look up, track a state, and both of these at once.
 
-    python -m experiments.attention_vs_recurrence               (all five: 8 core-hours)
+    python -m experiments.attention_vs_recurrence               (all five: 9 core-hours)
     python -m experiments.attention_vs_recurrence look-up
     python -m experiments.attention_vs_recurrence both --arms "LSTM" "LSTM + attention"
     python -m experiments.attention_vs_recurrence --preset smoke   (does it run?)
