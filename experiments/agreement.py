@@ -19,8 +19,8 @@ from typing import Any
 
 import jax
 import tyro
-from rich.table import Table
 
+from experiments.questions import print_table
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import provenance, version
@@ -62,10 +62,7 @@ def main(out: Path = Path("runs/agreement")) -> int:
     with writing("the results", out):
         out.mkdir(parents=True, exist_ok=True)
         replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
-    table = Table(*COLUMNS)
-    for line in lines(results):
-        table.add_row(*line)
-    console.print(table)
+    print_table(COLUMNS, lines(results))
     console.print(verdict(results))
     console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
     return 0

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from rich.table import Table
 
+from experiments.questions import print_table
 from longlag.command_line import console, plain_errors
 from longlag.diagnostics import (
     attention_by_lag,
@@ -62,10 +62,8 @@ def main(
         replace_file(folder / "diagnosis.json", json.dumps(_plain(found), indent=1) + "\n")
         for name, figure in figures(found).items():
             (folder / f"{name}.png").write_bytes(png(figure))
-    table = Table("what", "where", "how much", title=f"{loaded.experiment.arm}, seed {seed}")
-    for line in lines(found):
-        table.add_row(*line)
-    console.print(table)
+    columns = ("what", "where", "how much")
+    print_table(columns, lines(found), f"{loaded.experiment.arm}, seed {seed}")
     console.print(f"plots {folder}", highlight=False, soft_wrap=True)
     return 0
 

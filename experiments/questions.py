@@ -248,8 +248,9 @@ def measure(
     for arm, name in folders.items():
         if [*folders.values()].count(name) > 1:
             raise ValueError(f"arm {arm!r}: expected a name with a folder of its own, got {name}")
-    for job in arms.values():  # what is fetched is fetched here, once, and not by every worker
-        jax.eval_shape(lambda task=job.task: task.sample(jax.random.key(0), 1))
+    for task in {job.task for job in arms.values()}:
+        # What is fetched is fetched here, once, and not by every worker.
+        jax.eval_shape(lambda task=task: task.sample(jax.random.key(0), 1))
     if question.grid:
         arms, trials = choose(arms, question.grid, out, workers)
     found = sweep({folders[arm]: job for arm, job in arms.items()}, out, workers)

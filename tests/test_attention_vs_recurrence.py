@@ -46,7 +46,7 @@ def test_every_arm_is_possible_and_as_large_as_the_others(axis: str, preset: str
 
 
 def test_every_arm_has_shapes():
-    """With a convolution; the other axes have the same arms without."""
+    """With a convolution; the axes without it have the same arms."""
     for arm, job in question("look-up", "cpu").arms.items():
         if "convolution" in arm:
             batch = jax.eval_shape(lambda job=job: job.task.sample(jax.random.key(0), 2))

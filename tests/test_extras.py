@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_what_only_the_scores_need_is_missed_before_anything_runs(
     needed: set[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tmp_path,
+    tmp_path: Path,
 ):
     there = importlib.metadata.distribution
 

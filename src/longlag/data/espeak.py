@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,6 @@ _RATE, _PITCH = 1, 3
 _UTF8 = 1
 _NO_VOICE = 3  # the exit code of the process that speaks
 
-# What the library calls has to live as long as it.
-_CALLED: list[Any] = []
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
@@ -89,35 +87,6 @@ def say(texts: Sequence[str], voices: Sequence[Voice]) -> tuple[list[list[np.nda
 
 def _speak(texts: Sequence[str], voices: Sequence[Voice]) -> bytes:
     """What `say` asks of its process: an archive of `samples`, `lengths` and `rate`."""
-    library, rate, heard = _library()
-    lengths, before = [], 0
-    for voice in voices:
-        name = voice.accent + (f"+{voice.timbre}" if voice.timbre else "")
-        if library.espeak_SetVoiceByName(name.encode()) != 0:
-            raise ValueError(f"voice: expected an accent and a timbre of eSpeak NG, got {voice}")
-        library.espeak_SetParameter(_RATE, voice.speed, 0)
-        library.espeak_SetParameter(_PITCH, voice.pitch, 0)
-        for text in texts:
-            said = text.encode()
-            if library.espeak_Synth(said, len(said) + 1, 0, 0, 0, _UTF8, None, None) != 0:
-                raise RuntimeError(f"eSpeak NG refused to speak {text!r}")
-            so_far = sum(map(len, heard[before:]))
-            lengths.append(so_far)
-            before = len(heard)
-    archive = io.BytesIO()
-    samples = np.concatenate([np.zeros(0, np.int16), *heard])
-    np.savez(archive, samples=samples, lengths=np.array(lengths, np.int64), rate=rate)
-    return archive.getvalue()
-
-
-def _data() -> Path:
-    with needed_for("voices"):
-        import espeakng_loader
-    return Path(espeakng_loader.get_data_path())
-
-
-def _library() -> tuple[Any, int, list[np.ndarray]]:
-    """The library, its samples of a second, and where it puts what it speaks."""
     data = _data()
     import espeakng_loader
 
@@ -135,8 +104,29 @@ def _library() -> tuple[Any, int, list[np.ndarray]]:
         return 0
 
     library.espeak_SetSynthCallback(hear)
-    _CALLED.append(hear)
-    return library, rate, heard
+    sounds = []
+    for voice in voices:
+        name = voice.accent + (f"+{voice.timbre}" if voice.timbre else "")
+        if library.espeak_SetVoiceByName(name.encode()) != 0:
+            raise ValueError(f"voice: expected an accent and a timbre of eSpeak NG, got {voice}")
+        library.espeak_SetParameter(_RATE, voice.speed, 0)
+        library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        for text in texts:
+            heard.clear()
+            said = text.encode()
+            if library.espeak_Synth(said, len(said) + 1, 0, 0, 0, _UTF8, None, None) != 0:
+                raise RuntimeError(f"eSpeak NG refused to speak {text!r}")
+            sounds.append(np.concatenate([np.zeros(0, np.int16), *heard]))
+    archive = io.BytesIO()
+    lengths = np.array([len(sound) for sound in sounds])
+    np.savez(archive, samples=np.concatenate(sounds), lengths=lengths, rate=rate)
+    return archive.getvalue()
+
+
+def _data() -> Path:
+    with needed_for("voices"):
+        import espeakng_loader
+    return Path(espeakng_loader.get_data_path())
 
 
 if __name__ == "__main__":
