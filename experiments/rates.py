@@ -1,8 +1,12 @@
 """The learning rate of every arm, chosen from one grid by one rule.
 
-Two seeds that no table uses train a third of the budget at every rate of the grid; the least
-validation loss wins. Where it lies at an end of the grid, and is no tie (`MARGIN`), the grid is
-extended until it does not.
+Two seeds that no table uses train a third of the budget at every rate of the grid; the greatest
+validation accuracy wins, and among rates that are within `TIED` of it the least validation loss.
+Where the best rate lies at an end of the grid, and is no tie (`MARGIN`), the grid is extended until
+it does not.
+
+The loss alone misleads where an arm must learn to be sure: additive attention that had begun to
+look up had a greater loss than the same at ten times the rate, which went on guessing.
 """
 
 from __future__ import annotations
@@ -25,8 +29,10 @@ GRID = (3e-4, 1e-3, 3e-3, 1e-2)
 # What a grid may be extended to.
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 TRIAL_SEEDS = 2
-# An end of the grid is the optimum only if it beats its neighbour by this part of the floor's loss:
-# below that both have solved the task, or neither has learned anything.
+# Accuracies as far apart as this tell two seeds nothing; the loss does.
+TIED = 0.03
+# Of rates tied in accuracy, an end of the grid is the optimum only if it beats its neighbour by
+# this part of the floor's loss: else both have solved the task, or neither has learned anything.
 MARGIN = 0.01
 
 Trial = dict[str, Any]
@@ -92,8 +98,10 @@ def trial(job: Experiment, rate: float) -> Experiment:
 
 
 def best(trials: Mapping[float, Trial]) -> float:
-    """The rate of the least loss; of equal ones the smaller."""
-    return min(sorted(trials), key=lambda rate: _loss(trials[rate]))
+    """The rate of the greatest accuracy; of those tied with it the least loss, then the smaller."""
+    highest = max(_accuracy(trial) for trial in trials.values())
+    tied = [rate for rate in sorted(trials) if _accuracy(trials[rate]) >= highest - TIED]
+    return min(tied, key=lambda rate: _loss(trials[rate]))
 
 
 def folder(arm: str) -> str:
@@ -122,12 +130,18 @@ def _beyond(trials: Mapping[float, Trial], floor: float) -> list[float]:
     at = rates.index(best(trials))
     for end, neighbour, step in ((0, 1, -1), (len(rates) - 1, len(rates) - 2, 1)):
         if at == end and len(rates) > 1:
-            gain = _loss(trials[rates[neighbour]]) - _loss(trials[rates[end]])
+            here, inside = trials[rates[end]], trials[rates[neighbour]]
+            better = _accuracy(here) - _accuracy(inside) > TIED
+            better = better or _loss(inside) - _loss(here) > MARGIN * floor
             there = LADDER.index(rates[end]) + step
-            if gain > MARGIN * floor and 0 <= there < len(LADDER):
+            if better and 0 <= there < len(LADDER):
                 return [LADDER[there]]
     return []
 
 
 def _loss(trial: Trial) -> float:
     return math.inf if trial["loss"] is None else trial["loss"]
+
+
+def _accuracy(trial: Trial) -> float:
+    return -math.inf if trial["loss"] is None else trial["accuracy"]

@@ -81,9 +81,9 @@ def _of_rates(results: Found) -> str:
         return ""
     tried = sorted({trial["rate"] for trial in trials})
     return (
-        f"Rates: the best of {', '.join(f'{rate:g}' for rate in tried)} by the validation loss of "
-        f"{TRIAL_SEEDS} other seeds at a third of the steps, those at an end of the grid where the "
-        "grid was extended. "
+        f"Rates: the best of {', '.join(f'{rate:g}' for rate in tried)} by the validation "
+        f"accuracy, if tied by the loss, of {TRIAL_SEEDS} other seeds at a third of the steps, "
+        "those at an end of the grid where the grid was extended. "
     )
 
 

@@ -1,14 +1,16 @@
-"""Choosing learning rates: the least validation loss, from a grid that grows where it must."""
+"""Choosing learning rates: by accuracy, if tied by loss, from a grid that grows where it must."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
 import pytest
 
 from experiments import rates
+from experiments.committed import RESULTS
 from experiments.rates import TRIAL_SEEDS, choose_rates, folder, trial
 from tests.tiny import PARITY
 
@@ -18,8 +20,13 @@ JOB = dataclasses.replace(PARITY, training=dataclasses.replace(PARITY.training, 
 FAILED = 0.125  # the loss of the step before the one that was not finite
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, loss_of, grid=(1e-3, 3e-3, 1e-2)):
-    """What is chosen if a rate leads to a loss: the arms, the trials, and the sweeps made."""
+def chosen(
+    monkeypatch: pytest.MonkeyPatch,
+    loss_of,
+    grid=(1e-3, 3e-3, 1e-2),
+    accuracy_of=lambda arm, rate: 0.5,
+):
+    """What is chosen if a rate leads to these: the arms, the trials, and the sweeps made."""
     asked: list[list[float]] = []
 
     def sweep(jobs, out: Path, workers: int):
@@ -29,7 +36,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, loss_of, grid=(1e-3, 3e-3, 1e-2)):
         for name, job in jobs.items():
             arm = name.rpartition("-")[0] if "e-" not in name else name.rsplit("-", 2)[0]
             loss = loss_of(arm, job.training.learning_rate)
-            curve = {"validation_loss": [9.0, loss], "accuracy": [0.0, 0.5]}
+            accuracy = accuracy_of(arm, job.training.learning_rate)
+            curve = {"validation_loss": [9.0, loss], "accuracy": [0.0, accuracy]}
             rows = [{"seconds": 1.0, "accuracy": None if loss == FAILED else 0.5}]
             found[name] = {"curves": [curve] * TRIAL_SEEDS, "rows": rows}
         return found
@@ -51,6 +59,50 @@ def test_the_least_loss_wins_and_the_table_takes_other_seeds(monkeypatch: pytest
         assert job.training.learning_rate == 3e-3
         assert job.seed_numbers == range(TRIAL_SEEDS, TRIAL_SEEDS + JOB.seeds)
         assert job.training.steps == JOB.training.steps
+
+
+def test_accuracy_wins_over_loss(monkeypatch: pytest.MonkeyPatch):
+    right = {1e-3: 0.39, 3e-3: 0.2, 1e-2: 0.17}
+    arms, *_ = chosen(
+        monkeypatch, lambda arm, rate: -rate, accuracy_of=lambda arm, rate: right.get(rate, 0.1)
+    )
+    assert {job.training.learning_rate for job in arms.values()} == {1e-3}
+
+
+def test_of_tied_accuracies_the_least_loss_wins(monkeypatch: pytest.MonkeyPatch):
+    right = {1e-3: 0.39, 3e-3: 0.39 - rates.TIED / 2, 1e-2: 0.3}
+    arms, _, asked = chosen(
+        monkeypatch, lambda arm, rate: -rate, accuracy_of=lambda arm, rate: right[rate]
+    )
+    assert {job.training.learning_rate for job in arms.values()} == {3e-3} and len(asked) == 1
+
+
+def test_a_grid_grows_where_accuracy_rises_at_its_end(monkeypatch: pytest.MonkeyPatch):
+    arms, _, asked = chosen(
+        monkeypatch, lambda *_: 1.0, accuracy_of=lambda arm, rate: 0.9 - 200 * abs(rate - 3e-4)
+    )
+    assert asked[1:] == [[3e-4, 3e-4], [1e-4, 1e-4]]
+    assert {job.training.learning_rate for job in arms.values()} == {3e-4}
+
+
+def recorded() -> dict[str, list]:
+    """The trials of every committed result, of those by this rule."""
+    results = {
+        path.parent.name: json.loads(path.read_text()) for path in RESULTS.glob("*/cpu.json")
+    }
+    return {
+        name: found["trials"]
+        for name, found in results.items()
+        if name not in {"speech"} and "trials" in found
+    }
+
+
+@pytest.mark.parametrize("name", sorted(recorded()))
+def test_what_is_recorded_was_chosen_so(name: str):
+    trials = recorded()[name]
+    for arm in {found["arm"] for found in trials}:
+        of_arm = {found["rate"]: found for found in trials if found["arm"] == arm}
+        assert [rate for rate, found in of_arm.items() if found["chosen"]] == [rates.best(of_arm)]
 
 
 def test_rate_by_rate_so_that_one_arm_compiles_once(monkeypatch: pytest.MonkeyPatch):
