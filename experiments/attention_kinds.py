@@ -1,13 +1,14 @@
 """Which attention over one recurrence: kinds on a lookup, and what each costs.
 
-    python -m experiments.attention_kinds                       (1 core-hour)
+    python -m experiments.attention_kinds                       (half a core-hour)
     python -m experiments.attention_kinds --arms "additive" "full, rotary"
     python -m experiments.attention_kinds --preset smoke
 
 A GRU in the first of two blocks, an attention in the second: additive, multiplicative, over a
 window, over everything with rotary, ALiBi and no positions; and attention alone with each of them.
 Multi-query recall, tested at two and four times the length too. Every arm has the learning rate
-that is best for it; seeds train to the end of the budget.
+that is best for it; seeds train to the end of the budget. Then all are timed, one after the other,
+reading at once and token by token (`experiments.costs`): leave the machine alone then.
 
 Finished arms are kept, and the same command goes on where it was stopped.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments import costs
 from experiments.questions import Question, Size, script
 from experiments.rates import GRID
 from longlag import GRU
@@ -74,4 +76,4 @@ def question(size: Size) -> Question:
 
 
 if __name__ == "__main__":
-    script("attention-kinds", __doc__, {"": question})
+    script("attention-kinds", __doc__, {"": question}, how=lambda _: {"also": costs.measured})

@@ -15,6 +15,7 @@ from experiments import (
     agreement,
     attention_vs_recurrence,
     captions,
+    costs,
     family,
     intents,
     lag_horizon,
@@ -101,8 +102,13 @@ def _axis(axis: str, results: Results) -> Section:
 
 
 def _question(results: Results) -> Section:
-    table = tables.lines(results)
-    return _made(tables.COLUMNS, table, results, tables.verdict(results))
+    """Arms, then what a token costs each where that was measured."""
+    found = f"{tables.verdict(results)} {costs.note(results)}".strip()
+    made = _made(tables.COLUMNS, tables.lines(results), results, found)
+    measured = costs.lines(results)
+    return made._replace(
+        further=(costs.COLUMNS, measured) if measured else None, about="What a token costs"
+    )
 
 
 def _protocol(name: str, results: Results) -> Section:
