@@ -9,13 +9,17 @@ bits through them: the answer after n bits is that of the string of length n, so
 every power of two. An arm whose state grows with the length is not run beyond 8,192, where it would
 hold a cache of everything; the table says so.
 
-Leaves runs/length-generalisation: results.json.
+Finished arms are kept, and the same command goes on where it was stopped.
+
+Leaves runs/length-generalisation: results.json, and the rows of each arm.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+import json
 import shlex
 import statistics
 import time
@@ -33,6 +37,7 @@ from experiments.questions import named, show
 from experiments.rates import folder
 from experiments.tables import by_arm
 from longlag.command_line import console, plain_errors
+from longlag.disk import replace_file, writing
 from longlag.environment import provenance
 from longlag.models import SequenceModel
 from longlag.report.summary import wilson
@@ -124,6 +129,25 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str,
     return rows
 
 
+def kept(arm: str, run: Path, longest: int, sequences: int, out: Path) -> tuple[bool, list[Any]]:
+    """The rows of an arm, and whether an earlier call with the same numbers had left them in `out`.
+
+    They are measured, and left there, if none had or if the run is another one by now.
+    """
+    file = out / f"{folder(arm)}.json"
+    of = hashlib.sha256((run / "results.json").read_bytes()).hexdigest()
+    asked = {"longest": longest, "sequences": sequences, "run": of}
+    if file.is_file():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if there["asked"] == asked:
+            return True, there["rows"]
+    rows = rows_of(arm, run, longest, sequences)
+    with writing("the rows of an arm", file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, json.dumps({"asked": asked, "rows": rows}) + "\n")
+    return False, rows
+
+
 def columns(results: dict[str, Any]) -> tuple[str, ...]:
     """Every third power of two, and the last."""
     return ("arm", *(f"{length:,}" for length in _shown(results)), "state at the longest")
@@ -192,9 +216,10 @@ def main(
                 f"--runs: expected a finished run in {runs / folder(arm)}; first run "
                 "`python -m experiments.attention_vs_recurrence track`"
             )
-    rows = []
+    rows, resumed = [], False
     for arm in track(chosen, "stretching", console=console):
-        rows += rows_of(arm, runs / folder(arm), longest, sequences)
+        before, measured = kept(arm, runs / folder(arm), longest, sequences, out)
+        rows, resumed = rows + measured, resumed or before
     given = {"longest": longest, "sequences": sequences, "runs": runs}
     usual = inspect.signature(main).parameters
     beyond = {f"--{o}": shlex.quote(str(v)) for o, v in given.items() if v != usual[o].default}
@@ -203,9 +228,10 @@ def main(
     results = {
         "rows": rows,
         "threshold": 0.95,
-        "meta": provenance(command, began) | {"core_hours": round(seconds / 3600, 3)},
+        "meta": provenance(command, began)
+        | {"core_hours": round(seconds / 3600, 3)}
+        | ({"resumed": True} if resumed else {}),
     }
-    out.mkdir(parents=True, exist_ok=True)
     title = "How far beyond the trained length does a tracked state go?"
     show(results, title, out, columns(results), lines(results), verdict(results))
     return 0

@@ -61,6 +61,17 @@ def test_from_a_finished_run_to_the_table(tmp_path: Path, monkeypatch: pytest.Mo
         (seed, length) for seed in (2, 3) for length in (128, 256)
     ]
     assert columns(results) == ("arm", "128", "256", "state at the longest")
+    assert "resumed" not in results["meta"]
+    # Again: what is there is kept, unless it is asked for otherwise.
+    made = length_generalisation.rows_of
+    asked = []
+    monkeypatch.setattr(
+        length_generalisation, "rows_of", lambda *args: asked.append(args) or made(*args)
+    )
+    assert main((arm,), longest=256, sequences=8, runs=runs, out=out) == 0 and not asked
+    again = json.loads((out / "results.json").read_text())
+    assert again["rows"] == results["rows"] and again["meta"]["resumed"]
+    assert main((arm,), longest=128, sequences=8, runs=runs, out=out) == 0 and len(asked) == 1
     (line,) = lines(results)
     right = min(r["right"] for r in results["rows"] if r["length"] == 256)
     assert line[0] == arm and line[2].startswith(f"{right / 8:.2f} (")
