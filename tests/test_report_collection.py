@@ -13,6 +13,7 @@ from experiments import committed as committed_module
 from experiments import report
 from experiments.committed import FLAGSHIP, TABLES, section
 from experiments.protocols import CHOMSKY
+from experiments.report_pictures import PICTURES
 from longlag.report.charts import Point, heat_map, lines
 from longlag.report.style import styles
 from tests import browser
@@ -97,7 +98,7 @@ def test_a_browser_shows_the_page_whole(page: Path, width: int):
     seen = browser.evaluate(page, SEEN, width)
     assert seen["scroll"] <= width == seen["window"] and seen["requests"] == []
     # Those that were committed, the heat map, three against a quantity, one for each language.
-    committed_pictures = sum(map(len, report.PICTURES.values()))
+    committed_pictures = sum(map(len, PICTURES.values()))
     assert len(seen["images"]) == committed_pictures + 4 + len(CHOMSKY)
     for natural, shown, alt in seen["images"]:
         assert natural > 0 and shown <= width - 32 and len(alt) > 30
