@@ -11,7 +11,6 @@ Leaves runs/agreement/results.json.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -20,11 +19,11 @@ from typing import Any
 import jax
 import tyro
 
-from experiments.questions import print_table
-from longlag.command_line import console, plain_errors
-from longlag.disk import replace_file, writing
+from experiments.questions import show
+from longlag.command_line import plain_errors
 from longlag.environment import provenance, version
 
+TITLE = "Do ours agree with those of others?"
 # What no difference exceeds; the tests measure again.
 BOUNDS = {"float32": 2e-5, "float64": 1e-13}
 PACKAGES = ("flax", "dm-haiku", "equinox", "keras", "torch")
@@ -59,12 +58,7 @@ def main(out: Path = Path("runs/agreement")) -> int:
     meta = provenance("python -m experiments.agreement", began)
     meta["versions"] |= {name: version(name) for name in PACKAGES}
     results = {"rows": rows, "meta": meta}
-    with writing("the results", out):
-        out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
-    print_table(COLUMNS, lines(results))
-    console.print(verdict(results))
-    console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
+    show(results, TITLE, out, COLUMNS, lines(results), verdict(results))
     return 0
 
 

@@ -328,6 +328,7 @@ def show(
 ) -> None:
     """Writes `results.json`, and prints the table with what was found under it."""
     with writing("the results", out):
+        out.mkdir(parents=True, exist_ok=True)
         replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
     print_table(columns, table, title)
     console.print(found, highlight=False)
