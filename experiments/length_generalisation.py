@@ -177,7 +177,7 @@ def verdict(results: dict[str, Any]) -> str:
     return (
         f"Trained to length {first['train_length']}. The median seed of each arm, of "
         f"{first['sequences']} strings of each length, with its 95% Wilson interval; chance .50. A "
-        f'state that grows is "not run" beyond {CACHED:,}. '
+        f'state that grows is "not run" beyond {CACHED:,}, and no arm beyond what it was asked. '
         f"{results['meta']['core_hours']:.2f} core-hours."
     )
 
