@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.committed import RESULTS, TABLES, committed, section
+from experiments.committed import FLAGSHIP, RESULTS, TABLES, committed, section
 from longlag.catalogue import COLUMNS, catalogue
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file
@@ -30,7 +30,10 @@ from longlag.report.table import insert, markdown
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = "docs/cells.md"
 # The files with the marker that a table stands at, where it is not experiments/README.md alone.
-FILES = {"demo": ("README.md", "experiments/README.md"), "agreement": ("docs/agreement.md",)}
+FILES = {
+    **dict.fromkeys(("demo", FLAGSHIP), ("README.md", "experiments/README.md")),
+    "agreement": ("docs/agreement.md",),
+}
 # What results.json holds for the page of the run alone.
 LEFT_OUT = ("attention", "by_lag", "confused", "curves", "lead", "question", "title", "trace")
 
