@@ -1,7 +1,7 @@
 """How much recall does a byte of state buy: wide LSTMs, matrix states, windows of attention.
 
-    python -m experiments.recall_capacity                      (2 core-hours)
-    python -m experiments.recall_capacity --arms "LSTM, 128 features" "window of 64"
+    python -m experiments.recall_capacity                      (1.5 core-hours)
+    python -m experiments.recall_capacity --arms "LSTM, 128 features" "window of 32"
     python -m experiments.recall_capacity --preset smoke
 
 Multi-query recall of eight pairs. A causal recurrence needs as many bits as there are to hold
@@ -35,17 +35,18 @@ def question(size: Size) -> Question:
     """Three families, over their state."""
     small = size == "cpu"
     width, scale = (32, 1) if small else (128, 4)
-    length, pairs = (64, 8) if small else (512, 64)
-    task = Recall(length=length, pairs=pairs, vocab=256 if small else 8192)
+    # Of 256 tokens over 64 steps no LSTM and no window got beyond .11 in trials of 667 steps.
+    task = Recall(length=32, pairs=8, vocab=64) if small else Recall(512, 64, 8192)
+    length = task.length
     training = Training(
-        steps=2000 if small else 50_000,
+        steps=4000 if small else 50_000,
         batch_size=32 if small else 128,
         dispatch=100,
         solved=DID,
         stop_when_solved=False,
     )
     arms: dict[str, tuple[Cell, Any, dict[str, Any]]] = {}
-    for features in (16 * scale, 64 * scale, 256 * scale):
+    for features in (16 * scale, 64 * scale, 128 * scale):
         arms[f"LSTM, {features} features"] = LSTM(features), "none", {}
     for keys in (4 * scale, 8 * scale, 16 * scale):
         cell = DeltaNet(width, heads=2, key_features=keys, negative_eigenvalues=True)
