@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,7 @@ def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
 
     Args:
         arms: as they were trained.
-        rows: of the arms; their state in bytes is taken from these.
+        rows: of the arms; not looked at.
         out: the folder; each arm's run is in `folder(arm)`.
 
     Returns:
@@ -45,6 +44,7 @@ def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
         `at_once_longest_us` and `streamed_us`, microseconds per token, each least and median over
         the rounds; `state_bytes` and `state_longest_bytes`, of one sequence.
     """
+    del rows
     runs: dict[tuple[str, str], tuple[Callable[[], Any], int]] = {}
     found: dict[str, Found] = {}
     for arm, job in arms.items():
@@ -57,14 +57,13 @@ def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
         runs[arm, "at_once_us"] = _at_once(model, params, near)
         runs[arm, "at_once_longest_us"] = _at_once(model, params, far)
         runs[arm, "streamed_us"] = _streamed(model, params, far[:1])
-        state = {row["length"]: row["state_bytes"] for row in rows if row["arm"] == arm}
         found[arm] = {
             "arm": arm,
             "batch": near.shape[0],
             "length": near.shape[1],
             "longest": far.shape[1],
-            "state_bytes": state[near.shape[1]],
-            "state_longest_bytes": state[far.shape[1]],
+            "state_bytes": model.cost(near.shape[1]).state_bytes,
+            "state_longest_bytes": model.cost(far.shape[1]).state_bytes,
         }
     for run, _ in runs.values():
         jax.block_until_ready(run())  # compiled before any is timed
@@ -86,7 +85,7 @@ def lines(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
             cost["arm"],
             f"{cost['at_once_us'][0]:.2f} µs",
             f"{cost['at_once_longest_us'][0]:.2f} µs",
-            *(f"{time:.0f} µs" for time in cost["streamed_us"]),
+            *(f"{us:.0f} µs" for us in cost["streamed_us"]),
             f"{cost['state_bytes']:,} B",
             f"{cost['state_longest_bytes']:,} B",
             f"{_added(cost):,.0f} B",
@@ -136,9 +135,8 @@ def _streamed(model: Any, params: Any, inputs: jax.Array) -> tuple[Callable[[], 
 def _round(run: Callable[[], Any]) -> float:
     """Seconds that a run takes, the mean of as many as fill a round."""
     began = time.perf_counter()
-    for done in itertools.count(1):
+    done, passed = 0, 0.0
+    while passed < ROUND_SECONDS:
         jax.block_until_ready(run())
-        passed = time.perf_counter() - began
-        if passed >= ROUND_SECONDS:
-            return passed / done
-    raise AssertionError
+        done, passed = done + 1, time.perf_counter() - began
+    return passed / done

@@ -131,10 +131,10 @@ def _beyond(trials: Mapping[float, Trial], floor: float) -> list[float]:
     for end, neighbour, step in ((0, 1, -1), (len(rates) - 1, len(rates) - 2, 1)):
         if at == end and len(rates) > 1:
             here, inside = trials[rates[end]], trials[rates[neighbour]]
-            better = _accuracy(here) - _accuracy(inside) > TIED
-            better = better or _loss(inside) - _loss(here) > MARGIN * floor
+            more = _accuracy(here) - _accuracy(inside) > TIED
+            less = _loss(inside) - _loss(here) > MARGIN * floor
             there = LADDER.index(rates[end]) + step
-            if better and 0 <= there < len(LADDER):
+            if (more or less) and 0 <= there < len(LADDER):
                 return [LADDER[there]]
     return []
 
