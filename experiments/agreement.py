@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import tyro
 
-from experiments.questions import show
+from experiments.lib.questions import show
 from longlag.command_line import plain_errors
 from longlag.environment import provenance, version
 

@@ -8,7 +8,7 @@ A GRU in the first of two blocks, an attention in the second: additive, multipli
 window, over everything with rotary, ALiBi and no positions; and attention alone with each of them.
 Multi-query recall, tested at two and four times the length too. Every arm has the learning rate
 that is best for it; seeds train to the end of the budget. Then all are timed, one after the other,
-reading at once and token by token (`experiments.costs`): leave the machine alone then.
+reading at once and token by token (`experiments.lib.costs`): leave the machine alone then.
 
 Finished arms are kept, and the same command goes on where it was stopped.
 
@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments import costs
-from experiments.questions import Question, Size, script
-from experiments.rates import GRID
+from experiments.lib import costs
+from experiments.lib.questions import Question, Size, script
+from experiments.lib.rates import GRID
 from longlag import GRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell

@@ -10,7 +10,7 @@ alone, in [R, A, R] attention takes the place of the middle one, [A, A, A] is at
 the control mixes nothing over time. Mixers have equal parameters within 5%. Every arm has the
 learning rate that is best for it. Seeds train to the end of the budget. On `look-up` and `both`
 every arm also runs with a short convolution before each mixer. Then, of every hybrid that did its
-task, a part is taken away at the test (`experiments.knock_outs`).
+task, a part is taken away at the test (`experiments.lib.knock_outs`).
 
 The claim, named before anything was run: LSTM + attention and DeltaNet with negative eigenvalues
 each do `look-up` in at least 9 of 10 seeds, and `track` at twice and four times the length too.
@@ -28,11 +28,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments import tables
-from experiments.knock_outs import knock_outs
-from experiments.questions import Question, Size, script
-from experiments.rates import GRID, folder
-from experiments.tables import by_arm, did, trained
+from experiments.lib import tables
+from experiments.lib.knock_outs import knock_outs
+from experiments.lib.questions import Question, Size, script
+from experiments.lib.rates import GRID, folder
+from experiments.lib.tables import by_arm, did, trained
 from longlag import GRU, LSTM, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell

@@ -28,9 +28,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from experiments.captions_pictures import Seen, sheet
-from experiments.questions import Arms, Question, ask, named, print_table
-from experiments.sentences import (
+from experiments.lib.captions_pictures import Seen, sheet
+from experiments.lib.questions import Arms, Question, ask, named, print_table
+from experiments.lib.sentences import (
     COLUMNS,
     NO_FIGURES,
     answers,
@@ -45,8 +45,8 @@ from experiments.sentences import (
     score,
     tell,
 )
-from experiments.tables import Found, by_arm
-from experiments.translation_pictures import drawn
+from experiments.lib.tables import Found, by_arm
+from experiments.lib.translation_pictures import drawn
 from longlag import LSTM, extras
 from longlag.architecture import Captioner
 from longlag.command_line import console, plain_errors

@@ -15,20 +15,18 @@ from experiments import (
     agreement,
     attention_vs_recurrence,
     captions,
-    costs,
     family,
     intents,
     lag_horizon,
     language,
     length_generalisation,
-    protocols,
     reproduce,
     speech,
     spoken_digits,
     state_tracking,
-    tables,
     translation,
 )
+from experiments.lib import costs, protocols, tables
 from longlag import report
 from longlag.report.table import COLUMNS, lines
 

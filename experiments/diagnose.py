@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from experiments.questions import print_table
+from experiments.lib.questions import print_table
 from longlag.command_line import console, plain_errors
 from longlag.diagnostics import (
     attention_by_lag,

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import tyro
 
-from experiments.questions import Question, ask
+from experiments.lib.questions import Question, ask
 from longlag import GRU, LSTM, Elman, MinGRU, cells
 from longlag.architecture import Architecture
 from longlag.cell import Cell

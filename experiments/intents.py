@@ -35,11 +35,11 @@ from typing import Any, Literal, NamedTuple
 
 import tyro
 
-from experiments.intents_ask import answer
-from experiments.intents_pooled import SHUFFLED, arm, pooled
-from experiments.intents_scores import MEASURES
-from experiments.questions import Question, ask, named, print_table
-from experiments.tables import Found, by_arm, spread, time_of
+from experiments.lib.intents_ask import answer
+from experiments.lib.intents_pooled import SHUFFLED, arm, pooled
+from experiments.lib.intents_scores import MEASURES
+from experiments.lib.questions import Question, ask, named, print_table
+from experiments.lib.tables import Found, by_arm, spread, time_of
 from longlag import extras
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors

@@ -26,9 +26,9 @@ from typing import Any
 
 import tyro
 
-from experiments.questions import Options, Question, Size, measure, meta, show
-from experiments.rates import GRID
-from experiments.tables import by_arm, did, spread
+from experiments.lib.questions import Options, Question, Size, measure, meta, show
+from experiments.lib.rates import GRID
+from experiments.lib.tables import by_arm, did, spread
 from longlag import LSTM, Elman, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell

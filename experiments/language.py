@@ -36,10 +36,10 @@ import numpy as np
 import tyro
 from rich.progress import track
 
-from experiments.bootstrap import Interval, bootstrap
-from experiments.questions import Question, measure, meta, named, show
-from experiments.rates import folder
-from experiments.tables import Found, by_arm, spread, time_of
+from experiments.lib.bootstrap import Interval, bootstrap
+from experiments.lib.questions import Question, measure, meta, named, show
+from experiments.lib.rates import folder
+from experiments.lib.tables import Found, by_arm, spread, time_of
 from longlag import LSTM
 from longlag.architecture import Architecture
 from longlag.command_line import console, plain_errors

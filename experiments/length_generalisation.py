@@ -33,9 +33,9 @@ import tyro
 from rich.progress import track
 
 from experiments.attention_vs_recurrence import question
-from experiments.questions import named, show
-from experiments.rates import folder
-from experiments.tables import by_arm
+from experiments.lib.questions import named, show
+from experiments.lib.rates import folder
+from experiments.lib.tables import by_arm
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import provenance

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.questions import Question, Size, script
-from experiments.rates import GRID
+from experiments.lib.questions import Question, Size, script
+from experiments.lib.rates import GRID
 from longlag import LSTM
 from longlag.architecture import Architecture
 from longlag.cell import Cell

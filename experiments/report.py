@@ -20,8 +20,8 @@ import tyro
 
 from experiments.attention_vs_recurrence import AXES
 from experiments.committed import FLAGSHIP, RESULTS, TABLES, committed, section
-from experiments.report_pictures import PICTURES
-from experiments.tables import by_arm, tested, trained
+from experiments.lib.report_pictures import PICTURES
+from experiments.lib.tables import by_arm, tested, trained
 from longlag.command_line import console, plain_errors
 from longlag.disk import writing
 from longlag.environment import provenance

@@ -26,10 +26,10 @@ from typing import Any, Literal
 import tyro
 from rich.table import Table
 
-from experiments import tables
-from experiments.protocols import METRICS, PROTOCOLS
-from experiments.questions import ask
-from experiments.tables import by_arm, tested
+from experiments.lib import tables
+from experiments.lib.protocols import METRICS, PROTOCOLS
+from experiments.lib.questions import ask
+from experiments.lib.tables import by_arm, tested
 from longlag.command_line import console, plain_errors
 from longlag.spec import choose
 

@@ -16,8 +16,8 @@ Leaves runs/selective-copy: results.json, and a run folder for each arm.
 
 from __future__ import annotations
 
-from experiments.questions import Question, Size, script
-from experiments.rates import GRID
+from experiments.lib.questions import Question, Size, script
+from experiments.lib.rates import GRID
 from longlag import GRU, LSTM, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell

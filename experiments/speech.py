@@ -32,9 +32,9 @@ from matplotlib.figure import Figure
 from rich.bar import Bar
 from rich.table import Table
 
-from experiments.questions import Question, ask, named
-from experiments.rates import folder
-from experiments.tables import by_arm, time_of
+from experiments.lib.questions import Question, ask, named
+from experiments.lib.rates import folder
+from experiments.lib.tables import by_arm, time_of
 from longlag import GRU, LSTM, MinGRU, extras
 from longlag.architecture import Architecture
 from longlag.cells import FeedForward
@@ -140,8 +140,8 @@ def cross_validate(
 ) -> tuple[Arms, list[Row]]:
     """Every arm at the rate with the fewest errors on held-out folds; of equal ones, by the loss.
 
-    Arguments and results are those of `experiments.rates.choose_rates`; each fold is one seed, that
-    no table uses.
+    Arguments and results are those of `experiments.lib.rates.choose_rates`; each fold is one seed,
+    that no table uses.
     """
     jobs, named = {}, {}
     for rate in grid:

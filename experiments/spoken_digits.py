@@ -33,9 +33,9 @@ import tyro
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from experiments.questions import Question, ask, named
-from experiments.rates import folder
-from experiments.tables import by_arm, time_of, trained
+from experiments.lib.questions import Question, ask, named
+from experiments.lib.rates import folder
+from experiments.lib.tables import by_arm, time_of, trained
 from longlag import GRU, extras
 from longlag.architecture import Architecture, Layers, Transcriber
 from longlag.cell import Cell

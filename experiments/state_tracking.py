@@ -21,8 +21,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from experiments.questions import Question, Size, script
-from experiments.rates import GRID
+from experiments.lib.questions import Question, Size, script
+from experiments.lib.rates import GRID
 from longlag import GRU, LSTM, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell

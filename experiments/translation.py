@@ -28,8 +28,8 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.questions import Arms, Question, ask, named, print_table
-from experiments.sentences import (
+from experiments.lib.questions import Arms, Question, ask, named, print_table
+from experiments.lib.sentences import (
     COLUMNS,
     NO_FIGURES,
     answers,
@@ -42,9 +42,9 @@ from experiments.sentences import (
     score,
     tell,
 )
-from experiments.tables import Found, by_arm
-from experiments.translation_pictures import against_length, alignments, drawn
-from experiments.translation_scores import aligned, by_length, floors
+from experiments.lib.tables import Found, by_arm
+from experiments.lib.translation_pictures import against_length, alignments, drawn
+from experiments.lib.translation_scores import aligned, by_length, floors
 from longlag import GRU, extras
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import console, plain_errors

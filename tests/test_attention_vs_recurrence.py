@@ -21,7 +21,7 @@ from experiments.attention_vs_recurrence import (
     question,
     summary,
 )
-from experiments.questions import script
+from experiments.lib.questions import script
 from longlag.layers import Repeated
 from longlag.matching import mixer_parameters, mixers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.bootstrap import RESAMPLES, Interval, bootstrap
+from experiments.lib.bootstrap import RESAMPLES, Interval, bootstrap
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():

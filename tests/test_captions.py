@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import captions, questions
+from experiments import captions
 from experiments.captions import (
     FLOOR,
     Options,
@@ -22,9 +22,10 @@ from experiments.captions import (
     nearest,
     verdict,
 )
-from experiments.captions_pictures import FAINT, Seen, faded, sheet
+from experiments.lib import questions
+from experiments.lib.captions_pictures import FAINT, Seen, faded, sheet
+from experiments.lib.sentences import COLUMNS, difference, interval, lines, looked_at
 from experiments.record import LEFT_OUT
-from experiments.sentences import COLUMNS, difference, interval, lines, looked_at
 from longlag.command_line import plain_errors
 from longlag.data import emoji
 from longlag.data.coders import STOP, Characters

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import costs
-from experiments.rates import folder
+from experiments.lib import costs
+from experiments.lib.rates import folder
 from longlag.architecture import Architecture
 from longlag.evaluation import evaluation_batch
 from longlag.runs import carry_out, create, load

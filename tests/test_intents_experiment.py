@@ -16,10 +16,11 @@ import pytest
 pytest.importorskip("home_assistant_intents", reason='pip install "longlag[data]"')
 pytest.importorskip("sklearn", reason='pip install "longlag[data]"')
 
-from experiments import intents, intents_ask, intents_pooled, intents_scores, questions
+from experiments import intents
 from experiments.intents import COLUMNS, Options, Preset, difference_table, lines, main, verdict
-from experiments.intents_pictures import confusion, reading
-from experiments.intents_scores import (
+from experiments.lib import intents_ask, intents_pooled, intents_scores, questions
+from experiments.lib.intents_pictures import confusion, reading
+from experiments.lib.intents_scores import (
     MEASURES,
     accuracy,
     by_template,
@@ -28,7 +29,7 @@ from experiments.intents_scores import (
     macro_f1,
     tally,
 )
-from experiments.rates import folder as named
+from experiments.lib.rates import folder as named
 from longlag import sweep as sweep_module
 from longlag.command_line import plain_errors
 from longlag.data import intents as data

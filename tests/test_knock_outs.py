@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.knock_outs import (
+from experiments.lib.knock_outs import (
     KNOCK_OUTS,
     Silent,
     attention_keeps,

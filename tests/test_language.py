@@ -15,8 +15,8 @@ import pytest
 
 from experiments import language
 from experiments.language import Options, bits_of_test, main, question
-from experiments.questions import Question
-from experiments.rates import folder
+from experiments.lib.questions import Question
+from experiments.lib.rates import folder
 from longlag import LSTM
 from longlag.architecture import Architecture
 from longlag.command_line import plain_errors

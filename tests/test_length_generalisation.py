@@ -13,7 +13,7 @@ import pytest
 
 from experiments import length_generalisation
 from experiments.length_generalisation import CHUNK, KEY, columns, lines, main, stretch
-from experiments.rates import folder
+from experiments.lib.rates import folder
 from longlag import LSTM
 from longlag.command_line import plain_errors
 from longlag.models import build

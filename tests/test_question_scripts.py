@@ -16,7 +16,7 @@ from experiments import (
     speech,
     state_tracking,
 )
-from experiments.questions import Options
+from experiments.lib.questions import Options
 
 ASKED = {
     "selective-copy": selective_copy.question,

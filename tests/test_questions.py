@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments import committed, family, record
-from experiments.questions import Question, ask, folder
-from experiments.tables import COLUMNS, lines, spread, verdict
+from experiments.lib.questions import Question, ask, folder
+from experiments.lib.tables import COLUMNS, lines, spread, verdict
 from longlag import LSTM
 from longlag.environment import environment
 from longlag.names import cell_names

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import rates
 from experiments.committed import RESULTS
-from experiments.rates import TRIAL_SEEDS, choose_rates, folder, trial
+from experiments.lib import rates
+from experiments.lib.rates import TRIAL_SEEDS, choose_rates, folder, trial
 from tests.tiny import PARITY
 
 JOB = dataclasses.replace(PARITY, training=dataclasses.replace(PARITY.training, steps=30))

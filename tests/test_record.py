@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import committed, record
-from experiments.tables import by_arm
+from experiments.lib.tables import by_arm
 
 QUESTION = "family-recall"
 

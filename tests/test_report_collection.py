@@ -12,8 +12,8 @@ from matplotlib.colors import to_hex
 from experiments import committed as committed_module
 from experiments import report
 from experiments.committed import FLAGSHIP, TABLES, section
-from experiments.protocols import CHOMSKY
-from experiments.report_pictures import PICTURES
+from experiments.lib.protocols import CHOMSKY
+from experiments.lib.report_pictures import PICTURES
 from longlag.report.charts import Point, heat_map, lines
 from longlag.report.style import styles
 from tests import browser

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments import reproduce
-from experiments.protocols import PROTOCOLS
+from experiments.lib.protocols import PROTOCOLS
 from experiments.reproduce import COLUMNS, lines, verdict
 from longlag.command_line import plain_errors
 

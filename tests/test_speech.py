@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import questions, speech
+from experiments import speech
+from experiments.lib import questions
 from experiments.speech import COLUMNS, Preset, lines, main, verdict
 from longlag.command_line import plain_errors
 from longlag.data.japanese_vowels import load as utterances

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import questions, spoken_digits
+from experiments import spoken_digits
+from experiments.lib import questions
 from experiments.spoken_digits import COLUMNS, Preset, best, chances, lines, main, question, verdict
 from longlag.command_line import plain_errors
 from longlag.experiment import Experiment

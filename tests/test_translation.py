@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import questions, translation
-from experiments.questions import Question
+from experiments import translation
+from experiments.lib import questions
+from experiments.lib.questions import Question
+from experiments.lib.sentences import difference, interval, say, score, tell
+from experiments.lib.translation_pictures import alignments, drawn
+from experiments.lib.translation_scores import by_length, floors
 from experiments.record import LEFT_OUT
-from experiments.sentences import difference, interval, say, score, tell
 from experiments.translation import COLUMNS, Options, length_table, lines, main, verdict
-from experiments.translation_pictures import alignments, drawn
-from experiments.translation_scores import by_length, floors
 from longlag import GRU
 from longlag.architecture import EncoderDecoder
 from longlag.command_line import plain_errors

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bootstrap import Interval, bootstrap
-from experiments.questions import Arms
-from experiments.rates import folder
-from experiments.tables import Found, by_arm, spread, time_of
+from experiments.lib.bootstrap import Interval, bootstrap
+from experiments.lib.questions import Arms
+from experiments.lib.rates import folder
+from experiments.lib.tables import Found, by_arm, spread, time_of
 from longlag.command_line import console
 from longlag.data.coders import STOP
 from longlag.extras import needed_for

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from experiments.questions import Question
+from experiments.lib.questions import Question
 from longlag import GRU, LSTM, Elman, MinGRU
 from longlag.architecture import Architecture
 from longlag.cell import Cell

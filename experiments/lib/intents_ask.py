@@ -9,9 +9,9 @@ from rich.bar import Bar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.intents_pictures import reading
-from experiments.intents_scores import attended, decide
-from experiments.translation_pictures import drawn
+from experiments.lib.intents_pictures import reading
+from experiments.lib.intents_scores import attended, decide
+from experiments.lib.translation_pictures import drawn
 from longlag.command_line import console
 from longlag.data.intents import UNKNOWN, tokenize
 from longlag.disk import writing

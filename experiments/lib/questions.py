@@ -20,8 +20,8 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from experiments.rates import choose_rates, folder
-from experiments.tables import COLUMNS, Found, lines, verdict
+from experiments.lib.rates import choose_rates, folder
+from experiments.lib.tables import COLUMNS, Found, lines, verdict
 from longlag.catalogue import kind
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
@@ -55,8 +55,8 @@ class Question:
     Attributes:
         title: the question, in words.
         arms: experiments by the name of their arm; all of one task, or named by task too.
-        grid: the learning rates that every arm is tried at first (`experiments.rates`); empty: the
-            arms' own are taken.
+        grid: the learning rates that every arm is tried at first (`experiments.lib.rates`); empty:
+            the arms' own are taken.
         threshold: the accuracy from which a seed has done it, at the longest lag it is tested at
             and all shorter ones beyond the trained one; at the trained one where there is no other.
         options: the words of a command line by which it was restricted, for the record.
@@ -241,7 +241,7 @@ def measure(
 
     Returns:
         The arms, with the learning rates that were chosen; a row per arm, seed and lag; and the
-        trials of the rates (`experiments.rates`).
+        trials of the rates (`experiments.lib.rates`).
     """
     arms, trials = question.arms, []
     folders = {arm: folder(arm) for arm in arms}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.sentences import interval, looked_at
+from experiments.lib.sentences import interval, looked_at
 from longlag.extras import needed_for
 from longlag.runs import Loaded
 from longlag.tasks.pairs import Pairs, PairTask

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.rates import TRIAL_SEEDS
+from experiments.lib.rates import TRIAL_SEEDS
 
 __all__ = [
     "COLUMNS",

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bootstrap import bootstrap
+from experiments.lib.bootstrap import bootstrap
 from longlag.data.intents import Utterances
 from longlag.seq2seq import Seq2Seq
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.intents_pictures import confusion, reading
-from experiments.intents_scores import MEASURES, attended, decide, differences, scores, tally
-from experiments.questions import Arms
-from experiments.rates import folder
-from experiments.tables import Found
-from experiments.translation_pictures import drawn
+from experiments.lib.intents_pictures import confusion, reading
+from experiments.lib.intents_scores import MEASURES, attended, decide, differences, scores, tally
+from experiments.lib.questions import Arms
+from experiments.lib.rates import folder
+from experiments.lib.tables import Found
+from experiments.lib.translation_pictures import drawn
 from longlag.command_line import console
 from longlag.data.intents import floors, tokenize
 from longlag.disk import writing

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-from experiments.questions import Arms, print_table
-from experiments.rates import folder
-from experiments.tables import Found
+from experiments.lib.questions import Arms, print_table
+from experiments.lib.rates import folder
+from experiments.lib.tables import Found
 from longlag.evaluation import evaluation_batch
 from longlag.runs import load
 
