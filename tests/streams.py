@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import numpy as np
 
 T, B, CHUNK = 15, 8, 5
-
-# The programs of these tests run once or twice, for microseconds: compiling is all that they cost.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def flags(steps: int = T) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from experiments import agreement, peers, record
 from experiments.peers import PAIRS
 from experiments.peers.measure import arguments, draw, measure, ours
 from longlag.layers import Bidirectional
-from tests.contract import assert_close
+from longlag.testing.cells import assert_close
 
 # Not ours to mend: keras hands numpy its variables the old way, torch says which kernel it takes.
 pytestmark = [

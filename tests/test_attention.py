@@ -11,8 +11,9 @@ import pytest
 from longlag.attention import Additive, DotProduct, Local, Multiplicative
 from longlag.attention import additive as additive_module
 from longlag.layers import Stack
+from longlag.testing.cells import jit
 from tests.attention_oracle import attend
-from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
+from tests.streams import CHUNK, B, T, close, drawn_like, flags, same
 
 D = 4
 

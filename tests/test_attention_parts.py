@@ -13,8 +13,9 @@ from jax.extend.core import jaxprs_in_params
 from longlag.attention import Additive, DotProduct, rotate
 from longlag.attention import additive as additive_module
 from longlag.attention.cache import masked_softmax
+from longlag.testing.cells import jit
 from tests.attention_oracle import turned
-from tests.streams import drawn_like, jit
+from tests.streams import drawn_like
 
 D = 4
 ADDITIVE = Additive(6)

@@ -33,9 +33,9 @@ from longlag.cells import (
     StackRNN,
 )
 from longlag.names import cell_names
+from longlag.testing.cells import Flags, check_cell, check_loop, draw
+from longlag.testing.loop import loop
 from tests import paper
-from tests.contract import Flags, check_cell, check_loop, draw
-from tests.loop import loop
 
 # What changes the initialisation only (LSTM's chrono) has no row of its own.
 CELLS = [

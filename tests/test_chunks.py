@@ -14,7 +14,7 @@ import pytest
 from longlag import LSTM, MinGRU, unroll
 from longlag.chunks import chunk_length, over_chunks, sum_over_time
 from longlag.models import build
-from tests.contract import assert_close, random_like
+from longlag.testing.cells import assert_close, random_like
 from tests.test_sketches import OddCell
 from tests.test_time_parallel import draw, loss
 from tests.test_unroll import Noisy

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 import longlag as ll
-from tests import contract
-from tests.contract import check_compiles_once, check_types
+from longlag.testing import cells as contract
+from longlag.testing.cells import check_compiles_once, check_types
 
 
 class Plain(ll.DenseCell):

@@ -17,7 +17,7 @@ from longlag import GRU, LSTM, Elman, interop, unroll
 from longlag.cells import MGU, ProjectedLSTM
 from longlag.interop.linen import LinenCell, OfLinen
 from longlag.interop.nnx import NNXRecurrent
-from tests.contract import assert_close, random_like
+from longlag.testing.cells import assert_close, random_like
 
 B, T, D, H = 2, 5, 3, 4
 XS = np.random.default_rng(0).normal(size=(B, T, D)).astype(np.float32)

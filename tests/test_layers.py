@@ -33,8 +33,9 @@ from longlag.layers import (
     Stack,
 )
 from longlag.short_convolution import ShortConvolution
+from longlag.testing.cells import jit
 from tests.layer_oracle import forward
-from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
+from tests.streams import CHUNK, B, T, close, drawn_like, flags, same
 
 D = 4
 

@@ -12,7 +12,7 @@ import pytest
 
 from longlag import matrix_scan as module
 from longlag.matrix_scan import matrix_scan
-from tests.streams import jit
+from longlag.testing.cells import jit
 
 T, B, N, K, V = 11, 3, 2, 3, 2
 KINDS = {

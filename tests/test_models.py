@@ -13,8 +13,9 @@ from longlag.cells import GRU, LSTM, FeedForward
 from longlag.layers import MLP, Dense, Dropout, Read, Recurrent, Repeated, Residual, Stack
 from longlag.models import SequenceModel, build
 from longlag.short_convolution import ShortConvolution
+from longlag.testing.cells import jit
 from tests.layer_oracle import answers
-from tests.streams import CHUNK, B, T, close, drawn_like, flags, jit, same
+from tests.streams import CHUNK, B, T, close, drawn_like, flags, same
 
 V, H = 7, 6
 

@@ -14,7 +14,7 @@ import pytest
 from longlag import GRU, LSTM, Cell, Elman, MinGRU, unroll
 from longlag.cells import FeedForward
 from longlag.newton import _block_scan, _residual, newton
-from tests.contract import MASK, RESETS, Case, assert_close, draw, random_like
+from longlag.testing.cells import MASK, RESETS, Case, assert_close, draw, random_like
 
 CELLS = {
     "elman": Elman(3),

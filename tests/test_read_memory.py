@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from longlag.attention import Additive, Attention, DotProduct, Local, Multiplicative
+from longlag.testing.cells import jit
 from tests.attention_oracle import attend_source
-from tests.streams import close, drawn_like, jit
+from tests.streams import close, drawn_like
 
 T, B, S, D, E = 20, 3, 6, 4, 5  # T: more than one block of queries of additive attention
 LAYERS = {

@@ -14,7 +14,7 @@ from longlag.catalogue import COLUMNS, catalogue
 from longlag.experiment import Experiment
 from longlag.names import cell_class
 from longlag.report.table import markdown
-from tests.contract import check_cell
+from longlag.testing.cells import check_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

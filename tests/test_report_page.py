@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 from longlag import report
 from longlag.report import sentences
 from longlag.report.maps import attention_map, trace_map
-from longlag.report.plots import against_lag
+from longlag.report.plots import against_lag, png
 from longlag.report.style import PALETTE, PLAIN, spread_out, styles
 from tests import browser
 from tests.made_up_results import ROLES, cells_of, made_up_results, row
@@ -226,3 +226,14 @@ def test_colours_follow_the_place_of_an_arm_and_grey_its_role():
     assert found["mlp"] == PLAIN and found["a"].color == PALETTE[0]
     # The eighth has the colour of the first, so it needs another marker.
     assert found["h"].color == found["a"].color and found["h"].marker != found["a"].marker
+
+
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
+def test_a_task_on_which_every_seed_diverged_at_once_is_drawn(layout):
+    results = made_up_results()
+    for curve in results["curves"]:
+        if curve["task"] == "recall":
+            curve.update(loss=[None], accuracy=[None], steps=[0])
+    made = report.plots(results, cells_of(results), layout)
+    assert png(made["learning"], layout) and png(made["loss"], layout)
+    assert [text.get_text() for ax in made["loss"].axes for text in ax.texts] == ["diverged"] * 5

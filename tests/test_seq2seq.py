@@ -18,10 +18,11 @@ from longlag.search import generate
 from longlag.seq2seq import Seq2Seq
 from longlag.tasks import Batch, Task
 from longlag.tasks.task import Floor
+from longlag.testing.cells import jit
 from longlag.training import Training, dispatch, init_states
 from tests.attention_oracle import attend_source
 from tests.layer_oracle import affine, forward
-from tests.streams import close, drawn_like, jit
+from tests.streams import close, drawn_like
 
 B, S, L, V, W = 3, 5, 4, 6, 4
 STOP = 0

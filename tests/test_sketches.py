@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import longlag as ll
-from tests.contract import check_cell
+from longlag.testing.cells import check_cell
 
 
 class MGU(ll.DenseCell):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 
@@ -30,6 +31,24 @@ def test_a_decorated_subclass_is_the_same():
     assert repr(Decorated(3, depth=2)) == "Decorated(width=3, name='plain', depth=2)"
     assert hash(Decorated(3)) == hash(Decorated(3))
     assert Decorated(3) != Plain(3)
+
+
+@pytest.mark.parametrize("name", ["tau", "width"])
+def test_a_number_that_would_be_no_field_is_refused(name):
+    expected = rf"Wide.{name}: expected an annotation, `{name}: float = 0.5` for a field"
+    with pytest.raises(ValueError, match=expected):
+        type("Wide", (Plain,), {name: 0.5})
+
+
+def test_a_constant_needs_one_annotation():
+    class Told(Plain):
+        tau: ClassVar[float] = 0.5
+        _hidden = 3
+
+    class Again(Told):
+        tau = 0.6
+
+    assert Again(3).tau == 0.6
 
 
 @pytest.mark.parametrize("spec", [Plain(3), Decorated(3)])

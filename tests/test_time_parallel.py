@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from longlag import GRU, LSTM, MinGRU, unroll
-from tests.contract import assert_close, in_chunks
+from longlag.testing.cells import assert_close, in_chunks
 
 B, D, H = 2, 2, 3
 CELL = LSTM(H, learned_carry=True)

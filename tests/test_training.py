@@ -390,3 +390,16 @@ def test_a_state_that_cannot_be_carried_is_refused():
     check_streaming(plain, task, how)
     with pytest.raises(ValueError, match="carry: expected time_chunk 0 beside it, got 4"):
         Training(carry=True, time_chunk=4)
+
+
+def test_parameters_that_were_written_as_numbers_are_arrays_of_a_dtype():
+    class Scaled(MinGRU):
+        def init(self, key, in_features):
+            weak = {"number": 0.5, "weak": jnp.asarray(0.5), "full": jnp.full(2, 0.5)}
+            return super().init(key, in_features) | weak
+
+    model = build(inputs="tokens", in_features=2, out_features=2, cell=Scaled(4), width=4)
+    params = jax.tree.leaves(init_states(model, TRAINING, 2).params)
+    assert {(leaf.dtype, leaf.weak_type, leaf.shape[0]) for leaf in params} == {
+        (jnp.dtype("float32"), False, 2)
+    }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from longlag import GRU, Carry, Cell, DenseCell, MinGRU, unroll
-from tests.contract import assert_close
+from longlag.testing.cells import assert_close
 
 CELLS = [GRU(3), MinGRU(3)]
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from longlag import GRU, LSTM, Carry, LSTMCarry, MinGRU, unroll
+from longlag import GRU, LSTM, Carry, DenseCell, LSTMCarry, MinGRU, unroll
 from tests.test_sketches import Odd, OddCell
 
 B, T, D, H = 2, 5, 3, 4
@@ -136,3 +136,52 @@ def test_what_is_wrong_is_refused(case):
 def test_an_unknown_option_is_an_error():
     with pytest.raises(TypeError, match="unexpected keyword argument 'masks'"):
         unroll(GRU(H), {}, jnp.ones((B, T, D)), masks=None)  # type: ignore[call-arg]
+
+
+class Returning(DenseCell):
+    """What a step returns is up to a test."""
+
+    returned: str = "carry and output"
+
+    gates = ("r", "n")
+
+    def update(self, params, carry, z):
+        h = jnp.tanh(z[1])
+        return {
+            "carry and output": (Carry(h), h),
+            "a narrower state": (Carry(h[..., 1:]), h),
+            "the state alone": (h, h),
+            "one thing": Carry(h),
+            "whole numbers": (Carry(h.astype(jnp.int32)), h),
+        }[self.returned]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("a narrower state", r"step.h: expected float32 of shape \(2, 4\) .*; got .* \(2, 3\)"),
+        ("the state alone", r"new carry of a step: expected the structure .*Carry"),
+        ("one thing", r"Returning\(features=4.*expected a step to return two things.* got Carry"),
+        ("whole numbers", r"step.h: expected float32 of shape \(2, 4\) .*; got int32"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_refused(returned, message):
+    attempt(Returning(H))
+    with pytest.raises(ValueError, match=message):
+        attempt(Returning(H, returned=returned))
+
+
+def test_a_gate_that_is_not_there_is_refused_with_those_that_are():
+    cell = Returning(H)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+    with pytest.raises(ValueError, match=r"unknown gate: expected one of r, n; got 'z'"):
+        cell.recurrent_kernel(params, "z")
+
+
+@pytest.mark.parametrize("named", ["rn", None, ("r", 1)], ids=str)
+def test_gates_that_are_no_names_are_refused(named):
+    class Misnamed(Returning):
+        gates = named
+
+    with pytest.raises(ValueError, match=r"Misnamed.gates: expected a tuple of names"):
+        Misnamed(H)

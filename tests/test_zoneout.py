@@ -10,7 +10,7 @@ import pytest
 import longlag as ll
 from longlag.cells import LRU, MLSTM
 from longlag.layers import Recurrent, VariationalDropout
-from tests.streams import jit
+from longlag.testing.cells import jit
 
 B, T, D, H = 3, 6, 2, 4
 RATE = 0.4

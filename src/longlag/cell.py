@@ -32,9 +32,10 @@ from jax.nn import initializers
 from typing_extensions import TypeVar
 
 from longlag import time_parallel
+from longlag.checks import check_like
 from longlag.linear_scan import Method
 from longlag.select import select
-from longlag.spec import Spec
+from longlag.spec import Spec, choose
 from longlag.time_parallel import Backward
 
 __all__ = [
@@ -195,7 +196,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
 
         def update(consts, carry, inputs, mixed):
             carry, start, z, live = begin(consts, carry, inputs)
-            new, y = self._update(consts[0], start, z, mixed)
+            new, y = _stepped(self, self._update(consts[0], start, z, mixed), start)
             new = jax.tree.map(keep_dtype, new, carry)
             if zoneout:
                 new, y = _zone_out(zoneout, start, new, y, inputs[3])
@@ -241,6 +242,17 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
     def _backward(self) -> Literal["recompute", "store"]:
         """What "auto" stands for."""
         return "recompute"
+
+
+def _stepped(cell: Cell, found: Any, carry: Any) -> tuple[Any, Any]:
+    """What a step returned, refused unless it is a carry like the one before, and an output."""
+    if not (isinstance(found, tuple) and len(found) == 2):
+        raise ValueError(
+            f"{cell}: expected a step to return two things, the new carry and the output; got "
+            f"{type(found).__name__}"
+        )
+    check_like("the new carry of a step", found[0], carry, str(cell))
+    return found
 
 
 def keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -292,6 +304,12 @@ class AffineCell(Cell[DenseCarryT]):
     gates: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
+        gates = getattr(self, "gates", None)
+        if not (isinstance(gates, tuple) and all(isinstance(gate, str) for gate in gates)):
+            raise ValueError(
+                f"{type(self).__name__}.gates: expected a tuple of names, one for each part of the "
+                f'input\'s projection, such as ("r", "z"); got {gates!r}'
+            )
         if self.features < 1:
             raise ValueError(
                 f"{type(self).__name__}.features: expected at least 1, got {self.features}"
@@ -422,7 +440,7 @@ class DenseCell(AffineCell[DenseCarryT]):
 
     def recurrent_kernel(self, params: Params, gate: str) -> jax.Array:
         """The recurrent kernel of one gate, `[H, H]`, for a `mix` of one's own."""
-        start = self.gates.index(gate) * self.features
+        start = self.gates.index(choose(gate, self.gates, "gate")) * self.features
         return params["recurrent"]["kernel"][:, start : start + self.features]
 
     def step(

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from longlag.cell import Params
+from longlag.checks import check_sequence
 from longlag.layers import Dense
 from longlag.select import select
 from longlag.spec import Spec, choose
-from longlag.unroll import check_sequence
 
 __all__ = ["Embedding"]
 

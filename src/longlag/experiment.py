@@ -47,8 +47,11 @@ class Experiment(Spec):
             raise ValueError(f"seeds: expected at least 1, got {self.seeds}")
         if self.first_seed < 0:
             raise ValueError(f"first_seed: expected at least 0, got {self.first_seed}")
-        for lag in self.test_lags:
-            self.task.at_lag(lag)  # refuses an impossible one
+        for lag in (self.task.lag, *self.test_lags):
+            try:
+                self.task.at_lag(lag)
+            except ValueError as error:
+                raise ValueError(f"lag {lag}: {error}") from error
         check_streaming(self.model, self.task, self.training)  # an impossible model is refused
 
     @property

@@ -23,6 +23,7 @@ from longlag.interrupt import Interruption
 from longlag.models import SequenceModel
 from longlag.names import own_files
 from longlag.run_folder import RunFolder
+from longlag.tasks.checks import check_shapes, check_values
 from longlag.training import TrainState, dispatch, init_states
 
 __all__ = ["Loaded", "Progress", "carry_out", "create", "floor_rows", "load", "reopen", "results"]
@@ -117,10 +118,15 @@ def carry_out(
         The results (see `results`), or None if the run was stopped before its end.
 
     Raises:
+        ValueError: the task does not draw what it declares.
         CheckpointError: there are checkpoints, and none is intact.
         DiskError: the disk refused.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
+    for lag in experiment.lags:
+        check_shapes(task.at_lag(lag))
+    validation = evaluation_batch(task, training.eval_size, "validation")
+    check_values(task.evaluated("validation"), validation)
     states = init_states(model, training, experiment.seeds, experiment.first_seed)
     done = 0
     if checkpoints(folder.checkpoints):
@@ -129,7 +135,6 @@ def carry_out(
         on_progress(Progress(done, [], tuple(restored.skipped)))
     else:
         folder.truncate(-1)
-    validation = evaluation_batch(task, training.eval_size, "validation")
     active = _active(states, experiment)
     saved, saved_at = done, -CHECKPOINT_SECONDS
     while active.any() and not stop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Iterable
 from typing import Any, dataclass_transform
 
@@ -17,11 +18,25 @@ class Spec:
     Each subclass is made a frozen dataclass when it is defined, so a forgotten decorator cannot
     drop a field. An instance therefore prints, compares, hashes and can be replaced
     (`dataclasses.replace`), and two equal instances are one static argument to `jax.jit`. Writing
-    `@dataclasses.dataclass(frozen=True)` as well does no harm.
+    `@dataclasses.dataclass(frozen=True)` as well does no harm. A number without an annotation would
+    be no field, or not the new default of one, and go unseen by all of these; it is refused.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        bases = cls.__mro__[1:]
+        specs = [base for base in bases if dataclasses.is_dataclass(base)]
+        constants = {name for base in bases for name in inspect.get_annotations(base)}
+        constants -= {field.name for base in specs for field in dataclasses.fields(base)}
+        known = constants | {*inspect.get_annotations(cls)}
+        for name, value in vars(cls).items():
+            numeric = isinstance(value, (bool, int, float)) and not name.startswith("_")
+            if numeric and name not in known:
+                kind = type(value).__name__
+                raise ValueError(
+                    f"{cls.__name__}.{name}: expected an annotation, `{name}: {kind} = {value}` "
+                    f"for a field or `{name}: ClassVar[{kind}] = {value}` for a constant; got none"
+                )
         dataclasses.dataclass(frozen=True)(cls)
         # Spec's own __setattr__ already freezes every instance. Without the generated ones, a
         # user's explicit decorator finds nothing of its own to overwrite.

@@ -325,6 +325,8 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
 
     def one(seed):
         params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
+        # A parameter that was written as a number is an array like the others from here on.
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
         return TrainState(
             seed=seed,
             rate=jnp.float32(training.learning_rate),

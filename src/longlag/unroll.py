@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
 
 from longlag.backends import BACKENDS, find
 from longlag.cell import CarryT, Cell, Params
+from longlag.checks import check_like, check_sequence
 from longlag.chunks import Chunk, check_chunk, rematerialised, steps_of
 from longlag.linear_scan import METHODS
 from longlag.linear_scan import Method as OwnMethod
@@ -155,43 +156,3 @@ def _in_parts(run, carry, steps, key, length, reverse, carries):
 
     last, (ys, every) = rematerialised(part, carry, steps, length, reverse)
     return (last if carries == "last" else every), ys
-
-
-def check_sequence(
-    name: str,
-    xs: jax.Array,
-    mask: jax.Array | None,
-    resets: jax.Array | None,
-    time_major: bool,
-) -> None:
-    """Raises `ValueError` unless mask and resets are bool and fit the leading axes of `xs`."""
-    axes = "[T, B, ...]" if time_major else "[B, T, ...]"
-    if jnp.ndim(xs) < 2:
-        raise ValueError(f"{name}: expected {axes}, got shape {jnp.shape(xs)}")
-    for what, flag in (("mask", mask), ("resets", resets)):
-        if flag is not None and (flag.shape != xs.shape[:2] or flag.dtype != bool):
-            raise ValueError(
-                f"{what}: expected bool of shape {xs.shape[:2]}, the leading axes of {name}; "
-                f"got {flag.dtype} of shape {flag.shape}"
-            )
-
-
-def check_like(name: str, tree: Any, like: Any, whose: str) -> None:
-    """Raises `ValueError` unless two trees agree in structure, shapes and kinds of number.
-
-    Floating leaves may differ in precision, since a carry keeps the dtype it comes with.
-    """
-    expected, got = jax.tree.structure(like), jax.tree.structure(tree)
-    if expected != got:
-        raise ValueError(f"{name}: expected the structure {expected} ({whose}); got {got}")
-    wanted, _ = jax.tree_util.tree_flatten_with_path(like)
-    for (path, want), leaf in zip(wanted, jax.tree.leaves(tree)):
-        dtype = jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype
-        both_floating = jnp.issubdtype(want.dtype, jnp.floating) and jnp.issubdtype(
-            dtype, jnp.floating
-        )
-        if want.shape != jnp.shape(leaf) or (want.dtype != dtype and not both_floating):
-            raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)}: expected {want.dtype} of shape {want.shape} "
-                f"({whose}); got {dtype} of shape {jnp.shape(leaf)}"
-            )

@@ -20,9 +20,9 @@ from longlag.attention.cache import (
     record,
 )
 from longlag.cell import Params
+from longlag.checks import check_like, check_sequence
 from longlag.layer import Layer, State
 from longlag.select import select
-from longlag.unroll import check_like, check_sequence
 
 __all__ = ["Attention"]
 

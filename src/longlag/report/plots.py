@@ -261,15 +261,20 @@ def learning(
                 mine = curve["arm"] == arm
                 _curve(ax, curve, quantity, look[arm] if mine else None)
             _floors(ax, [c for c in cells if c.task == task], vertical=False, quantity=quantity)
-            ax.set_xscale("log")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            ax.xaxis.set_minor_locator(NullLocator())
-            ax.xaxis.set_major_formatter(COUNT_TICKS)
+            drawn = any(_drawn(curve, quantity).any() for curve in here)
+            if drawn:
+                ax.set_xscale("log")
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                ax.xaxis.set_minor_locator(NullLocator())
+                ax.xaxis.set_major_formatter(COUNT_TICKS)
+            else:
+                ax.set_xticks([])
+                ax.text(0.5, 0.5, "diverged", transform=ax.transAxes, ha="center", color=MUTED)
             if quantity == "accuracy":
                 ax.set_ylim(-0.04, 1.04)
                 ax.set_yticks([0, 0.5, 1])
                 ax.yaxis.set_major_formatter(ACCURACY_TICKS)
-            elif any(np.isfinite(np.asarray(c["loss"], float)).any() for c in curves):
+            elif drawn:
                 ax.set_yscale("log")
                 ax.yaxis.set_minor_locator(NullLocator())
             if ax.get_subplotspec().is_first_row():  # pyright: ignore
@@ -284,10 +289,18 @@ def learning(
     return figure
 
 
+def _drawn(curve: Mapping[str, Any], quantity: str) -> np.ndarray:
+    """Which points of a curve a logarithmic axis can show, and what is not None or NaN."""
+    steps, values = (np.array(curve[name], dtype=float) for name in ("steps", quantity))
+    return (steps > 0) & np.isfinite(values)
+
+
 def _curve(ax: Axes, curve: Mapping[str, Any], quantity: str, style: Style | None) -> None:
     steps = np.asarray(curve["steps"], dtype=float)
     values = np.array(curve[quantity], dtype=float)  # None, a diverged step, becomes NaN
-    shown = (steps > 0) & np.isfinite(values)
+    shown = _drawn(curve, quantity)
+    if not shown.any():
+        return  # a marker that is nowhere, and not clipped, leaves no room for the axes
     if style is None:
         ax.plot(steps[shown], values[shown], color=RULE, linewidth=0.6, zorder=1)
         return

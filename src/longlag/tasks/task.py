@@ -178,6 +178,12 @@ class Task(Spec, abc.ABC):
     @property
     def lag(self) -> int:
         """The present value of the lag dial."""
+        if not hasattr(self, self.lag_field):
+            dials = ", ".join(field.name for field in dataclasses.fields(self))
+            raise ValueError(
+                f"{type(self).__name__}.lag_field: expected the name of the dial that makes the "
+                f"task longer, one of {dials}; got {self.lag_field!r}"
+            )
         return getattr(self, self.lag_field)
 
     def require(self, condition: bool, expected: str) -> None:

@@ -17,17 +17,21 @@ from longlag import Cell
 
 
 class Flags(NamedTuple):
+    """Mask and resets, `[B, T]` bool."""
+
     mask: np.ndarray
     resets: np.ndarray
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def one_step(cell: Cell, params, carry, x):
+    """A step from an input as it comes."""
     return cell.step(params, carry, cell.project(params, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def first_carry(cell: Cell, params):
+    """Of one row."""
     return cell.initial_carry(params)
 
 

@@ -1,0 +1,108 @@
+"""What a task draws is what it declares: shapes without drawing anything, numbers of one batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from longlag.tasks.pairs import PairTask
+from longlag.tasks.task import Batch, Task
+
+__all__ = ["apart", "check_shapes", "check_values"]
+
+KINDS: dict[str, tuple[Any, str]] = {
+    "integers": (jnp.integer, "int32"),
+    "reals": (jnp.floating, "float32"),
+    "flags": (jnp.bool, "bool"),
+}
+
+
+def check_shapes(task: Task) -> None:
+    """Raises `ValueError` unless `sample` gives the shapes and kinds of number of `Batch`.
+
+    Nothing is drawn or compiled.
+    """
+    rows, T = 2, task.time_steps
+    batch = jax.eval_shape(lambda key: task.sample(key, rows), jax.random.key(0))
+    if not isinstance(batch, Batch):
+        raise ValueError(f"{task}: expected a Batch from sample, got {type(batch).__name__}")
+    tokens, classes = task.inputs_kind == "tokens", task.targets_kind != "values"
+    answers = (rows, T)
+    if apart(task):
+        answers = (rows, *batch.targets.shape[1:2])  # as many as there are to say
+    expected = {
+        "inputs": ("integers", (rows, T)) if tokens else ("reals", (rows, T, task.in_features)),
+        "targets": ("integers", answers) if classes else ("reals", (*answers, task.out_features)),
+        "weights": ("reals", answers),
+        "scored": ("flags", answers),
+        "mask": ("flags", (rows, T)),
+        "resets": ("flags", (rows, T)),
+    }
+    for name, (kind, shape) in expected.items():
+        array = getattr(batch, name)
+        if array is None and name in ("mask", "resets"):
+            continue
+        of_kind, dtype = KINDS[kind]
+        got = "None" if array is None else f"{array.dtype} of shape {array.shape}"
+        if array is None or array.shape != shape or not jnp.issubdtype(array.dtype, of_kind):
+            raise ValueError(
+                f"{task}: expected of {rows} sequences of {T} steps (time_steps) {name} of dtype "
+                f"{dtype} and shape {shape}; got {got}"
+            )
+
+
+def check_values(task: Task, batch: Batch) -> None:
+    """Raises `ValueError` unless the numbers of a batch are what `Task` and `Batch` say of them.
+
+    Args:
+        task: drew it.
+        batch: of shapes that `check_shapes` has looked at.
+    """
+
+    def refuse(expected: str, got: Any) -> None:
+        raise ValueError(f"{task}: expected {expected}; got {got}")
+
+    inputs, targets, weights, scored, mask = jax.device_get(
+        (batch.inputs, batch.targets, batch.weights, batch.scored, batch.mask)
+    )
+    weighted = weights > 0
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        refuse("finite weights of at least 0", f"{weights.min():g} to {weights.max():g}")
+    if not scored.any():
+        refuse("a scored step in each sequence", "none in a whole batch")
+    if (scored & ~weighted).any():
+        refuse("a weight at every scored step", f"{(scored & ~weighted).sum()} scored without one")
+    if mask is not None and not apart(task) and (weighted & ~mask).any():
+        refuse("weights at real steps alone", f"{(weighted & ~mask).sum()} where the mask is false")
+    for name, numbers, kind, limit, limited in (
+        ("inputs", inputs, task.inputs_kind, task.in_features, "in_features"),
+        (
+            "weighted targets",
+            targets[weighted],
+            task.targets_kind,
+            task.out_features,
+            "out_features",
+        ),
+    ):
+        if kind in ("tokens", "classes", "transcripts"):
+            if numbers.min() < 0 or numbers.max() >= limit:
+                got = f"{numbers.min()} to {numbers.max()}"
+                refuse(f"{name} of 0 to {limit - 1} ({limited} - 1)", got)
+        elif not np.isfinite(numbers).all():
+            refuse(
+                f"finite {name}", f"{np.size(numbers) - np.isfinite(numbers).sum()} that are not"
+            )
+    counts = weighted.sum(axis=1)
+    if task.asked is not None and (counts != task.asked).any():
+        refuse(
+            f"{task.asked} weighted steps in every sequence (asked)",
+            f"{min(counts)} to {max(counts)}",
+        )
+
+
+def apart(task: Task) -> bool:
+    """Whether answers are not given at the steps of the input."""
+    return task.targets_kind == "transcripts" or isinstance(task, PairTask)
