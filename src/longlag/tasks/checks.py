@@ -31,6 +31,8 @@ def check_shapes(task: Task) -> None:
         raise ValueError(f"{task}: expected a Batch from sample, got {type(batch).__name__}")
     tokens, classes = task.inputs_kind == "tokens", task.targets_kind != "values"
     answers = (rows, T)
+    if isinstance(task, PairTask):
+        T = batch.inputs.shape[1]  # `time_steps` is that of what is said
     if apart(task):
         answers = (rows, *batch.targets.shape[1:2])  # as many as there are to say
     expected = {
@@ -96,11 +98,10 @@ def check_values(task: Task, batch: Batch) -> None:
                 f"finite {name}", f"{np.size(numbers) - np.isfinite(numbers).sum()} that are not"
             )
     counts = weighted.sum(axis=1)
+    counts = counts[counts > 0]  # what fills an evaluation set up is asked nothing
     if task.asked is not None and (counts != task.asked).any():
-        refuse(
-            f"{task.asked} weighted steps in every sequence (asked)",
-            f"{min(counts)} to {max(counts)}",
-        )
+        got = f"{counts.min()} to {counts.max()}"
+        refuse(f"{task.asked} weighted steps in every sequence (asked)", got)
 
 
 def apart(task: Task) -> bool:
