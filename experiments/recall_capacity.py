@@ -1,6 +1,6 @@
 """How much recall does a byte of state buy: wide LSTMs, matrix states, windows of attention.
 
-    python -m experiments.recall_capacity                      (1.5 core-hours)
+    python -m experiments.recall_capacity                      (1.4 core-hours)
     python -m experiments.recall_capacity --arms "LSTM, 128 features" "window of 32"
     python -m experiments.recall_capacity --preset smoke
 
