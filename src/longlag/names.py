@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -83,6 +84,8 @@ def _class(name: str, what: str, base: type, known: Mapping[str, Any], folder: P
     """The class of a name of the library, or of the user's own file or its copy in a run folder."""
     file, colon, class_name = name.rpartition(":")
     if not colon:
+        if name.endswith(".py"):
+            raise ValueError(f"{what}: expected a class of the file, {name}:MyClass; got {name}")
         return known[choose(name, known, what)]
     path = Path(file)
     if folder is not None and (folder / f"{what}.py").is_file():
@@ -121,8 +124,17 @@ def _module(path: Path, what: str) -> ModuleType:
             del sys.modules[name]
             if not isinstance(error, Exception):
                 raise
-            raise ValueError(f"{what}: {path} fails to import: {error!r}") from error
+            raise ValueError(
+                f"{what}: {path} fails to import: {type(error).__name__}: {error}{_at(error, path)}"
+            ) from error
     return sys.modules[name]
+
+
+def _at(error: Exception, path: Path) -> str:
+    """The line of a file at which an import failed, in words; a syntax error says it itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def _classes(module: ModuleType, base: type) -> dict[str, Any]:
