@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from longlag.tasks import Batch, Task
+from longlag.testing.tasks import SEQUENCES, sample
 
 
 @functools.cache
 def sampler(task: Task, batch_size: int):
+    if batch_size == SEQUENCES:  # the program that `check_task` has
+        return functools.partial(sample, task)
     return jax.jit(lambda key: task.sample(key, batch_size))
 
 
