@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from longlag.interrupt import stop_requested
 from longlag.matching import mixer_parameters, mixers
 from longlag.models import SequenceModel
 from longlag.names import task_names
+from longlag.report.sentences import score
+from longlag.report.summary import Spread
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Progress as Report
 from longlag.runs import carry_out, create, floor_rows
@@ -56,12 +58,21 @@ def main(argv: Sequence[str]) -> int:
         return stop.exit_code
     found["rows"] += floor_rows(experiment)
     console.print(report.table(report.summarise(found["rows"], found["threshold"])))
+    console.print(at_every_lag(found["by_lag"]), highlight=False)
     page = report.write(
         folder.path, found | {"title": f"{experiment.arm} on {experiment.task_title}"}
     )
     where = f"run folder {folder.path}\nreport     {page}"
     console.print(where, highlight=False, soft_wrap=True)
     return 0
+
+
+def at_every_lag(by_lag: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy at each lag that was tested, of which the table has but two."""
+    lags = sorted({point["lag"] for point in by_lag})
+    spreads = {lag: Spread.of(p["accuracy"] for p in by_lag if p["lag"] == lag) for lag in lags}
+    said = ", ".join(f"{lag:,}: {score(spread.median)}" for lag, spread in spreads.items())
+    return f"median accuracy by lag: {said}"
 
 
 def sizes(experiment: Experiment) -> list[str]:

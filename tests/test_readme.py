@@ -80,14 +80,21 @@ def test_the_cells_of_the_documents_keep_the_contract(
     check_cell(cell_class(f"{file}:{name}")(features))
 
 
-def test_the_cell_of_the_readme_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_cell_of_the_readme_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.chdir(tmp_path)
     Path("file.py").write_text(block_with("README.md", "MGU"))
     small = "--steps 10 --dispatch 5 --batch-size 8 --eval-size 16 --seeds 1 --width 8 --depth 1"
-    argv = f"--cell file.py:MGU --task parity --task.max-length 8 --test-lags 8 {small}"
+    argv = f"--cell file.py:MGU --task parity --task.max-length 8 --test-lags 12 {small}"
     assert compare.main([*argv.split(), "--out", "run"]) == 0
     rows = json.loads(Path("run/results.json").read_text())["rows"]
-    assert [(row["arm"], row["steps"]) for row in rows] == [("MGU", 10)]
+    assert [(row["arm"], row["steps"], row["lag"]) for row in rows] == [
+        ("MGU", 10, 8),
+        ("MGU", 10, 12),
+    ]
+    near, far = (f"{row['accuracy']:.2f}".removeprefix("0") for row in rows)
+    assert f"median accuracy by lag: 8: {near}, 12: {far}\n" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.py", "run"]
 
 
