@@ -1,7 +1,7 @@
 """How far beyond the trained length does a tracked state go: parity, streamed, to a million bits.
 
     python -m experiments.attention_vs_recurrence track         (first: trains what is stretched)
-    python -m experiments.length_generalisation                 (half a core-hour)
+    python -m experiments.length_generalisation                 (3 core-hours)
     python -m experiments.length_generalisation --arms "LSTM" --longest 1048576
 
 Takes the models that `attention_vs_recurrence track` left, trained to length 40, and streams fresh
@@ -41,6 +41,7 @@ from longlag.disk import replace_file, writing
 from longlag.environment import provenance
 from longlag.models import SequenceModel
 from longlag.report.summary import wilson
+from longlag.run_folder import RunFolder
 from longlag.runs import load
 from longlag.spec import choose
 from longlag.tasks.strings import prefix_sums
@@ -102,15 +103,15 @@ def stretch(model: SequenceModel, params: Any, longest: int, sequences: int) -> 
     return found
 
 
-def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str, Any]]:
-    """A row for every seed and length of one arm's run."""
+def rows_of(arm: str, run: Path, longest: int, sequences: int, seeds: int) -> list[dict[str, Any]]:
+    """A row for every one of the first `seeds` seeds, and length, of one arm's run."""
     loaded = load(run)
     model = loaded.model
     growing = model.cost(64).cache_bytes != model.cost(128).cache_bytes
     far = min(longest, CACHED) if growing else longest
     state_bytes = functools.cache(lambda length: model.cost(length).state_bytes)
     rows = []
-    for seed in loaded.experiment.seed_numbers:
+    for seed in loaded.experiment.seed_numbers[:seeds]:
         began = time.perf_counter()
         found = stretch(model, loaded.of_seed(seed), far, sequences)
         rows += [
@@ -129,7 +130,9 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int) -> list[dict[str,
     return rows
 
 
-def kept(arm: str, run: Path, longest: int, sequences: int, out: Path) -> tuple[bool, list[Any]]:
+def kept(
+    arm: str, run: Path, longest: int, sequences: int, seeds: int, out: Path
+) -> tuple[bool, list[Any]]:
     """The rows of an arm, and whether an earlier call with the same numbers had left them in `out`.
 
     They are measured, and left there, if none had or if the run is another one by now.
@@ -137,11 +140,13 @@ def kept(arm: str, run: Path, longest: int, sequences: int, out: Path) -> tuple[
     file = out / f"{folder(arm)}.json"
     of = hashlib.sha256((run / "results.json").read_bytes()).hexdigest()
     asked = {"longest": longest, "sequences": sequences, "run": of}
+    if seeds < RunFolder.open(run).config["seeds"]:
+        asked["seeds"] = seeds  # said where some are left out
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))
         if there["asked"] == asked:
             return True, there["rows"]
-    rows = rows_of(arm, run, longest, sequences)
+    rows = rows_of(arm, run, longest, sequences, seeds)
     with writing("the rows of an arm", file):
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps({"asked": asked, "rows": rows}) + "\n")
@@ -191,6 +196,7 @@ def main(
     arms: tuple[str, ...] = (),
     longest: int = 2**17,
     sequences: int = 256,
+    seeds: int = 5,
     runs: Path = Path("runs/attention-vs-recurrence-track"),
     out: Path = Path("runs/length-generalisation"),
 ) -> int:
@@ -200,12 +206,16 @@ def main(
         arms: some of the arms; none means all.
         longest: the longest string, a power of two from 128 on.
         sequences: strings of each length.
+        seeds: of each arm at most, the first ones; some arms were trained with ten.
         runs: the folder that `attention_vs_recurrence track` left.
         out: the folder to make.
     """
     began = time.perf_counter()
     if longest < SHORTEST or longest & (longest - 1):
         raise ValueError(f"--longest: expected a power of two from {SHORTEST} on, got {longest}")
+    for option, number in (("sequences", sequences), ("seeds", seeds)):
+        if number < 1:
+            raise ValueError(f"--{option}: expected at least 1, got {number}")
     known = question("track", "cpu").arms
     for arm in arms:
         choose(arm, known, "arm")
@@ -218,9 +228,9 @@ def main(
             )
     rows, resumed = [], False
     for arm in track(chosen, "stretching", console=console):
-        before, measured = kept(arm, runs / folder(arm), longest, sequences, out)
+        before, measured = kept(arm, runs / folder(arm), longest, sequences, seeds, out)
         rows, resumed = rows + measured, resumed or before
-    given = {"longest": longest, "sequences": sequences, "runs": runs}
+    given = {"longest": longest, "sequences": sequences, "seeds": seeds, "runs": runs}
     usual = inspect.signature(main).parameters
     beyond = {f"--{o}": shlex.quote(str(v)) for o, v in given.items() if v != usual[o].default}
     command, _ = named("length_generalisation", {"--arms": shlex.join(arms)} | beyond, out)

@@ -72,6 +72,11 @@ def test_from_a_finished_run_to_the_table(tmp_path: Path, monkeypatch: pytest.Mo
     again = json.loads((out / "results.json").read_text())
     assert again["rows"] == results["rows"] and again["meta"]["resumed"]
     assert main((arm,), longest=128, sequences=8, runs=runs, out=out) == 0 and len(asked) == 1
+    # One seed of the two: measured again, and said in the command.
+    assert main((arm,), 128, 8, 1, runs, out) == 0 and len(asked) == 2
+    fewer = json.loads((out / "results.json").read_text())
+    assert {row["seed"] for row in fewer["rows"]} == {2}
+    assert "--sequences 8 --seeds 1 --runs" in fewer["meta"]["command"]
     (line,) = lines(results)
     right = min(r["right"] for r in results["rows"] if r["length"] == 256)
     assert line[0] == arm and line[2].startswith(f"{right / 8:.2f} (")
@@ -87,7 +92,12 @@ def test_a_growing_state_is_not_run_beyond_its_cache():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"longest": 1000}, "power of two"), ({"arms": ("LSTN",)}, "LSTM"), ({}, "first run")],
+    [
+        ({"longest": 1000}, "power of two"),
+        ({"seeds": 0}, "--seeds: expected"),
+        ({"arms": ("LSTN",)}, "LSTM"),
+        ({}, "first run"),
+    ],
 )
 def test_bad_input(options, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as error, plain_errors():
