@@ -91,16 +91,23 @@ def stretch(model: SequenceModel, params: Any, longest: int, sequences: int) -> 
         longest: a power of two from `SHORTEST` on.
         sequences: how many strings.
     """
-    state = model.init_state(params, sequences, longest)
+    state = model.init_state(params, sequences, SHORTEST)
     parity, key = jnp.zeros(sequences, jnp.int32), jax.random.key(KEY)
     done, length, found = 0, SHORTEST, {}
     while length <= longest:
+        # A cache of the longest string from the first on would be read whole at every step.
+        state = jax.tree.map(enlarged, state, model.init_state(params, sequences, length))
         state, parity, right = advance(
             model, params, state, parity, jax.random.fold_in(key, length), length - done
         )
         done, found[length] = length, int(right.sum())
         length *= 2
     return found
+
+
+def enlarged(old: jax.Array, new: jax.Array) -> jax.Array:
+    """A part of the state in the larger one that a longer string needs."""
+    return new.at[tuple(slice(size) for size in old.shape)].set(old)
 
 
 def rows_of(arm: str, run: Path, longest: int, sequences: int, seeds: int) -> list[dict[str, Any]]:
