@@ -146,9 +146,8 @@ def kept(
     """
     file = out / f"{folder(arm)}.json"
     of = hashlib.sha256((run / "results.json").read_bytes()).hexdigest()
-    asked = {"longest": longest, "sequences": sequences, "run": of}
-    if seeds < RunFolder.open(run).config["seeds"]:
-        asked["seeds"] = seeds  # said where some are left out
+    seeds = min(seeds, RunFolder.open(run).config["seeds"])
+    asked = {"longest": longest, "sequences": sequences, "seeds": seeds, "run": of}
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))
         if there["asked"] == asked:

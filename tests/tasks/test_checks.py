@@ -163,6 +163,26 @@ def test_a_batch_of_more_than_its_key_is_found():
         check_keys(Deaf())
 
 
+def test_values_need_a_tolerance():
+    class Exact(Maximum):
+        targets_kind = "values"
+
+        @property
+        def out_features(self):
+            return 1
+
+        def sample(self, key, batch_size):
+            batch = super().sample(key, batch_size)
+            return batch.replace(targets=batch.targets[..., None].astype(jnp.float32))
+
+    class Near(Exact):
+        tolerance = 0.5
+
+    check_task(Near())
+    with pytest.raises(AssertionError, match="expected a tolerance above 0"):
+        check_task(Exact())
+
+
 def test_a_floor_that_is_none_and_an_empty_picture_are_found():
     class Bottomless(Maximum):
         def floor(self):

@@ -107,8 +107,9 @@ every = pytest.mark.parametrize("task", SMALL, ids=name)
 
 
 @every
-def test_the_task_keeps_the_contract(task):
+def test_the_task_keeps_the_contract(task, draw):
     check_task(task)
+    assert draw(task, B).resets is None
 
 
 @every

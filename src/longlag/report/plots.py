@@ -261,7 +261,7 @@ def learning(
                 mine = curve["arm"] == arm
                 _curve(ax, curve, quantity, look[arm] if mine else None)
             _floors(ax, [c for c in cells if c.task == task], vertical=False, quantity=quantity)
-            drawn = any(_drawn(curve, quantity).any() for curve in here)
+            drawn = any(_points(curve, quantity).size for curve in here)
             if drawn:
                 ax.set_xscale("log")
                 ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -289,25 +289,22 @@ def learning(
     return figure
 
 
-def _drawn(curve: Mapping[str, Any], quantity: str) -> np.ndarray:
-    """Which points of a curve a logarithmic axis can show, and what is not None or NaN."""
-    steps, values = (np.array(curve[name], dtype=float) for name in ("steps", quantity))
-    return (steps > 0) & np.isfinite(values)
+def _points(curve: Mapping[str, Any], quantity: str) -> np.ndarray:
+    """Steps and values `[2, N]` of a curve: those a logarithmic axis has, and no None or NaN."""
+    points = np.array([curve["steps"], curve[quantity]], dtype=float)  # None becomes NaN
+    return points[:, (points[0] > 0) & np.isfinite(points[1])]
 
 
 def _curve(ax: Axes, curve: Mapping[str, Any], quantity: str, style: Style | None) -> None:
-    steps = np.asarray(curve["steps"], dtype=float)
-    values = np.array(curve[quantity], dtype=float)  # None, a diverged step, becomes NaN
-    shown = _drawn(curve, quantity)
-    if not shown.any():
+    points = _points(curve, quantity)
+    if not points.size:
         return  # a marker that is nowhere, and not clipped, leaves no room for the axes
     if style is None:
-        ax.plot(steps[shown], values[shown], color=RULE, linewidth=0.6, zorder=1)
+        ax.plot(*points, color=RULE, linewidth=0.6, zorder=1)
         return
-    ax.plot(steps[shown], values[shown], color=style.color, linewidth=1.1, zorder=3)
+    ax.plot(*points, color=style.color, linewidth=1.1, zorder=3)
     ax.plot(
-        steps[shown][-1:],
-        values[shown][-1:],
+        *points[:, -1:],
         color=style.color,
         marker=style.marker,
         markersize=3,

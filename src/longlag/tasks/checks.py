@@ -79,24 +79,16 @@ def check_values(task: Task, batch: Batch) -> None:
         refuse("a weight at every scored step", f"{(scored & ~weighted).sum()} scored without one")
     if mask is not None and not apart(task) and (weighted & ~mask).any():
         refuse("weights at real steps alone", f"{(weighted & ~mask).sum()} where the mask is false")
-    for name, numbers, kind, limit, limited in (
-        ("inputs", inputs, task.inputs_kind, task.in_features, "in_features"),
-        (
-            "weighted targets",
-            targets[weighted],
-            task.targets_kind,
-            task.out_features,
-            "out_features",
-        ),
+    for name, numbers, of_classes, limited in (
+        ("inputs", inputs, task.inputs_kind == "tokens", "in_features"),
+        ("weighted targets", targets[weighted], task.targets_kind != "values", "out_features"),
     ):
-        if kind in ("tokens", "classes", "transcripts"):
-            if numbers.min() < 0 or numbers.max() >= limit:
-                got = f"{numbers.min()} to {numbers.max()}"
-                refuse(f"{name} of 0 to {limit - 1} ({limited} - 1)", got)
-        elif not np.isfinite(numbers).all():
-            refuse(
-                f"finite {name}", f"{np.size(numbers) - np.isfinite(numbers).sum()} that are not"
-            )
+        limit, finite = getattr(task, limited), np.isfinite(numbers)
+        if of_classes and (numbers.min() < 0 or numbers.max() >= limit):
+            got = f"{numbers.min()} to {numbers.max()}"
+            refuse(f"{name} of 0 to {limit - 1} ({limited} - 1)", got)
+        if not finite.all():
+            refuse(f"finite {name}", f"{(~finite).sum()} that are not")
     counts = weighted.sum(axis=1)
     counts = counts[counts > 0]  # what fills an evaluation set up is asked nothing
     if task.asked is not None and (counts != task.asked).any():

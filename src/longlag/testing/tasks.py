@@ -27,7 +27,7 @@ def check_task(task: Task) -> None:
     is padding, is zero; the floor is a loss and an accuracy.
 
     Args:
-        task: of small dials; 64 sequences are drawn four times.
+        task: of small dials; 64 sequences are drawn a few times.
 
     Raises:
         ValueError, AssertionError: with the clause that is broken, and what came.
@@ -36,6 +36,8 @@ def check_task(task: Task) -> None:
         check_shapes(of_lag)
         check_conventions(of_lag, drawn(of_lag, 0))
     check_keys(task)
+    told = task.targets_kind != "values" or task.tolerance > 0
+    assert told, f"{task}: expected a tolerance above 0, within which a value counts as right"
     floor = task.floor()
     assert math.isfinite(floor.loss) and 0 <= floor.accuracy <= 1, f"{task}: floor: got {floor}"
     assert task.picture().strip(), f"{task}: expected a picture, got an empty one"
