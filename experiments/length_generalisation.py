@@ -16,6 +16,7 @@ Leaves runs/length-generalisation: results.json, and the rows of each arm.
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import inspect
@@ -49,40 +50,51 @@ from longlag.tasks.strings import prefix_sums
 CHUNK = 64
 SHORTEST = 128
 CACHED = 2**13  # the longest that a growing state is given
+AT_ONCE = 8  # strings, where the state grows: of more, XLA:CPU has the scores out of its caches
 KEY = 2**32 - 3  # apart from the keys of training, validation and test
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def advance(
-    model: SequenceModel, params: Any, state: Any, parity: jax.Array, key: jax.Array, steps: Any
+    model: SequenceModel,
+    sequences: int,
+    params: Any,
+    state: Any,
+    parity: jax.Array,
+    strings: jax.Array,
+    key: jax.Array,
+    steps: Any,
 ) -> tuple[Any, jax.Array, jax.Array]:
     """Streams fresh bits through a model.
 
     Args:
         model: of parity.
+        sequences: how many strings there are.
         params: of one seed.
-        state: of B sequences.
-        parity: `[B]` int32, of the bits so far.
+        state: of B of them.
+        parity: `[B]` int32, of their bits so far.
+        strings: `[B]` int32, which ones these are.
         key: of these bits.
         steps: how many, a multiple of `CHUNK`; data, so that one program serves all.
 
     Returns:
         State and parity after them, and whether the last answer is right, `[B]` bool.
     """
-    rows = parity.shape[0]
 
     def chunk(i, carry):
         state, parity, _ = carry
-        bits = jax.random.bits(jax.random.fold_in(key, i), (rows, CHUNK), jnp.uint32) >> 31
-        bits = bits.astype(jnp.int32)
+        bits = jax.random.bits(jax.random.fold_in(key, i), (sequences, CHUNK), jnp.uint32) >> 31
+        bits = bits[strings].astype(jnp.int32)
         state, answers = model.apply(params, bits, state)
         parity = (parity + prefix_sums(bits)[:, -1]) % 2
         return state, parity, answers[:, -1].argmax(-1) == parity
 
-    return jax.lax.fori_loop(0, steps // CHUNK, chunk, (state, parity, jnp.zeros(rows, bool)))
+    return jax.lax.fori_loop(0, steps // CHUNK, chunk, (state, parity, parity < 0))
 
 
-def stretch(model: SequenceModel, params: Any, longest: int, sequences: int) -> dict[int, int]:
+def stretch(
+    model: SequenceModel, params: Any, longest: int, sequences: int, at_once: int
+) -> dict[int, int]:
     """How many of `sequences` strings are answered rightly, by length: powers of two.
 
     Args:
@@ -90,19 +102,30 @@ def stretch(model: SequenceModel, params: Any, longest: int, sequences: int) -> 
         params: of one seed.
         longest: a power of two from `SHORTEST` on.
         sequences: how many strings.
+        at_once: how many of them go through the model together; changes no answer.
     """
-    state = model.init_state(params, sequences, SHORTEST)
-    parity, key = jnp.zeros(sequences, jnp.int32), jax.random.key(KEY)
-    done, length, found = 0, SHORTEST, {}
-    while length <= longest:
-        # A cache of the longest string from the first on would be read whole at every step.
-        state = jax.tree.map(enlarged, state, model.init_state(params, sequences, length))
-        state, parity, right = advance(
-            model, params, state, parity, jax.random.fold_in(key, length), length - done
-        )
-        done, found[length] = length, int(right.sum())
-        length *= 2
-    return found
+    found: collections.Counter[int] = collections.Counter()
+    for first in range(0, sequences, at_once):
+        strings = jnp.arange(first, min(first + at_once, sequences))
+        state = model.init_state(params, strings.size, SHORTEST)
+        parity, key = jnp.zeros_like(strings), jax.random.key(KEY)
+        done, length = 0, SHORTEST
+        while length <= longest:
+            # A cache of the longest string from the first on would be read whole at every step.
+            larger = model.init_state(params, strings.size, length)
+            state, parity, right = advance(
+                model,
+                sequences,
+                params,
+                jax.tree.map(enlarged, state, larger),
+                parity,
+                strings,
+                jax.random.fold_in(key, length),
+                length - done,
+            )
+            found[length] += int(right.sum())
+            done, length = length, 2 * length
+    return dict(found)
 
 
 def enlarged(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -115,12 +138,12 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int, seeds: int) -> li
     loaded = load(run)
     model = loaded.model
     growing = model.cost(64).cache_bytes != model.cost(128).cache_bytes
-    far = min(longest, CACHED) if growing else longest
+    far, at_once = (min(longest, CACHED), AT_ONCE) if growing else (longest, sequences)
     state_bytes = functools.cache(lambda length: model.cost(length).state_bytes)
     rows = []
     for seed in loaded.experiment.seed_numbers[:seeds]:
         began = time.perf_counter()
-        found = stretch(model, loaded.of_seed(seed), far, sequences)
+        found = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
         rows += [
             {
                 "arm": arm,

