@@ -1,6 +1,6 @@
 """How far back does a recurrence remember: copy memory, at ever longer lags until it fails.
 
-    python -m experiments.lag_horizon                           (4 core-hours)
+    python -m experiments.lag_horizon                           (2 core-hours)
     python -m experiments.lag_horizon --arms "LSTM" "LSTM + attention"
     python -m experiments.lag_horizon --preset smoke
 
