@@ -1,7 +1,7 @@
 """How far back does a recurrence remember: copy memory, at ever longer lags until it fails.
 
     python -m experiments.lag_horizon                           (2 core-hours)
-    python -m experiments.lag_horizon --arms "LSTM" "LSTM + attention"
+    python -m experiments.lag_horizon --arms "LSTM + attention" --longest 128
     python -m experiments.lag_horizon --preset smoke
 
 Ten symbols, a gap, then the symbols. Every arm climbs from lag to lag while most of its seeds
@@ -10,7 +10,8 @@ recall; at the first lag where they do not, it is given three times the steps, o
 2018, arXiv 1804.11188); "LSTM, not told" has them drawn for the longest lag of all, whatever is
 asked. Two blocks; learning rates are chosen at the shortest lag, and kept.
 
-Finished runs are kept, and the same command goes on where it was stopped.
+Finished runs are kept, and the same command goes on where it was stopped; without `--longest` it
+goes on from there.
 
 Leaves runs/lag-horizon: results.json, and a folder for each lag with a run folder for each arm.
 """
@@ -43,6 +44,27 @@ LAGS: dict[Size, tuple[int, ...]] = {
     "gpu": (128, 256, 512, 1024, 2048),
 }
 PROBE = 3  # times the steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Climb(Options):
+    """How a question is put.
+
+    Attributes:
+        longest: the lag after which no arm goes on; None: the last of the preset.
+    """
+
+    longest: int | None = None
+
+    @property
+    def lags(self) -> tuple[int, ...]:
+        """From the shortest on."""
+        lags = LAGS[self.size]
+        if self.longest is not None:
+            if self.longest not in lags:
+                raise ValueError(f"--longest: expected one of {lags}, got {self.longest}")
+            lags = lags[: lags.index(self.longest) + 1]
+        return lags[:1] if self.preset == "smoke" else lags
 
 
 def question(lag: int, size: Size) -> Question:
@@ -163,6 +185,8 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
             cells.append("; ".join(said))
             if plain and most(plain):
                 horizon, last = str(lag), plain[0]
+        if not any(row["probe"] for row in rows):
+            horizon = f"≥ {horizon}"  # it did not fail yet
         cost = (f"{last['rate']:g}", f"{last['parameters']:,}", f"{last['state_bytes']:,} B")
         found.append((arm, *cells, horizon or f"< {lags[0]}", *cost))
     return found
@@ -180,23 +204,24 @@ def verdict(results: dict[str, Any]) -> str:
     )
 
 
-def main(options: Options) -> None:
+def main(options: Climb) -> None:
     """Asks it."""
     began = time.perf_counter()
-    size, smoke = options.size, options.preset == "smoke"
+    size, lags = options.size, options.lags
     command, out = options.named("lag-horizon")
-    command = " ".join((command, *options.restricted(question(LAGS[size][0], size)).options))
-    rows, trials = climb(options, LAGS[size][: 1 if smoke else None], size, out)
+    command = " ".join((command, *options.restricted(question(lags[0], size)).options))
+    command += "" if options.longest is None else f" --longest {options.longest}"
+    rows, trials = climb(options, lags, size, out)
     results = {
         "rows": rows,
         "threshold": DID,
         "trials": trials,
         "meta": meta(command, began, out, [*rows, *trials]),
     }
-    title = question(LAGS[size][0], size).title
+    title = question(lags[0], size).title
     show(results, title, out, columns(results), lines(results), verdict(results))
 
 
 if __name__ == "__main__":
     with plain_errors():
-        main(tyro.cli(Options, prog="python -m experiments.lag_horizon", description=__doc__))
+        main(tyro.cli(Climb, prog="python -m experiments.lag_horizon", description=__doc__))

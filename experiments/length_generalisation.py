@@ -144,6 +144,7 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int, seeds: int) -> li
     for seed in loaded.experiment.seed_numbers[:seeds]:
         began = time.perf_counter()
         found = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
+        seconds = (time.perf_counter() - began) / len(found)
         rows += [
             {
                 "arm": arm,
@@ -153,7 +154,7 @@ def rows_of(arm: str, run: Path, longest: int, sequences: int, seeds: int) -> li
                 "sequences": sequences,
                 "train_length": loaded.experiment.task.lag,
                 "state_bytes": state_bytes(length),
-                "seconds": round((time.perf_counter() - began) / len(found), 3),
+                "seconds": round(seconds, 3),
             }
             for length, right in found.items()
         ]

@@ -87,10 +87,18 @@ def test_an_arm_climbs_until_it_fails_and_is_probed_there(monkeypatch: pytest.Mo
     results = {"rows": rows, "threshold": 0.95, "meta": {"core_hours": 1.0}}
     columns = lag_horizon.columns(results)
     table = [dict(zip(columns, line)) for line in lag_horizon.lines(results)]
-    assert [line["horizon"] for line in table] == ["64", "< 32", "128"]
+    assert [line["horizon"] for line in table] == ["64", "< 32", "≥ 128"]
     assert [line["state"] for line in table] == ["64 B", "32 B", "128 B"]
     assert table[1]["lag 32"] == "0.00; 3×: 0.00" and table[1]["lag 64"] == ""
     assert "9,000" not in lag_horizon.verdict(results)
+
+
+def test_a_climb_is_had_in_parts():
+    assert lag_horizon.Climb(longest=128).lags == (32, 64, 128)
+    assert lag_horizon.Climb(preset="gpu").lags[-1] == 2048
+    assert lag_horizon.Climb(preset="smoke", longest=64).lags == (32,)
+    with pytest.raises(ValueError, match=r"--longest: expected one of \(32, .*got 100"):
+        _ = lag_horizon.Climb(longest=100).lags
 
 
 def test_a_lag_tells_only_one_arm():
