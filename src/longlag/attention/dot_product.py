@@ -143,18 +143,17 @@ class DotProduct(Attention):
         bias = self._bias(memory)
         # Heads first, and a dimension for all queries that read the same keys: XLA:CPU takes up to
         # sixteen times as long over the same products with the heads between.
-        B, T = query.shape[:2]
-        heads_first = [jnp.swapaxes(x, 1, 2) for x in (query, key, value)]
-        grouped = heads_first[0].reshape(B, self.key_heads, -1, query.shape[-1])
-        logits = jnp.einsum("bgqk,bgmk->bgqm", grouped, heads_first[1]) * scale
-        logits = logits.reshape(B, self.heads, T, -1)
+        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+        B, heads, T, K = q.shape
+        sharing = (B, self.key_heads, heads // self.key_heads * T)
+        logits = jnp.einsum("bgqk,bgmk->bgqm", q.reshape(*sharing, K), k) * scale
+        logits = logits.reshape(B, heads, T, k.shape[2])
         if bias is not None:
             logits += bias
         weights = weigh(logits, memory)
         if self.implementation is None or memory.scale is not None:
-            shared = weights.reshape(B, self.key_heads, -1, weights.shape[-1])
-            contexts = jnp.einsum("bgqm,bgmk->bgqk", shared, heads_first[2])
-            contexts = jnp.swapaxes(contexts.reshape(B, self.heads, T, -1), 1, 2)
+            contexts = jnp.einsum("bgqm,bgmk->bgqk", weights.reshape(*sharing, k.shape[2]), v)
+            contexts = jnp.swapaxes(contexts.reshape(B, heads, T, K), 1, 2)
         else:
             contexts = jax.nn.dot_product_attention(
                 query,
