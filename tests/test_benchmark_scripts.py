@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import pytest
 
-from benchmarks import compile_time, decode, kinds, profile, record, seeds, streaming
+from benchmarks import attention, compile_time, decode, kinds, profile, record, seeds, streaming
 from benchmarks.frameworks import Layer
 from longlag.command_line import plain_errors
 
@@ -146,6 +146,8 @@ def test_what_auto_takes(platform: str, way: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("script", "argv", "expected"),
     [
+        (attention, ["--shape", "1,2,3,2"], "expected D that H divides, got (1, 2, 3, 2)"),
+        (attention, ["--frameworks", "tensor"], "--frameworks: expected one of"),
         (compile_time, ["--shape", "1,2,3"], "expected four positive numbers B,T,D,H; got '1,2,3'"),
         (compile_time, ["--rounds", "0"], "--rounds: expected at least 1, got 0"),
         (decode, ["--tokens", "0"], "--tokens: expected at least 1, got 0"),
@@ -160,6 +162,20 @@ def test_bad_input(script: Any, argv: list[str], expected: str, capsys: pytest.C
         script.main(argv)
     assert left.value.code == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.deep
+def test_attention(capsys: pytest.CaptureFixture[str]):
+    """All frameworks, each in a process of its own, as it is run."""
+    argv = ["--shape", "2,3,4,2", "--rounds", "1"]
+    assert attention.main(argv) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    forward, train = found["rows"]
+    assert (forward["pass"], train["pass"]) == ("forward", "train")
+    for row in (forward, train):
+        assert row["ms"].keys() == attention.FRAMEWORKS.keys() and min(row["ms"].values()) > 0
+        assert row["ratios"].keys() == row["ms"].keys() - {"longlag"}
+    assert attention.section(found).startswith("| B,T,D,H | pass | ms | flax linen |")
 
 
 def test_kinds(capsys: pytest.CaptureFixture[str]):
