@@ -1,6 +1,6 @@
 """Who tracks a state: parity, counting round a cycle, words over S3 and A5.
 
-    python -m experiments.state_tracking                        (all four: 4 core-hours)
+    python -m experiments.state_tracking                        (all four: 3 core-hours)
     python -m experiments.state_tracking s3 --arms "LSTM" "DeltaNet negative"
     python -m experiments.state_tracking --preset smoke
 
