@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 from rich.progress import Progress
 
-from benchmarks.frameworks import Layer, jitted
+from benchmarks.frameworks import Layer, jitted, torched
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import read_shape
@@ -116,7 +116,8 @@ def torch(layer: Layer) -> Run:
 
     _, _, features, heads = layer.shape
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    maps = [torch.nn.Linear(features, features, bias=False).to(device) for _ in range(4)]
+    squares = (torch.nn.Linear(features, features, bias=False) for _ in range(4))
+    maps = torch.nn.ModuleList(squares).to(device)
     xs = torch.from_numpy(layer.inputs).to(device)
 
     def apply() -> Any:
@@ -124,20 +125,7 @@ def torch(layer: Layer) -> Run:
         contexts = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return maps[3](contexts.transpose(1, 2).flatten(2))
 
-    def train() -> None:
-        for one in maps:
-            one.zero_grad(set_to_none=True)
-        (apply() ** 2).mean().backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    def forward() -> None:
-        with torch.no_grad():
-            apply()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return train if layer.training else forward
+    return torched(layer, apply, maps)
 
 
 FRAMEWORKS = {

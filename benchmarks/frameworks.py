@@ -24,6 +24,7 @@ __all__ = [
     "jitted",
     "linen_rnn",
     "longlag_cell",
+    "torched",
 ]
 
 GATES = {"lstm": 4, "gru": 3, "elman": 1}
@@ -225,19 +226,24 @@ def torch(layer: Layer) -> Run:
     rnn = cells[layer.cell](features, width, batch_first=True).to(device)
     xs = torch.from_numpy(layer.inputs).to(device)
 
-    def train() -> None:
-        rnn.zero_grad(set_to_none=True)
-        (rnn(xs)[0] ** 2).mean().backward()
-        if device == "cuda":
+    return torched(layer, lambda: rnn(xs)[0], rnn)
+
+
+def torched(layer: Layer, apply: Callable[[], Any], module: Any) -> Run:
+    """Runs `ys = apply()`, with gradients in the parameters of `module` if the layer trains."""
+    import torch
+
+    def once() -> None:
+        if layer.training:
+            module.zero_grad(set_to_none=True)
+            (apply() ** 2).mean().backward()
+        else:
+            with torch.no_grad():
+                apply()
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    def forward() -> None:
-        with torch.no_grad():
-            rnn(xs)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return train if layer.training else forward
+    return once
 
 
 def matmul(layer: Layer) -> Run:
