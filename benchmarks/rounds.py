@@ -120,7 +120,7 @@ def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None
             pipe.send((None, traceback.format_exc()))
 
 
-def busy(seconds: float = 1.0) -> float:
+def busy(seconds: float) -> float:
     """Cores that all processes together keep busy while this one waits; call it between rounds."""
     before, began = psutil.cpu_times(), time.perf_counter()
     time.sleep(seconds)

@@ -34,7 +34,7 @@ def found_by(script: Any, argv: list[str], capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch):
     """Nobody waits to hear whether the machine is quiet."""
-    monkeypatch.setattr(record, "busy", lambda: 0.0)
+    monkeypatch.setattr(record, "busy", lambda _: 0.0)
 
 
 @pytest.mark.deep
