@@ -10,6 +10,7 @@ import pytest
 
 from longlag.attention import Additive, DotProduct, Local, Multiplicative
 from longlag.attention import additive as additive_module
+from longlag.attention import attention as attention_module
 from longlag.layers import Stack
 from longlag.testing.cells import jit
 from tests.attention_oracle import attend
@@ -233,6 +234,43 @@ def test_additive_attention_in_query_blocks_equals_the_oracle(x64):
     ys, state, _ = run(params, xs, mask, resets, gradient)
     close(ys, expected.outputs)
     remembers(ADDITIVE, state, expected)
+
+
+@pytest.mark.parametrize("name", ["full", "alibi-grouped", "local", "window-7"])
+def test_a_chunk_read_in_parts_equals_the_oracle(name, x64, monkeypatch):
+    layer, steps = LAYERS[name], 22  # a number of steps of its own, for programs of its own
+    monkeypatch.setattr(attention_module, "LEAST", {jax.default_backend(): 2})
+    params, xs, gradient = drawn(layer, steps)
+    mask, resets = flags(steps)
+    expected = attend(layer, params, xs, mask, resets)
+    for size in (None, 11):  # parts of 6, the last of 4; of 4, behind a cache, the last of 3
+        pullback = name == "full"
+        run = program(layer, size, steps, pullback=pullback)
+        ys, extra, gradients = run(params, xs, mask, resets, gradient)
+        close(ys, expected.outputs)
+        if size is not None:
+            remembers(layer, extra, expected)
+        elif layer.window is None:
+            close(extra, expected.weights)
+        if pullback:
+            has_gradients(layer, params, xs, mask, resets, gradient, gradients)
+
+
+def test_a_chunk_read_in_parts_has_a_quarter_of_the_scores_of_the_future(monkeypatch):
+    monkeypatch.setattr(attention_module, "LEAST", {jax.default_backend(): 64})
+    found = []
+
+    class Noted(DotProduct):
+        def read(self, params, xs, memory):
+            found.append(memory.visible.shape[1:])
+            return super().read(params, xs, memory)
+
+    layer = Noted(8, heads=2)
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), D))
+    for steps in (64, 65, 256):
+        jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct((steps, B, D), jnp.float32))
+    assert found[:3] == [(64, 64), (64, 64), (1, 65)]
+    assert found[3:] == [(64, 64), (64, 128), (64, 192), (64, 256)]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,10 @@ from longlag.select import select
 
 __all__ = ["Attention"]
 
+# A chunk is read in so many parts at most, and in none shorter than this. By backend: where nothing
+# has been measured a chunk is read at once.
+PARTS, LEAST = 4, {"cpu": 64}
+
 
 class Attention(Layer):
     """Reads the past of a sequence at every step, causally and streaming.
@@ -226,7 +230,7 @@ class Attention(Layer):
         position, segment = chunk_positions(count, xs.shape[1], mask, resets)
         entries = self.write(params, xs, position)
         memory = recall(state, entries, position, segment, mask, self.window)
-        contexts, weights = self.read(params, xs, memory)
+        contexts, weights = self._read_in_parts(params, xs, memory)
         if mask is not None:
             contexts = select(mask, contexts, jnp.zeros_like(contexts))
         lost = memory.spoilt
@@ -238,6 +242,23 @@ class Attention(Layer):
         if state is not None:
             state = record(state, entries, position, segment, mask)
         return state, contexts, weights
+
+    def _read_in_parts(self, params, xs, memory):
+        """As `read`: part after part of the steps, each with no more than the entries before it.
+
+        Of the scores of the future, which no step sees, one in `PARTS` is left.
+        """
+        T = xs.shape[1]
+        least = LEAST.get(jax.default_backend())
+        size = T if least is None else least * -(-T // (PARTS * least))
+        if size >= T:
+            return self.read(params, xs, memory)
+        parts = []
+        for start in range(0, T, size):
+            stop = min(start + size, T)
+            contexts, weights = self.read(params, xs[:, start:stop], memory.of_steps(start, stop))
+            parts.append((contexts, jnp.pad(weights, ((0, 0), (0, 0), (0, T - stop)))))
+        return jax.tree.map(lambda *each: jnp.concatenate(each, axis=1), *parts)
 
     def _in_blocks(self, params, xs, state, mask, resets):
         """Blocks of `window` steps in turn, so that time and memory grow with T, not with T²."""

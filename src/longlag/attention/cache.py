@@ -63,6 +63,18 @@ class Memory:
     spoilt: jax.Array
     scale: jax.Array | None = None
 
+    def of_steps(self, start: int, stop: int) -> Memory:
+        """What steps `start` to `stop` of a chunk may read: no entry of a later step."""
+        entries = self.position.shape[1] - self.visible.shape[1] + stop
+        return Memory(
+            entries=jax.tree.map(lambda e: e[:, :entries], self.entries),
+            position=self.position[:, :entries],
+            visible=self.visible[:, start:stop, :entries],
+            query_position=self.query_position[:, start:stop],
+            spoilt=self.spoilt[:, start:stop],
+            scale=None if self.scale is None else self.scale[:, start:stop, :entries],
+        )
+
 
 def empty_cache(entry: Any, batch: int, slots: int) -> Cache:
     """A cache with all slots empty.
