@@ -257,8 +257,8 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "adding-400": Protocol(
         source="Arjovsky et al. 2016, arXiv 1511.06464, from its figures (recalled): an LSTM "
-        "solves it up to 750 steps, an RNN fails by 400; Keller et al. 2023: an iRNN reaches 1e-4 "
-        "in 30,000 iterations",
+        "solves it up to 750 steps, an RNN fails at 100 to 750; Keller et al. 2023: an iRNN "
+        "reaches 1e-4 in 30,000 iterations",
         rule="one run",
         metric="error",
         published={},
