@@ -9,9 +9,10 @@ bits through them: the answer after n bits is that of the string of length n, so
 every power of two. An arm whose state grows with the length is not run beyond 8,192, where it would
 hold a cache of everything; the table says so.
 
-Finished arms are kept, and the same command goes on where it was stopped.
+Finished seeds are kept: the same command goes on where it was stopped, and `--seeds` with a larger
+number measures those that are new.
 
-Leaves runs/length-generalisation: results.json, and the rows of each arm.
+Leaves runs/length-generalisation: results.json, and the rows of each arm and seed.
 """
 
 from __future__ import annotations
@@ -42,8 +43,7 @@ from longlag.disk import replace_file, writing
 from longlag.environment import provenance
 from longlag.models import SequenceModel
 from longlag.report.summary import wilson
-from longlag.run_folder import RunFolder
-from longlag.runs import load
+from longlag.runs import Loaded, load
 from longlag.spec import choose
 from longlag.tasks.strings import prefix_sums
 
@@ -133,54 +133,55 @@ def enlarged(old: jax.Array, new: jax.Array) -> jax.Array:
     return new.at[tuple(slice(size) for size in old.shape)].set(old)
 
 
-def rows_of(arm: str, run: Path, longest: int, sequences: int, seeds: int) -> list[dict[str, Any]]:
-    """A row for every one of the first `seeds` seeds, and length, of one arm's run."""
-    loaded = load(run)
+def rows_of(
+    arm: str, loaded: Loaded, seed: int, longest: int, sequences: int
+) -> list[dict[str, Any]]:
+    """A row for every length of one seed of an arm's run."""
     model = loaded.model
     growing = model.cost(64).cache_bytes != model.cost(128).cache_bytes
     far, at_once = (min(longest, CACHED), AT_ONCE) if growing else (longest, sequences)
-    state_bytes = functools.cache(lambda length: model.cost(length).state_bytes)
-    rows = []
-    for seed in loaded.experiment.seed_numbers[:seeds]:
-        began = time.perf_counter()
-        found = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
-        seconds = (time.perf_counter() - began) / len(found)
-        rows += [
-            {
-                "arm": arm,
-                "seed": seed,
-                "length": length,
-                "right": right,
-                "sequences": sequences,
-                "train_length": loaded.experiment.task.lag,
-                "state_bytes": state_bytes(length),
-                "seconds": round(seconds, 3),
-            }
-            for length, right in found.items()
-        ]
-    return rows
+    began = time.perf_counter()
+    found = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
+    seconds = (time.perf_counter() - began) / len(found)
+    return [
+        {
+            "arm": arm,
+            "seed": seed,
+            "length": length,
+            "right": right,
+            "sequences": sequences,
+            "train_length": loaded.experiment.task.lag,
+            "state_bytes": model.cost(length).state_bytes,
+            "seconds": round(seconds, 3),
+        }
+        for length, right in found.items()
+    ]
 
 
 def kept(
     arm: str, run: Path, longest: int, sequences: int, seeds: int, out: Path
 ) -> tuple[bool, list[Any]]:
-    """The rows of an arm, and whether an earlier call with the same numbers had left them in `out`.
+    """The rows of an arm, and whether an earlier call with the same numbers had left any in `out`.
 
-    They are measured, and left there, if none had or if the run is another one by now.
+    Those of a seed are measured, and left there, if none had or if the run is another one by now.
     """
-    file = out / f"{folder(arm)}.json"
     of = hashlib.sha256((run / "results.json").read_bytes()).hexdigest()
-    seeds = min(seeds, RunFolder.open(run).config["seeds"])
-    asked = {"longest": longest, "sequences": sequences, "seeds": seeds, "run": of}
-    if file.is_file():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if there["asked"] == asked:
-            return True, there["rows"]
-    rows = rows_of(arm, run, longest, sequences, seeds)
-    with writing("the rows of an arm", file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps({"asked": asked, "rows": rows}) + "\n")
-    return False, rows
+    asked = {"longest": longest, "sequences": sequences, "run": of}
+    loaded = load(run)
+    resumed, found = False, []
+    for seed in loaded.experiment.seed_numbers[:seeds]:
+        file = out / folder(arm) / f"seed-{seed}.json"
+        if file.is_file():
+            there = json.loads(file.read_text(encoding="utf-8"))
+            if there["asked"] == asked:
+                resumed, found = True, found + there["rows"]
+                continue
+        rows = rows_of(arm, loaded, seed, longest, sequences)
+        with writing("the rows of a seed", file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, json.dumps({"asked": asked, "rows": rows}) + "\n")
+        found += rows
+    return resumed, found
 
 
 def columns(results: dict[str, Any]) -> tuple[str, ...]:
