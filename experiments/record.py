@@ -13,6 +13,7 @@ tables again.
 
 from __future__ import annotations
 
+import collections
 import json
 import shutil
 import sys
@@ -26,6 +27,7 @@ from longlag.catalogue import COLUMNS, catalogue
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file
 from longlag.report.table import insert, markdown
+from longlag.spec import choose
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = "docs/cells.md"
@@ -52,8 +54,7 @@ def main(
             their names; where they come from is said beside where the others do.
     """
     if run is not None:
-        if question not in TABLES:
-            raise ValueError(f"question: expected one of {sorted(TABLES)}, got {question!r}")
+        choose(question, sorted(TABLES), "question")
         kept = recorded(run, question, add)
         folder = RESULTS / question
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,8 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
     """What is to be recorded of a run: `results.json` without what is for its own page alone.
 
     Raises:
-        ValueError: there are no results, they are of a smoke run, or arms would be lost.
+        ValueError: there are no results, they are of a smoke run, arms would be lost, or arms to be
+            added have fewer seeds or steps than those there.
     """
     file = run / "results.json"
     if not file.is_file():
@@ -94,6 +96,7 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
                 f"{run}: {', '.join(sorted(lost))}. Run them too, or give --add"
             )
         return kept
+    _require_as_much(kept["rows"], before["rows"])
     joined = {}
     for key in {**before, **kept}:
         mine, theirs = kept.get(key), before.get(key)
@@ -108,6 +111,29 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
     hours = round(meta["core_hours"] + kept["meta"]["core_hours"], 3)
     added = [*meta.get("added", []), {"arms": sorted(arms), **kept["meta"]}]
     return before | joined | {"meta": meta | {"core_hours": hours, "added": added}}
+
+
+def _require_as_much(rows: list[Any], before: list[Any]) -> None:
+    """Refuses arms of fewer seeds or steps than any that they would stand beside."""
+    for what, numbers in (("seeds", _seeds), ("training steps", _budgets)):
+        least, found = min(numbers(before).values(), default=0), numbers(rows)
+        short = {arm: number for arm, number in found.items() if number < least}
+        if short:
+            arm = min(short, key=lambda arm: short[arm])
+            raise ValueError(
+                f"run: expected at least {least:,} {what} of each arm, as those recorded have; "
+                f"got {short[arm]:,} of {arm!r}"
+            )
+
+
+def _seeds(rows: list[Any]) -> dict[str, int]:
+    pairs = {(row["arm"], row["seed"]) for row in rows if "seed" in row}
+    return collections.Counter(arm for arm, _ in pairs)
+
+
+def _budgets(rows: list[Any]) -> dict[str, int]:
+    pairs = [(row["arm"], row["budget"]) for row in rows if row.get("budget")]
+    return {arm: min(budget for a, budget in pairs if a == arm) for arm, _ in pairs}
 
 
 def _of_arms(value: Any) -> bool:

@@ -96,6 +96,23 @@ def test_bad_input_is_one_message(say, here: Path, argv: str, message: str):
     assert list(here.iterdir()) == []
 
 
+def test_the_line_of_ones_own_cell_that_fails_is_named(say, here: Path):
+    file = here.parent / "failing.py"
+    file.write_text(
+        "import jax.numpy as jnp\nimport longlag\nclass Mine(longlag.DenseCell):\n"
+        '    gates = ("a", "b")\n'
+        "    def update(self, params, carry, z):\n        return carry, jnp.tanh(z)\n"
+    )
+    said = say(*OPTIONS, "--cell", f"{file}:Mine")
+    assert said.code == 2 and "Traceback" not in said.all
+    assert re.search(rf"error: TypeError: tanh .* \({file}:6, in update\)", said.all), said.all
+
+
+def test_an_error_of_the_house_is_none_of_the_users():
+    with pytest.raises(TypeError, match="of ours"), plain_errors():
+        raise TypeError("of ours")
+
+
 def test_a_cell_file_that_is_not_right(say, here: Path):
     file = here.parent / "mine.py"
     file.write_text("import longlag as ll\nclass Mine(ll.DenseCell):\n    gates = ('a',)\n")

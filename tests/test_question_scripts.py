@@ -39,6 +39,20 @@ def test_every_arm_is_possible(name: str, size: str):
         assert params["head"]["kernel"].shape[1] == job.task.out_features
 
 
+def test_every_script_of_a_question_is_here_and_in_make_smoke():
+    texts = {path.stem: path.read_text() for path in Path("experiments").glob("*.py")}
+    scripts = {name for name, text in texts.items() if "\n    script(" in text}
+    here = {
+        name for name in scripts if any(key.startswith(name.replace("_", "-")) for key in ASKED)
+    }
+    assert scripts - here == {"attention_vs_recurrence"}  # test_attention_vs_recurrence.py
+    asking = {name for name, text in texts.items() if "experiments.lib.questions import" in text}
+    smoke = Path("Makefile").read_text().partition("\nsmoke:")[2].partition("\n\n")[0]
+    # What a new cell is asked, what takes models that another script trained, what has no arms.
+    left_out = {"family", "length_generalisation", "agreement", "diagnose"}
+    assert {name for name in asking if name not in smoke} == left_out
+
+
 def test_the_arms_of_a_family_differ_in_their_state():
     arms = recall_capacity.question("cpu").arms
     sizes = {name: job.model.cost(job.task.time_steps).state_bytes for name, job in arms.items()}

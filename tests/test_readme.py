@@ -6,7 +6,9 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
 from experiments import compare, record
@@ -78,6 +80,15 @@ def test_the_cells_of_the_documents_keep_the_contract(
     imports = "import jax\nimport jax.numpy as jnp\nimport longlag as ll\n"
     file.write_text(imports + block_with(document, name))
     check_cell(cell_class(f"{file}:{name}")(features))
+
+
+def test_the_question_of_the_contributing_guide_can_be_put():
+    names: dict[str, Any] = {"__name__": "my_question"}
+    exec(next(b for b in blocks(ROOT / "CONTRIBUTING.md") if "my-question" in b), names)
+    asked = names["question"]("cpu")
+    assert asked.title.endswith("?") and len(asked.arms) == 3
+    for job in asked.arms.values():
+        assert jax.eval_shape(job.model.init, jax.random.key(0))
 
 
 def test_the_cell_of_the_readme_trains(

@@ -84,6 +84,22 @@ def test_what_is_known_of_an_arm_alone_is_added_with_it(results: Path, tmp_path:
         assert results.read_bytes() == kept
 
 
+@pytest.mark.parametrize(("less", "what"), [("seed", "seeds"), ("budget", "training steps")])
+def test_an_arm_of_less_is_not_added(results: Path, tmp_path: Path, less: str, what: str):
+    file = run(tmp_path / "run", results, {"full": "new"}) / "results.json"
+    found = json.loads(file.read_text("utf-8"))
+    rows = [row for row in found["rows"] if row["arm"] == "new"]
+    if less == "seed":
+        rows = [row for row in rows if row["seed"] != rows[0]["seed"]]
+    else:
+        rows = [row | {"budget": row["budget"] // 2} for row in rows]
+    file.write_text(json.dumps(found | {"rows": rows}), "utf-8")
+    kept = results.read_bytes()
+    with pytest.raises(ValueError, match=rf"expected at least [\d,]+ {what} .*; got \d.* of 'new'"):
+        record.main(file.parent, QUESTION, add=True)
+    assert results.read_bytes() == kept
+
+
 def test_a_smoke_run_is_no_answer(results: Path, tmp_path: Path):
     arms = {arm: arm for arm in by_arm(json.loads(results.read_text("utf-8")))}
     command = "python -m experiments.family recall --preset smoke"

@@ -71,6 +71,8 @@ def test_choose_returns_the_name_or_offers_the_nearest():
     )
     with pytest.raises(ValueError, match="Did you mean 'ugrnn'"):
         choose("UGRNN", ("ugrnn", "gru"), "cell")
+    with pytest.raises(ValueError, match="expected one of 'GRU, reset after', 'LSTM'; got 'lstm'"):
+        choose("lstm", ("GRU, reset after", "LSTM"), "arm")
     with pytest.raises(ValueError) as error:
         choose("zzz", ("tanh", "relu"), "activation")
     assert "Did you mean" not in str(error.value)

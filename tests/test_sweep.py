@@ -95,6 +95,11 @@ def test_ctrl_c_leaves_with_130_and_no_process(tmp_path: Path, monkeypatch: pyte
     assert {*multiprocessing.active_children()} <= before
 
 
+def test_fewer_workers_than_none_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="workers: expected at least 0, got -3"):
+        sweep.sweep({"a": SMALL}, tmp_path, workers=-3)
+
+
 def test_a_failure_ends_the_sweep_at_once(tmp_path: Path):
     jobs = {name: dataclasses.replace(SMALL, training=FOR_MINUTES) for name in ("bad", "long")}
     (tmp_path / "bad").mkdir()  # where a run folder is expected

@@ -12,7 +12,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from longlag import GRU, LSTM, Carry, DenseCell, LSTMCarry, MinGRU, unroll
+from longlag import (
+    GRU,
+    LSTM,
+    Carry,
+    DenseCell,
+    LinearCell,
+    LSTMCarry,
+    MinGRU,
+    gate_projection,
+    unroll,
+)
 from tests.test_sketches import Odd, OddCell
 
 B, T, D, H = 2, 5, 3, 4
@@ -151,6 +161,7 @@ class Returning(DenseCell):
             "carry and output": (Carry(h), h),
             "a narrower state": (Carry(h[..., 1:]), h),
             "the state alone": (h, h),
+            "the mean of the output": (Carry(h), h.mean()),
             "one thing": Carry(h),
             "whole numbers": (Carry(h.astype(jnp.int32)), h),
         }[self.returned]
@@ -159,16 +170,74 @@ class Returning(DenseCell):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("a narrower state", r"step.h: expected float32 of shape \(2, 4\) .*; got .* \(2, 3\)"),
-        ("the state alone", r"new carry of a step: expected the structure .*Carry"),
+        ("a narrower state", r"new carry.h: expected float32 of shape \(2, 4\).*; got .* \(2, 3\)"),
+        ("the state alone", r"a step's new carry: expected the structure .*Carry"),
+        ("the mean of the output", r"a step's output: expected the shape \[2, ...\] .*; got \(\)"),
         ("one thing", r"Returning\(features=4.*expected a step to return two things.* got Carry"),
-        ("whole numbers", r"step.h: expected float32 of shape \(2, 4\) .*; got int32"),
+        ("whole numbers", r"new carry.h: expected float32 of shape \(2, 4\) .*; got int32"),
     ],
 )
 def test_a_step_that_returns_something_else_is_refused(returned, message):
     attempt(Returning(H))
     with pytest.raises(ValueError, match=message):
         attempt(Returning(H, returned=returned))
+
+
+class ReturningLinear(LinearCell):
+    """What `project` and `readout` return is up to a test."""
+
+    returned: str = "a, b and aux"
+
+    gates = ("a", "b")
+
+    def project(self, params, xs, *, key=None):
+        a, b = gate_projection(params["input"], xs, 2)
+        return [a, b] if self.returned == "a list" else (a, b, a)[: 3 - (self.returned == "a, b")]
+
+    def readout(self, params, h, aux):
+        return h.mean() if self.returned == "the mean of the output" else h
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            "a, b",
+            r"ReturningLinear\(.*project: expected three things, \(a, b, aux\); got a tuple of",
+        ),
+        ("a list", r"expected three things, \(a, b, aux\); got list"),
+        ("the mean of the output", r"readout: expected the shape \[5, 2, ...\] .*; got \(\)"),
+    ],
+)
+def test_a_linear_cell_that_returns_something_else_is_refused(returned, message):
+    attempt(ReturningLinear(H))
+    with pytest.raises(ValueError, match=message):
+        attempt(ReturningLinear(H, returned=returned))
+
+
+@pytest.mark.parametrize("other", [GRU(H), LSTM(2 * H)], ids=["cell", "width"])
+def test_parameters_of_another_cell_are_refused(other):
+    params = jax.eval_shape(lambda: other.init(jax.random.key(0), D))
+    with pytest.raises(ValueError, match=r"params.*: expected .*those of LSTM\(features=4.*D = 3"):
+        jax.eval_shape(functools.partial(unroll, LSTM(H)), params, array(B, T, D))
+
+
+def test_parameters_that_init_does_not_draw_may_be_there():
+    params = jax.eval_shape(lambda: GRU(H).init(jax.random.key(0), D))
+    unroll_gru = functools.partial(unroll, GRU(H))
+    assert jax.eval_shape(unroll_gru, params | {"of my own": array(3)}, array(B, T, D))
+
+
+@pytest.mark.parametrize(
+    ("cell", "xs", "message"),
+    [
+        (GRU, array(B, T, D), r"cell: expected a cell, such as GRU\(8\); got the class GRU"),
+        (GRU(H), [[1.0]], r"xs: expected an array \[B, T, ...\], got list"),
+    ],
+)
+def test_what_is_no_cell_and_no_array_is_refused(cell, xs, message):
+    with pytest.raises(ValueError, match=message):
+        unroll(cell, {}, xs)
 
 
 def test_a_gate_that_is_not_there_is_refused_with_those_that_are():

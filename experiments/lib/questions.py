@@ -98,7 +98,8 @@ class Question:
             )
             for arm, job in short.arms.items()
         }
-        return dataclasses.replace(short, arms=arms, grid=(), options=self.options)
+        title = f"{self.title} (smoke: whether it runs; no number here is a result)"
+        return dataclasses.replace(short, title=title, arms=arms, grid=(), options=self.options)
 
 
 Size = Literal["cpu", "gpu"]

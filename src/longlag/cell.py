@@ -32,7 +32,7 @@ from jax.nn import initializers
 from typing_extensions import TypeVar
 
 from longlag import time_parallel
-from longlag.checks import check_like
+from longlag.checks import check_like, check_rows
 from longlag.linear_scan import Method
 from longlag.select import select
 from longlag.spec import Spec, choose
@@ -196,7 +196,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
 
         def update(consts, carry, inputs, mixed):
             carry, start, z, live = begin(consts, carry, inputs)
-            new, y = _stepped(self, self._update(consts[0], start, z, mixed), start)
+            new, y = _stepped(self, self._update(consts[0], start, z, mixed), start, rows)
             new = jax.tree.map(keep_dtype, new, carry)
             if zoneout:
                 new, y = _zone_out(zoneout, start, new, y, inputs[3])
@@ -205,6 +205,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
                 y = select(live, y, jax.tree.map(jnp.zeros_like, y))
             return new, y
 
+        rows = xs.shape[1]
         # Noise is drawn for the whole sequence, whatever the chunks.
         noisy = key is not None
         held = None
@@ -221,7 +222,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             reverse=reverse,
             every_carry=every_carry,
             backward=self._backward() if backward == "auto" else backward,
-            rows=xs.shape[1],
+            rows=rows,
         )
 
     def _project(self, params, xs, mask, key=None):
@@ -244,14 +245,15 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         return "recompute"
 
 
-def _stepped(cell: Cell, found: Any, carry: Any) -> tuple[Any, Any]:
+def _stepped(cell: Cell, found: Any, carry: Any, rows: int) -> tuple[Any, Any]:
     """What a step returned, refused unless it is a carry like the one before, and an output."""
     if not (isinstance(found, tuple) and len(found) == 2):
         raise ValueError(
             f"{cell}: expected a step to return two things, the new carry and the output; got "
             f"{type(found).__name__}"
         )
-    check_like("the new carry of a step", found[0], carry, str(cell))
+    check_like("a step's new carry", found[0], carry, str(cell))
+    check_rows("a step's output", found[1], (rows,), str(cell))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["check_like", "check_sequence"]
+__all__ = ["check_like", "check_rows", "check_sequence"]
 
 
 def check_sequence(
@@ -19,6 +19,8 @@ def check_sequence(
 ) -> None:
     """Raises `ValueError` unless mask and resets are bool and fit the leading axes of `xs`."""
     axes = "[T, B, ...]" if time_major else "[B, T, ...]"
+    if not hasattr(xs, "shape"):
+        raise ValueError(f"{name}: expected an array {axes}, got {type(xs).__name__}")
     if jnp.ndim(xs) < 2:
         raise ValueError(f"{name}: expected {axes}, got shape {jnp.shape(xs)}")
     for what, flag in (("mask", mask), ("resets", resets)):
@@ -47,4 +49,15 @@ def check_like(name: str, tree: Any, like: Any, whose: str) -> None:
             raise ValueError(
                 f"{name}{jax.tree_util.keystr(path)}: expected {want.dtype} of shape {want.shape} "
                 f"({whose}); got {dtype} of shape {jnp.shape(leaf)}"
+            )
+
+
+def check_rows(name: str, tree: Any, leading: tuple[int, ...], whose: str) -> None:
+    """Raises `ValueError` unless the leaves of a tree are arrays with these leading axes."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if jnp.shape(leaf)[: len(leading)] != leading:
+            axes = ", ".join(map(str, leading))
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)}: expected the shape [{axes}, ...] ({whose}); "
+                f"got {jnp.shape(leaf)}"
             )

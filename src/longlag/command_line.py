@@ -19,7 +19,7 @@ from rich.markup import escape
 from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.experiment import Experiment
-from longlag.names import cell_class, task_class
+from longlag.names import cell_class, own_line, task_class
 from longlag.spec import choose
 from longlag.training import Training
 
@@ -44,12 +44,22 @@ def cache_compilations() -> None:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns a user's error, a missing package or a refusing disk into one message and exit 2."""
+    """Turns a user's error, a missing package or a refusing disk into one message and exit 2.
+
+    Any other error is one too if a line of the user's own cell or task led to it; that line is
+    named.
+    """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
+        said, line = str(error), own_line(error)
+        if not isinstance(error, (ValueError, OSError, ImportError)):
+            if line is None:
+                raise
+            said = f"{type(error).__name__}: {said}"
+        said += f" ({line})" if line else ""
         # A soft wrap leaves line breaks to the terminal, so that a path can be copied.
-        message = f"[bold red]error:[/] {escape(str(error))}"
+        message = f"[bold red]error:[/] {escape(said)}"
         Console(stderr=True).print(message, highlight=False, soft_wrap=True)
         sys.exit(2)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.cell import AffineCell, Carry, Params, draw_held, keep_dtype
+from longlag.checks import check_rows
 from longlag.linear_scan import Method, linear_scan, linear_step
 from longlag.select import select
 from longlag.time_parallel import Backward
@@ -38,7 +39,7 @@ class LinearCell(AffineCell[Carry]):
 
     def step(self, params: Params, carry: Carry, z: tuple[Any, Any, Any]) -> tuple[Carry, Any]:
         """`h = a * h + b`, then `readout`."""
-        a, b, aux = z
+        a, b, aux = self._parts(z)
         h = linear_step(a, b, carry.h)
         return Carry(h), self.readout(params, h, aux)
 
@@ -63,7 +64,7 @@ class LinearCell(AffineCell[Carry]):
         zoneout_key = None
         if key is not None and zoneout:
             key, zoneout_key = jax.random.split(key)
-        a, b, aux = self._project(params, xs, mask, key)
+        a, b, aux = self._parts(self._project(params, xs, mask, key))
         if zoneout:
             a, b = _zone_out(zoneout, zoneout_key, a, b, carry.h)
         if mask is not None:
@@ -84,12 +85,20 @@ class LinearCell(AffineCell[Carry]):
         # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
         seen = hs if mask is None else select(mask, hs, first.h)
         ys = self.readout(params, seen, aux)
+        check_rows("readout", ys, xs.shape[:2], str(self))
         if mask is not None:
             ys = select(mask, ys, jnp.zeros_like(ys))
         if not every_carry:
             at = 0 if reverse else -1
             hs = jax.tree.map(lambda h: h[at], hs) if xs.shape[0] else carry.h
         return Carry(jax.tree.map(keep_dtype, hs, carry.h)), ys
+
+    def _parts(self, found: Any) -> tuple[Any, Any, Any]:
+        """What `project` returned, refused unless it is a, b and what `readout` needs."""
+        if not (isinstance(found, tuple) and len(found) == 3):
+            got = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+            raise ValueError(f"{self}.project: expected three things, (a, b, aux); got {got}")
+        return found
 
 
 class GatedLinearCell(LinearCell):

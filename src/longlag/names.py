@@ -24,10 +24,13 @@ __all__ = [
     "cell_names",
     "kebab",
     "own_files",
+    "own_line",
     "task_class",
     "task_name",
     "task_names",
 ]
+
+USER_MODULE = "longlag_user_"
 
 
 def task_names() -> dict[str, type[Task]]:
@@ -80,6 +83,13 @@ def own_files(task: Task, cell: Cell | None) -> dict[str, Path]:
     return found
 
 
+def own_line(error: BaseException) -> str | None:
+    """Where in a user's own file an error was raised or passed through, `file.py:LINE, in NAME`."""
+    own = {str(m.__file__) for name, m in sys.modules.items() if name.startswith(USER_MODULE)}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in own]
+    return f"{frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}" if frames else None
+
+
 def _class(name: str, what: str, base: type, known: Mapping[str, Any], folder: Path | None) -> Any:
     """The class of a name of the library, or of the user's own file or its copy in a run folder."""
     file, colon, class_name = name.rpartition(":")
@@ -113,7 +123,7 @@ def _module(path: Path, what: str) -> ModuleType:
     except OSError as error:
         raise ValueError(f"{what}: cannot read {path}: {error.strerror}") from error
     # Dataclasses, type hints and `inspect` look a class's module up in sys.modules by its name.
-    name = f"longlag_user_{hashlib.sha256(bytes(path) + b':' + text).hexdigest()[:16]}"
+    name = f"{USER_MODULE}{hashlib.sha256(bytes(path) + b':' + text).hexdigest()[:16]}"
     if name not in sys.modules:
         module = sys.modules[name] = ModuleType(name)
         module.__file__ = str(path)

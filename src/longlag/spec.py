@@ -63,6 +63,8 @@ def choose(name: str, options: Iterable[str], what: str) -> str:
     lower = {option.lower(): option for option in options}
     near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
+    if any("," in option for option in options):
+        options = [repr(option) for option in options]
     raise ValueError(f"unknown {what}: expected one of {', '.join(options)}; got {name!r}.{hint}")
 
 

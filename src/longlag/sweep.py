@@ -51,8 +51,11 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
         What `longlag.runs.carry_out` found, by name, in the order of `jobs`.
 
     Raises:
+        ValueError: `workers` is negative.
         ValueError, CheckpointError, DiskError: as `carry_out`; the first failure ends the sweep.
     """
+    if workers < 0:
+        raise ValueError(f"workers: expected at least 0, got {workers}")
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     cores = cores[: workers or len(cores)]
     context = multiprocessing.get_context("spawn")

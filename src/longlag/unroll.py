@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from typing import Literal, cast
+from collections.abc import Iterator
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +89,9 @@ def unroll(
         ValueError: before anything is compiled, with what was expected and what came, for a wrong
             rank, feature size, mask, structure of the carry, or option.
     """
+    if not isinstance(cell, Cell):
+        got = f"the class {cell.__name__}" if isinstance(cell, type) else repr(cell)
+        raise ValueError(f"cell: expected a cell, such as GRU(8); got {got}")
     choose(method, (*METHODS, *BACKENDS), "method")
     choose(backward, BACKWARDS, "backward")
     choose(carries, ("last", "all"), "carries")
@@ -109,39 +114,57 @@ def unroll(
     if not time_major:
         xs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))
 
-    batch = xs.shape[1]
-    first = cell.initial_carry(params, (batch,))
-    if carry is None:
-        carry = first
-    else:
-        check_like("carry", carry, first, f"{cell}, batch {batch}")
+    with _saying_what_fits(cell, params, xs.shape[-1]):
+        batch = xs.shape[1]
+        first = cell.initial_carry(params, (batch,))
+        if carry is None:
+            carry = first
+        else:
+            check_like("carry", carry, first, f"{cell}, batch {batch}")
 
-    def run(carry, steps, key):
-        xs, mask, resets = steps
-        return scan(
-            params,
-            carry,
-            xs,
-            first=first,
-            mask=mask,
-            resets=resets,
-            key=key,
-            reverse=reverse,
-            backward=backward,
-            every_carry=carries == "all",
-            zoneout=zoneout,
-        )
+        def run(carry, steps, key):
+            xs, mask, resets = steps
+            return scan(
+                params,
+                carry,
+                xs,
+                first=first,
+                mask=mask,
+                resets=resets,
+                key=key,
+                reverse=reverse,
+                backward=backward,
+                every_carry=carries == "all",
+                zoneout=zoneout,
+            )
 
-    steps = (xs, mask, resets)
-    if remat is None or xs.shape[0] == 0:
-        out, ys = run(carry, steps, key)
-    else:
-        out, ys = _in_parts(run, carry, steps, key, steps_of(remat, xs.shape[0]), reverse, carries)
+        steps = (xs, mask, resets)
+        if remat is None or xs.shape[0] == 0:
+            out, ys = run(carry, steps, key)
+        else:
+            out, ys = _in_parts(
+                run, carry, steps, key, steps_of(remat, xs.shape[0]), reverse, carries
+            )
     if not time_major:
         ys = jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)
         if carries == "all":
             out = jax.tree.map(lambda c: jnp.swapaxes(c, 0, 1), out)
     return out, ys
+
+
+@contextlib.contextmanager
+def _saying_what_fits(cell: Cell[Any], params: Params, features: int) -> Iterator[None]:
+    """Where parameters of another cell or width have stopped it, says which ones belong to it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        # Only now, and not before every run: a cell may take parameters that `init` does not draw.
+        try:
+            like = jax.eval_shape(lambda: cell.init(jax.random.key(0), features))
+        except Exception:
+            raise error from None
+        check_like("params", params, like, f"those of {cell}, D = {features}")
+        raise
 
 
 def _in_parts(run, carry, steps, key, length, reverse, carries):

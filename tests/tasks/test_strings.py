@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,6 +49,29 @@ def test_asked_at_every_token(task, draw):
     batch = draw(task, 8192)
     np.testing.assert_array_equal(batch.scored, batch.mask)
     np.testing.assert_array_equal(batch.weights, batch.scored.astype(np.float32))
+
+
+class Forgetful(Parity):
+    """Draws tokens or answers of other shapes than declared."""
+
+    tokens_alone: bool = False
+
+    def draw(self, key, lengths):
+        tokens = self.tokens(key, len(lengths))
+        return (tokens, tokens[:, 0]) if self.tokens_alone else (tokens[:, 1:], tokens)
+
+
+@pytest.mark.parametrize(
+    ("tokens_alone", "message"),
+    [
+        (False, r"tokens of Forgetful.*expected the shape \(3, 9\), got \(3, 8\)"),
+        (True, r"answers of Forgetful.*expected the shape \(3, 1\) or \(3, 9\), got \(3,\)"),
+    ],
+)
+def test_what_is_drawn_in_another_shape_is_refused(tokens_alone: bool, message: str):
+    task = Forgetful(2, 9, tokens_alone)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda: task.sample(jax.random.key(0), 3))
 
 
 def test_lengths_are_uniform_ends_included(draw, even):

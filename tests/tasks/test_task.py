@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from longlag import LSTM, unroll
+from longlag.names import task_names
 from longlag.tasks import (
     Adding,
     AssociativeRecall,
@@ -133,6 +134,21 @@ def test_every_dial_changes_the_data(task, dial, value, draw):
     turned = dataclasses.replace(task, **{dial: value})
     if turned.time_steps == task.time_steps:
         assert not same(batch, draw(turned, B))
+
+
+def test_every_task_is_here_or_reads_real_data():
+    tested = {type(task) for task in SMALL}
+    elsewhere = {name for name, kind in task_names().items() if kind not in tested}
+    assert elsewhere == {
+        "captions",
+        "dates",
+        "intents",
+        "japanese-vowels",
+        "next-byte",
+        "sequential-images",
+        "spoken-digits",
+        "translation",
+    }
 
 
 @every

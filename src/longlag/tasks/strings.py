@@ -81,6 +81,9 @@ class AnswerTask(StringTask):
         steps = jnp.arange(self.max_length, dtype=jnp.int32)
         mask, last = steps < lengths, steps == lengths - 1
         tokens, answers = self.draw(of_tokens, lengths)
+        of_token = (batch_size, self.max_length)
+        self._require_shape("tokens", tokens, of_token)
+        self._require_shape("answers", answers, (batch_size, 1), of_token)
         asked = mask if self.asked is None else last
         return Batch(
             inputs=jnp.where(mask, tokens, 0),
@@ -89,6 +92,14 @@ class AnswerTask(StringTask):
             scored=asked,
             mask=mask,
         )
+
+    def _require_shape(self, what: str, drawn: jax.Array, *shapes: tuple[int, ...]) -> None:
+        """Else what broadcasts, or does not, would say so in words of another matter."""
+        if jnp.shape(drawn) not in shapes:
+            raise ValueError(
+                f"{what} of {self}: expected the shape {' or '.join(map(str, shapes))}, got "
+                f"{jnp.shape(drawn)}"
+            )
 
 
 class PrefixTask(AnswerTask):
@@ -129,7 +140,7 @@ class BitTask(PrefixTask):
 
     @property
     def out_features(self) -> int:
-        """Even and odd."""
+        """The two answers."""
         return 2
 
     def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
