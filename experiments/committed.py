@@ -213,7 +213,10 @@ TABLES: dict[str, Callable[[Results], Section | None]] = {
     "selective-copy": _question,
     "lag-horizon": functools.partial(_as, lag_horizon),
     "recall-capacity": _question,
-    "length-generalisation": functools.partial(_as, length_generalisation, note=""),
+    **dict.fromkeys(
+        ("length-generalisation", "length-generalisation-million"),
+        functools.partial(_as, length_generalisation, note=""),
+    ),
     **{f"state-tracking-{task}": _question for task in state_tracking.TASKS},
     "attention-kinds": _question,
     "language": functools.partial(_as, language),

@@ -10,8 +10,8 @@ recall; at the first lag where they do not, it is given three times the steps, o
 2018, arXiv 1804.11188); "LSTM, not told" has them drawn for the longest lag of all, whatever is
 asked. Two blocks; learning rates are chosen at the shortest lag, and kept.
 
-Finished runs are kept, and the same command goes on where it was stopped; without `--longest` it
-goes on from there.
+Finished runs are kept, and the same command goes on where it was stopped; without `--longest` and
+`--no-probe` it goes on from there.
 
 Leaves runs/lag-horizon: results.json, and a folder for each lag with a run folder for each arm.
 """
@@ -52,9 +52,11 @@ class Climb(Options):
 
     Attributes:
         longest: the lag after which no arm goes on; None: the last of the preset.
+        probe: whether an arm that fails is given three times the steps there, once.
     """
 
     longest: int | None = None
+    probe: bool = True
 
     @property
     def lags(self) -> tuple[int, ...]:
@@ -103,7 +105,7 @@ def question(lag: int, size: Size) -> Question:
 
 
 def climb(
-    options: Options, lags: tuple[int, ...], size: Size, out: Path
+    options: Climb, lags: tuple[int, ...], size: Size, out: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Runs every arm at ever longer lags until it fails.
 
@@ -130,7 +132,7 @@ def climb(
         rows += [row | {"probe": False} for row in found]
         by = by_arm({"rows": found})
         failed = [arm for arm in alive if not most(by[arm])]
-        if failed:
+        if failed and options.probe:
             longer = dataclasses.replace(asked, grid=(), arms={a: arms[a] for a in failed})
             longer = longer.restricted(steps=PROBE * arms[failed[0]].training.steps)
             _, found, _ = measure(longer, out / f"lag-{lag}-probe", options.workers)
@@ -145,6 +147,15 @@ def most(rows: list[dict[str, Any]]) -> bool:
     """Whether more than half of the seeds recall."""
     good, of = did(rows, DID)
     return 2 * good > of
+
+
+def _probed(rows: list[dict[str, Any]]) -> bool:
+    return any(row["probe"] for row in rows)
+
+
+def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the longest lag."""
+    return [row for row in rows if row["lag"] == max(row["lag"] for row in rows)]
 
 
 def _as_before(
@@ -185,7 +196,7 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
             cells.append("; ".join(said))
             if plain and most(plain):
                 horizon, last = str(lag), plain[0]
-        if not any(row["probe"] for row in rows):
+        if not _probed(rows) and most(_last(rows)):
             horizon = f"≥ {horizon}"  # it did not fail yet
         cost = (f"{last['rate']:g}", f"{last['parameters']:,}", f"{last['state_bytes']:,} B")
         found.append((arm, *cells, horizon or f"< {lags[0]}", *cost))
@@ -196,10 +207,12 @@ def verdict(results: dict[str, Any]) -> str:
     """What stands under the table."""
     rows = [row for row in results["rows"] if not row["probe"]]
     budget = statistics.mode(row["budget"] for row in rows)
+    spared = [arm for arm, of in by_arm(results).items() if not (_probed(of) or most(_last(of)))]
+    but = f", {' and '.join(spared)} not yet" if spared else ""
     return (
         f"Accuracy on the ten recalled symbols after {budget:,} steps, chance .12. An arm goes on "
         f"to the next lag while more than half of its seeds reach {results['threshold']:.2f}; "
-        f"where they do not it was tried once more with {PROBE} times the steps. "
+        f"where they do not it was tried once more with {PROBE} times the steps{but}. "
         f"{results['meta']['core_hours']:.2f} core-hours."
     )
 
@@ -211,6 +224,7 @@ def main(options: Climb) -> None:
     command, out = options.named("lag-horizon")
     command = " ".join((command, *options.restricted(question(lags[0], size)).options))
     command += "" if options.longest is None else f" --longest {options.longest}"
+    command += "" if options.probe else " --no-probe"
     rows, trials = climb(options, lags, size, out)
     results = {
         "rows": rows,

@@ -39,6 +39,7 @@ TITLES = {
     "lag-horizon": "How far back?",
     "recall-capacity": "How much recall does a byte of state buy?",
     "length-generalisation": "How far beyond the trained length?",
+    "length-generalisation-million": "As far as a million bits?",
     "state-tracking-parity": "Who tracks parity?",
     "state-tracking-cycle": "Who counts round a cycle?",
     "state-tracking-s3": "Who multiplies permutations of three?",

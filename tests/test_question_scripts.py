@@ -16,7 +16,6 @@ from experiments import (
     speech,
     state_tracking,
 )
-from experiments.lib.questions import Options
 
 ASKED = {
     "selective-copy": selective_copy.question,
@@ -61,7 +60,9 @@ def test_the_arms_of_a_family_differ_in_their_state():
         assert len(of_family) >= 3 and of_family == sorted(set(of_family))
 
 
-def climbed(monkeypatch: pytest.MonkeyPatch, horizons: dict[str, int], seeds: int = 3):
+def climbed(
+    monkeypatch: pytest.MonkeyPatch, horizons: dict[str, int], seeds: int = 3, probe: bool = True
+):
     """Rows, trials and the sweeps made, if every arm recalls up to its horizon."""
     made: list[tuple[str, dict[str, tuple[int, int, float]]]] = []
 
@@ -82,7 +83,7 @@ def climbed(monkeypatch: pytest.MonkeyPatch, horizons: dict[str, int], seeds: in
         return question.arms, rows, [{"arm": "x"}] if question.grid else []
 
     monkeypatch.setattr(lag_horizon, "measure", measure)
-    options = Options(arms=tuple(horizons))
+    options = lag_horizon.Climb(arms=tuple(horizons), probe=probe)
     rows, trials = lag_horizon.climb(options, (32, 64, 128), "cpu", Path("nowhere"))
     return rows, trials, made
 
@@ -105,6 +106,15 @@ def test_an_arm_climbs_until_it_fails_and_is_probed_there(monkeypatch: pytest.Mo
     assert [line["state"] for line in table] == ["64 B", "32 B", "128 B"]
     assert table[1]["lag 32"] == "0.00; 3×: 0.00" and table[1]["lag 64"] == ""
     assert "9,000" not in lag_horizon.verdict(results)
+
+
+def test_a_probe_may_be_left_for_later(monkeypatch: pytest.MonkeyPatch):
+    rows, _, made = climbed(monkeypatch, {"LSTM": 64, "LSTM + attention": 512}, probe=False)
+    assert [folder for folder, _ in made] == ["lag-32", "lag-64", "lag-128"]
+    results = {"rows": rows, "threshold": 0.95, "meta": {"core_hours": 1.0}}
+    table = [dict(zip(lag_horizon.columns(results), line)) for line in lag_horizon.lines(results)]
+    assert [line["horizon"] for line in table] == ["64", "≥ 128"]
+    assert "3 times the steps, LSTM not yet." in lag_horizon.verdict(results)
 
 
 def test_a_climb_is_had_in_parts():
