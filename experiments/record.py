@@ -108,8 +108,12 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
                 "the one that is recorded"
             )
     meta = before["meta"]
-    hours = round(meta["core_hours"] + kept["meta"]["core_hours"], 3)
-    added = [*meta.get("added", []), {"arms": sorted(arms), **kept["meta"]}]
+    # What an earlier addition brought is gone with its arms, and its time with it.
+    gone = [one for one in meta.get("added", []) if arms.issuperset(one["arms"])]
+    hours = meta["core_hours"] - sum(one["core_hours"] for one in gone)
+    hours = round(hours + kept["meta"]["core_hours"], 3)
+    stay = [one for one in meta.get("added", []) if one not in gone]
+    added = [*stay, {"arms": sorted(arms), **kept["meta"]}]
     return before | joined | {"meta": meta | {"core_hours": hours, "added": added}}
 
 

@@ -63,6 +63,10 @@ def test_an_arm_is_added_beside_the_others(results: Path, tmp_path: Path):
     said = (tmp_path / "experiments/README.md").read_text("utf-8")
     assert "| new |" in said and "new, none: `asked again` on " in said
     assert "with uncommitted changes" in said
+    # The same arms once more take the place of that addition, its time too.
+    record.main(of_run, QUESTION, add=True)
+    again = json.loads(results.read_text("utf-8"))["meta"]
+    assert (again["core_hours"], len(again["added"])) == (after["meta"]["core_hours"], 1)
 
 
 def test_what_is_known_of_an_arm_alone_is_added_with_it(results: Path, tmp_path: Path):
