@@ -155,7 +155,8 @@ def _probed(rows: list[dict[str, Any]]) -> bool:
 
 def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of the longest lag."""
-    return [row for row in rows if row["lag"] == max(row["lag"] for row in rows)]
+    longest = max(row["lag"] for row in rows)
+    return [row for row in rows if row["lag"] == longest]
 
 
 def _as_before(
