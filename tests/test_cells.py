@@ -36,40 +36,7 @@ from longlag.names import cell_names
 from longlag.testing.cells import Flags, check_cell, check_loop, draw
 from longlag.testing.loop import loop
 from tests import paper
-
-# What changes the initialisation only (LSTM's chrono) has no row of its own.
-CELLS = [
-    Elman(3, learned_carry=True),
-    Elman(3, activation="relu", recurrent_init="identity"),
-    LSTM(3, learned_carry=True),
-    GRU(3, learned_carry=True),
-    GRU(3, reset="before"),
-    MinGRU(3, learned_carry=True),
-    MinGRU(3, candidate="positive"),
-    FeedForward(3),
-    FeedForward(3, window=3, learned_carry=True),
-    IndRNN(3, longest_lag=5),
-    MGU(3),
-    PeepholeLSTM(3),
-    LayerNormLSTM(3),
-    ProjectedLSTM(3, projection=2, learned_carry=True),
-    CoRNN(3),
-    LEM(3),
-    StackRNN(3, depth=3, width=2, learned_carry=True),
-    SLSTM(4, heads=2, learned_carry=True),
-    MinLSTM(3, negative_eigenvalues=True),
-    LRU(3, state=2, learned_carry=True),
-    S5(3, state=2),
-    S6(3, state=2, learned_carry=True),
-    RGLRU(3),
-    GSA(4, heads=2, slots=3),
-    LinearAttention(4, heads=2),
-    Retention(4, heads=2, key_features=3, learned_carry=True),
-    GLA(4, heads=2, key_features=3, learned_carry=True),
-    MLSTM(4, heads=2, key_features=3, learned_carry=True),
-    DeltaNet(4, heads=2, key_features=3, negative_eigenvalues=True, learned_carry=True),
-    GatedDeltaNet(4, heads=2, learned_carry=True),
-]
+from tests.members import CELLS
 
 
 def named(cell) -> str:
