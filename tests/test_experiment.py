@@ -341,7 +341,7 @@ def test_what_is_no_task_is_refused(
     ("change", "message"),
     [
         (lambda c: c.pop("task"), "expected an experiment of longlag; KeyError"),
-        (lambda c: c.update(seeds=None), "expected an experiment of longlag; TypeError"),
+        (lambda c: c.update(seeds=None), "Experiment.seeds: expected an integer, got None"),
         (lambda c: c.update(training=[1]), "expected an experiment of longlag"),
         (lambda c: c["task"].update(name="party"), "unknown task: .*Did you mean 'parity'"),
         (lambda c: c["cell"].update(name="lstn"), "unknown cell: .*Did you mean 'lstm'"),

@@ -312,7 +312,7 @@ tokens, features = np.zeros((2, 5), np.int32), np.zeros((2, 5, 3))
         ("tokens", tokens[0], {}, r"expected \[B, T, ...\], got shape \(5,\)"),
         ("tokens", tokens[..., None], {}, r"integers of shape \[B, T\]; got int32 .*\(2, 5, 1\)"),
         ("tokens", tokens.astype(np.float32), {}, "integers .* got float32"),
-        ("features", features[..., :2], {}, r"shape \[B, T, 3\]; got float64 .*\(2, 5, 2\)"),
+        ("features", features[..., :2], {}, r"shape \[B, T, 3\]; got float32 .*\(2, 5, 2\)"),
         ("features", tokens, {}, r"\[B, T, 3\]; got int32 of shape \(2, 5\)"),
         ("tokens", tokens, {"mask": np.ones((5, 2), bool)}, r"mask: .*\(2, 5\).*bool .*\(5, 2\)"),
         ("tokens", tokens, {"mask": np.ones((2, 5))}, "mask: expected bool.* got float64"),

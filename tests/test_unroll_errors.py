@@ -232,7 +232,7 @@ def test_parameters_that_init_does_not_draw_may_be_there():
     ("cell", "xs", "message"),
     [
         (GRU, array(B, T, D), r"cell: expected a cell, such as GRU\(8\); got the class GRU"),
-        (GRU(H), [[1.0]], r"xs: expected an array \[B, T, ...\], got list"),
+        (GRU(H), "text", r"xs: expected an array of real numbers, got str"),
     ],
 )
 def test_what_is_no_cell_and_no_array_is_refused(cell, xs, message):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from longlag.cell import Params
-from longlag.checks import check_sequence
+from longlag.checks import check_sequence, check_tokens
 from longlag.layers import Dense
 from longlag.select import select
 from longlag.spec import Spec, choose
@@ -47,6 +47,30 @@ class Embedding(Spec):
         table = jax.random.normal(key, (self.in_features, self.width))
         return {"embedding": table * self.width**-0.5}
 
+    def check(
+        self, inputs: Any, mask: Any = None, resets: Any = None, name: str = "inputs"
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        """Returns inputs, mask and resets as arrays.
+
+        Raises:
+            ValueError: a wrong shape or dtype, or a token outside the table that the mask does not
+                hide, where tokens and mask are known (inside `jax.jit` they are not).
+        """
+        inputs, mask, resets = check_sequence(name, inputs, mask, resets, time_major=False)
+        if self.inputs == "tokens":
+            if inputs.ndim != 2 or not jnp.issubdtype(inputs.dtype, jnp.integer):
+                raise ValueError(
+                    f"{name}: expected tokens, integers of shape [B, T]; got {inputs.dtype} of "
+                    f"shape {inputs.shape}"
+                )
+            check_tokens(name, inputs, self.in_features, mask)
+        elif inputs.ndim != 3 or inputs.shape[2] != self.in_features:
+            raise ValueError(
+                f"{name}: expected features of shape [B, T, {self.in_features}]; got "
+                f"{inputs.dtype} of shape {inputs.shape}"
+            )
+        return inputs, mask, resets
+
     def apply(
         self,
         params: Params,
@@ -63,24 +87,13 @@ class Embedding(Spec):
             resets: `[B, T]` bool or None.
 
         Returns:
-            `[T, B, W]`, and mask and resets time-major. A token outside the table gives NaN, not
-            another row: -1 is not the last.
+            `[T, B, W]`, and mask and resets time-major. A token outside the table gives NaN inside
+            `jax.jit`, where it cannot be refused, not another row: -1 is not the last.
 
         Raises:
-            ValueError: a wrong shape or dtype.
+            ValueError: as `check`.
         """
-        check_sequence("inputs", inputs, mask, resets, time_major=False)
-        integers = jnp.issubdtype(inputs.dtype, jnp.integer)
-        if self.inputs == "tokens" and (inputs.ndim != 2 or not integers):
-            raise ValueError(
-                f"inputs: expected tokens, integers of shape [B, T]; got {inputs.dtype} of shape "
-                f"{inputs.shape}"
-            )
-        if self.inputs == "features" and (inputs.ndim != 3 or inputs.shape[2] != self.in_features):
-            raise ValueError(
-                f"inputs: expected features of shape [B, T, {self.in_features}]; got "
-                f"{inputs.dtype} of shape {inputs.shape}"
-            )
+        inputs, mask, resets = self.check(inputs, mask, resets)
         if mask is not None:
             inputs = select(mask, inputs, jnp.zeros_like(inputs))
         inputs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (inputs, mask, resets))

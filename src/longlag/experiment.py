@@ -129,9 +129,11 @@ class Experiment(Spec):
                 architecture=_from_config(of_name, architecture),
                 training=_from_config(Training, config["training"]),
                 seeds=config["seeds"],
-                test_lags=tuple(config["test_lags"]),
+                test_lags=config["test_lags"],
                 first_seed=config.get("first_seed", 0),  # runs of earlier versions have none
             )
+        except ValueError as error:
+            raise ValueError(f"config.json: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"config.json: expected an experiment of longlag; {error!r}"

@@ -8,12 +8,14 @@ keeps a cache, a pointwise layer keeps nothing.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from longlag.cell import Params
+from longlag.checks import as_key, check_sequence
 from longlag.spec import Spec
 
 __all__ = ["Layer", "State"]
@@ -27,7 +29,15 @@ class Layer(Spec, abc.ABC):
     Masks and resets mean what they mean in `longlag.unroll`: the reset comes first, then a masked
     step leaves the state as it is and gives zero. A pointwise layer may ignore both; containers
     and models pass them on.
+
+    What `apply` is given is checked before it is called, for every subclass: lists and NumPy arrays
+    become arrays, and a mask that is not of bools or does not fit raises `ValueError`.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "apply" in vars(cls):
+            cls.apply = _after_checks(vars(cls)["apply"])  # type: ignore[method-assign]
 
     @abc.abstractmethod
     def init(self, key: jax.Array, in_features: int) -> Params:
@@ -92,3 +102,15 @@ class Layer(Spec, abc.ABC):
     ) -> dict[str, jax.Array]:
         """What is worth looking at in a whole sequence, by name: outputs, attention weights."""
         return {"outputs": self.apply(params, xs, mask=mask, resets=resets)[1]}
+
+
+def _after_checks(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """An `apply` that is given arrays and a typed key."""
+
+    @functools.wraps(apply)
+    def checked(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
+        key = as_key("key", key)
+        return apply(self, params, xs, state, mask=mask, resets=resets, key=key)
+
+    return checked

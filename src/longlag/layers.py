@@ -138,7 +138,17 @@ class _Pointwise(Layer):
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         """See `Layer.apply`."""
         del mask, resets
+        features = self.in_features(params)
+        if features is not None and xs.shape[-1] != features:
+            raise ValueError(
+                f"xs: expected [T, B, {features}], the input features of {self}; got shape "
+                f"{xs.shape}"
+            )
         return state, self.at_each_step(params, xs, key)
+
+    def in_features(self, params: Params) -> int | None:
+        """D as the parameters have it; None: any."""
+        return params["scale"].shape[0] if "scale" in params else None
 
     def at_each_step(self, params: Params, xs: jax.Array, key: jax.Array | None) -> jax.Array:
         """`[..., D]` to `[..., K]`."""
@@ -180,6 +190,10 @@ class Dense(_Pointwise):
     def out_features(self, in_features):
         """`features`."""
         return self.features
+
+    def in_features(self, params):
+        """D, read off the kernel."""
+        return self.blocks * params["kernel"].shape[-2]
 
     def at_each_step(self, params, xs, key):
         """The equation."""
@@ -235,6 +249,10 @@ class MLP(_Pointwise):
             "up": inner.init(up, in_features),
             "down": Dense(in_features, bias=self.bias).init(down, self.hidden),
         } | ({"gate": inner.init(gate[0], in_features)} if self.gated else {})
+
+    def in_features(self, params):
+        """D, read off the first kernel."""
+        return params["up"]["kernel"].shape[0]
 
     def at_each_step(self, params, xs, key):
         """The equation."""

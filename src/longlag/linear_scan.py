@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.checks import as_array
 from longlag.select import select
-from longlag.spec import choose
+from longlag.spec import choose, take
 
 __all__ = ["METHODS", "Method", "default_method", "linear_scan", "linear_step"]
 
@@ -83,6 +84,7 @@ def linear_scan(
             that are not bool, an unknown method.
     """
     choose(method, METHODS, "method")
+    reverse = take("reverse", reverse, bool)
     if resets is None and h_reset is not None:
         raise ValueError("linear_scan: h_reset was given without resets")
     given = {"a": a, "b": b, "h0": h0, "h_reset": 0.0 if h_reset is None else h_reset}
@@ -101,6 +103,7 @@ def linear_scan(
             "linear_scan: expected a, b [T, *state] and h0, h_reset [*state] that broadcast "
             "together, got " + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         ) from error
+    resets = None if resets is None else as_array("linear_scan: resets", resets)
     if resets is not None and (resets.dtype != bool or resets.shape != shape[: resets.ndim]):
         raise ValueError(
             f"linear_scan: expected resets bool of a shape that begins {shape}, "
@@ -108,7 +111,8 @@ def linear_scan(
         )
     if method == "auto":
         method = default_method()
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves((a, b, h0))), jnp.float32)
+    numbers = (parts["a"], parts["b"], parts["h0"])
+    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(numbers)), jnp.float32)
 
     def full(name: str, shape: tuple[int, ...]) -> Parts:
         real, *imag = (jnp.broadcast_to(x, shape).astype(dtype) for x in parts[name])
@@ -141,7 +145,8 @@ def default_method() -> Literal["scan", "associative"]:
 def _parts(name: str, x: Any) -> Parts:
     """A real array or a pair as a tuple of its parts."""
     if not isinstance(x, tuple):
-        return (x,)
+        return (as_array(f"linear_scan: {name}", x),)
+    x = tuple(as_array(f"linear_scan: {name}", part) for part in x)
     if len(x) != 2 or jnp.shape(x[0]) != jnp.shape(x[1]):
         shapes = ", ".join(str(jnp.shape(part)) for part in x)
         raise ValueError(

@@ -26,9 +26,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from longlag.checks import as_array
 from longlag.select import select
-from longlag.spec import choose
+from longlag.spec import choose, take
 
 __all__ = ["METHODS", "matrix_scan", "matrix_step"]
 
@@ -114,9 +116,14 @@ def matrix_scan(
         The last state or all states, and the reads y, `[T, *batch, V]`, in at least float32.
 
     Raises:
-        ValueError: an unknown method, or every state by "chunked".
+        ValueError: shapes that do not fit, numbers that are not real, resets that are not bool, an
+            unknown method, or every state by "chunked".
     """
     choose(method, METHODS, "method")
+    reverse = take("reverse", reverse, bool)
+    q, k, v, S0, log_decay, rate, resets, S_reset = _fitting(
+        q, k, v, S0, log_decay, rate, resets, S_reset
+    )
     if every_state and method == "chunked":
         raise ValueError("matrix_scan: expected method 'scan' or 'auto' for every state")
     steps, batch = q.shape[0], q.shape[1:-1]
@@ -142,6 +149,44 @@ def matrix_scan(
     run = functools.partial(_sequential, every_state=every_state) if method == "scan" else _chunked
     found: tuple[Any, Any] = run(q, k, v, S0, log_decay, rate, resets, S_reset, reverse)
     return found
+
+
+def _fitting(q, k, v, S0, log_decay, rate, resets, S_reset):
+    """The arguments as arrays, refused where they do not fit each other."""
+    numbers = {"q": q, "k": k, "v": v, "S0": S0, "log_decay": log_decay, "rate": rate}
+    arrays: dict[str, Any] = {
+        name: None if x is None else as_array(f"matrix_scan: {name}", x)
+        for name, x in (numbers | {"S_reset": S_reset}).items()
+    }
+    q, k, v, S0, log_decay, rate, S_reset = arrays.values()
+    resets = None if resets is None else as_array("matrix_scan: resets", resets, "bools")
+    if resets is None and S_reset is not None:
+        raise ValueError("matrix_scan: S_reset was given without resets")
+    leading, K, V = q.shape[:-1], q.shape[-1:], v.shape[-1:]
+    state = (*leading[1:], *K, *V)
+
+    def within(x, shape):
+        try:
+            return x is None or np.broadcast_shapes(x.shape, shape) == shape
+        except ValueError:
+            return False
+
+    fits = (
+        q.ndim >= 2 and k.shape == q.shape and v.shape[:-1] == leading and S0.shape == state,
+        within(log_decay, q.shape) and (log_decay is None or log_decay.ndim),
+        within(rate, leading),
+        within(S_reset, state),
+        resets is None or (resets.ndim and resets.shape == leading[: resets.ndim]),
+    )
+    if not all(fits):
+        given = arrays | {"resets": resets}
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in given.items() if x is not None)
+        raise ValueError(
+            "matrix_scan: expected q and k [T, *batch, K], v [T, *batch, V], S0 [*batch, K, V], "
+            "log_decay, rate and S_reset that broadcast to [T, *batch, K], [T, *batch] and the "
+            f"shape of S0, and resets [T, *leading of batch]; got {shapes}"
+        )
+    return q, k, v, S0, log_decay, rate, resets, S_reset
 
 
 def _sequential(q, k, v, S0, log_decay, rate, resets, S_reset, reverse, every_state):

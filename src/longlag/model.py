@@ -7,12 +7,14 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from longlag.cell import Params
+from longlag.checks import as_array
 from longlag.spec import Spec
 from longlag.tasks.task import Batch
 
-__all__ = ["Cost", "Model"]
+__all__ = ["Cost", "Model", "check_at"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,3 +96,17 @@ class Model(Spec, abc.ABC):
 def tree_bytes(tree: Any) -> int:
     """Bytes of all leaves, arrays or their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def check_at(at: Any, batch: Batch) -> jax.Array | None:
+    """The steps whose answers are wanted, as an array; None stays None.
+
+    Raises:
+        ValueError: they are no integers `[B, K]`.
+    """
+    if at is None:
+        return None
+    at, rows = as_array("at", at, "integers"), len(batch.inputs)
+    if at.ndim != 2 or len(at) != rows:
+        raise ValueError(f"at: expected integers of shape [{rows}, K], got shape {jnp.shape(at)}")
+    return at

@@ -27,7 +27,7 @@ from longlag.layers import (
     Stack,
 )
 from longlag.matching import back_to, matched
-from longlag.model import Cost, Model
+from longlag.model import Cost, Model, check_at
 from longlag.select import select
 from longlag.short_convolution import ShortConvolution
 from longlag.spec import choose, refuse_idle
@@ -149,7 +149,11 @@ class SequenceModel(Model):
 
         Returns:
             `[B, K or T, out_features]`.
+
+        Raises:
+            ValueError: as `apply`, or `at` is no integers of such a shape.
         """
+        at = check_at(at, batch)
         xs, mask, resets = self.embed(params, batch.inputs, batch.mask, batch.resets)
         _, ys = self.stack.apply(params["layers"], xs, mask=mask, resets=resets, key=key)
         if at is not None:

@@ -26,10 +26,11 @@ import jax
 import jax.numpy as jnp
 
 from longlag.cell import CarryT, Cell, Params
+from longlag.checks import as_key, check_sequence
 from longlag.linear_cell import LinearCell
 from longlag.linear_scan import default_method, linear_scan
 from longlag.select import select
-from longlag.spec import choose
+from longlag.spec import choose, take
 from longlag.unroll import unroll
 
 __all__ = ["NewtonInfo", "newton"]
@@ -134,11 +135,16 @@ def newton(
             iterations below zero, or a carry with leaves that are not floating.
     """
     choose(jacobian, ("auto", "dense", "diagonal"), "jacobian")
+    max_iterations = take("max_iterations", max_iterations, int)
+    tolerance = take("tolerance", tolerance, float | None)
+    reverse, time_major = take("reverse", reverse, bool), take("time_major", time_major, bool)
     if max_iterations < 0 or (tolerance is not None and not tolerance >= 0):
         raise ValueError(
             "tolerance, max_iterations: expected numbers from zero on, "
             f"got {tolerance} and {max_iterations}"
         )
+    xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major)
+    key = as_key("key", key)
     as_unroll = functools.partial(
         unroll,
         cell,

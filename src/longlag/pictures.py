@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen
 
 from longlag.cell import Params
+from longlag.checks import as_array
 from longlag.spec import Spec
 
 __all__ = ["Pictures"]
@@ -115,14 +118,24 @@ class Pictures(Spec):
         Raises:
             ValueError: a wrong shape, or a mask.
         """
+        inputs, _, _ = self.check(inputs, mask)
+        pixels = jnp.reshape(inputs, (len(inputs), self.side, self.side, CHANNELS))
+        found = _Convolutions(self.width).apply({"params": params}, pixels)
+        assert isinstance(found, jax.Array)
+        return jnp.moveaxis(found.reshape(len(inputs), -1, self.width), 0, 1), None, None
+
+    def check(self, inputs: Any, mask: Any = None) -> tuple[jax.Array, None, None]:
+        """Returns the pictures as an array, as `Embedding.check` does.
+
+        Raises:
+            ValueError: a wrong shape, numbers that are not real, or a mask.
+        """
         if mask is not None:
             raise ValueError("mask: expected None, since a picture has no padding")
+        inputs = as_array("inputs", inputs)
         if inputs.ndim != 3 or inputs.shape[1:] != (self.side, self.in_features):
             raise ValueError(
                 f"inputs: expected pictures of shape [B, {self.side}, {self.in_features}]; got "
                 f"{inputs.dtype} of shape {inputs.shape}"
             )
-        pixels = jnp.reshape(inputs, (len(inputs), self.side, self.side, CHANNELS))
-        found = _Convolutions(self.width).apply({"params": params}, pixels)
-        assert isinstance(found, jax.Array)
-        return jnp.moveaxis(found.reshape(len(inputs), -1, self.width), 0, 1), None, None
+        return inputs, None, None

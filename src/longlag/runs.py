@@ -338,7 +338,8 @@ class Loaded:
             `[B, T, K]`: logits of the classes, or values.
 
         Raises:
-            ValueError: the run is of an encoder and a decoder, which answer word by word.
+            ValueError: inputs or a mask that do not fit, or the run is of an encoder and a decoder,
+                which answer word by word.
         """
         if not isinstance(self.model, SequenceModel):
             raise ValueError(
@@ -347,7 +348,8 @@ class Loaded:
             )
         # The model of a run stays one object, so sequences of one shape are compiled for once.
         apply = jax.jit(self.model.apply)
-        return apply(self.of_seed(seed), jnp.asarray(inputs), mask=mask)[1]
+        inputs, mask, _ = self.model.embedding.check(inputs, mask)
+        return apply(self.of_seed(seed), inputs, mask=mask)[1]
 
 
 def load(run: str | Path) -> Loaded:

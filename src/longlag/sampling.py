@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from longlag.cell import Params
+from longlag.checks import as_key
 from longlag.models import SequenceModel
+from longlag.sequences import check_no_row_empty, pad_lists
+from longlag.spec import take
 
 __all__ = ["sample"]
 
@@ -16,42 +20,64 @@ __all__ = ["sample"]
 def sample(
     model: SequenceModel,
     params: Params,
-    prompt: jax.Array,
+    prompt: jax.Array | Sequence[Sequence[int]],
     steps: int,
     key: jax.Array,
     temperature: float = 1.0,
+    *,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Continues sequences token by token, streaming: each step costs the same.
+
+    Prompts may be of several lengths. Each is read as if it were alone, and continued from its own
+    last token. The random numbers of a row depend on its place in the batch.
 
     Args:
         model: of tokens, whose answers are the tokens again.
         params: of one seed.
-        prompt: `[B, P]` integers, at least one token.
+        prompt: `[B, P]` integers, at least one token, or B lists of integers of several lengths.
         steps: how many tokens to draw.
         key: source of the draws.
         temperature: logits are divided by it; 0 takes the likeliest token.
+        mask: `[B, P]` bool, false at padding, which may be at the left, at the right or in between;
+            None: every token is one of the prompt. A row without any token is refused where the
+            mask is known. Inside `jax.jit` it is not, and the logits of such a row are zero.
 
     Returns:
         `[B, steps]` int32.
 
     Raises:
-        ValueError: an empty prompt, no step, a negative temperature, or a model of other answers.
+        ValueError: an empty prompt, a token outside the table, no step, a negative temperature, or
+            a model of other answers.
     """
-    if prompt.ndim != 2 or prompt.shape[1] < 1:
-        raise ValueError(f"prompt: expected [B, P] of at least one token, got {prompt.shape}")
+    steps, temperature = take("steps", steps, int), take("temperature", temperature, float)
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    if temperature < 0:
+    if not isinstance(temperature, jax.Array) and temperature < 0:
         raise ValueError(f"temperature: expected at least 0, got {temperature}")
-    if model.inputs != "tokens" or model.in_features != model.out_features:
+    if not isinstance(model, SequenceModel) or (
+        model.inputs != "tokens" or model.in_features != model.out_features
+    ):
         raise ValueError(f"model: expected one whose answers are its own inputs, got {model}")
-    return _sample(model, steps, params, prompt, key, jnp.float32(temperature))
+    tokens, mask = pad_lists("prompt", prompt, mask)
+    tokens, mask, _ = model.embedding.check(tokens, mask, name="prompt")
+    if tokens.shape[1] < 1:
+        raise ValueError(f"prompt: expected [B, P] of at least one token, got {tokens.shape}")
+    check_no_row_empty("prompt", mask)
+    key = as_key("key", key)
+    if key is None:
+        raise ValueError("key: expected one key, as `jax.random.key(0)` is; got None")
+    return _sample(model, steps, params, tokens, mask, key, jnp.float32(temperature))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample(model, steps, params, prompt, key, temperature):
+def _sample(model, steps, params, prompt, mask, key, temperature):
     state = model.init_state(params, prompt.shape[0], prompt.shape[1] + steps)
-    state, answers = model.apply(params, prompt, state)
+    state, answers = model.apply(params, prompt, state, mask=mask)
+    last = answers[:, -1]
+    if mask is not None:
+        place = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+        last = jnp.take_along_axis(answers, place[:, None, None], axis=1)[:, 0]
 
     def draw(logits, key):
         drawn = jax.random.categorical(key, logits / jnp.where(temperature > 0, temperature, 1))
@@ -64,4 +90,4 @@ def _sample(model, steps, params, prompt, key, temperature):
         return (state, answers[:, 0]), token
 
     keys = jax.random.split(key, steps)
-    return jax.lax.scan(step, (state, answers[:, -1]), keys)[1].T
+    return jax.lax.scan(step, (state, last), keys)[1].T

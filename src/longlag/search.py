@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from longlag.cell import Params
+from longlag.checks import check_rows
 from longlag.seq2seq import Encoded, Seq2Seq
+from longlag.sequences import check_no_row_empty, pad_lists
+from longlag.spec import take
 
 __all__ = ["Hypotheses", "beam_search", "generate"]
 
@@ -64,6 +68,9 @@ def beam_search(
     Raises:
         ValueError: fewer than one beam or token, or a negative penalty.
     """
+    beams, max_length = take("beams", beams, int), take("max_length", max_length, int)
+    start, stop = take("start", start, int), take("stop", stop, int)
+    length_penalty = take("length_penalty", length_penalty, float)
     for name, value, least in (
         ("beams", beams, 1),
         ("max_length", max_length, 1),
@@ -77,6 +84,12 @@ def beam_search(
         at, states, tokens, count, log_probs, ended = found
         last = jnp.where(at == 0, start, tokens[:, jnp.maximum(at - 1, 0)])
         states, logits = jax.vmap(step)(states, last)
+        check_rows("logits of a step", logits, (K,), "one row for each beam")
+        if logits.ndim != 2 or not (isinstance(stop, Tracer) or 0 <= stop < logits.shape[1]):
+            raise ValueError(
+                f"step, stop: expected logits [V] and a token of 0 .. V - 1; got logits "
+                f"{logits.shape[1:]} and {stop}"
+            )
         each = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
         V = each.shape[-1]
         # What has ended goes on by `stop` alone, at no cost.
@@ -121,7 +134,7 @@ def _penalty(count: jax.Array, alpha: float) -> jax.Array:
 def generate(
     model: Seq2Seq,
     params: Params,
-    inputs: jax.Array,
+    inputs: jax.Array | Sequence[Sequence[int]],
     *,
     stop: int,
     max_length: int,
@@ -134,10 +147,12 @@ def generate(
     Args:
         model: the model.
         params: its parameters.
-        inputs: sources, tokens `[B, S]` or features `[B, S, D]`.
+        inputs: sources, tokens `[B, S]` or features `[B, S, D]`, or B lists of tokens of several
+            lengths. Each is answered as if it were alone.
         stop: the token that ends a target.
         max_length: L, tokens of a target at most.
-        mask: `[B, S]` bool, false at padding; None means none.
+        mask: `[B, S]` bool, false at padding, which may be anywhere; None means none. A row without
+            any token is refused where the mask is known.
         beams: K; 1 is greedy search.
         length_penalty: as in `beam_search`.
 
@@ -145,8 +160,13 @@ def generate(
         `Hypotheses` with leaves `[B, K, ...]`.
 
     Raises:
-        ValueError: `stop` outside the vocabulary, or what `beam_search` refuses.
+        ValueError: a source that does not fit, `stop` outside the vocabulary, or what `beam_search`
+            refuses.
     """
+    stop = take("stop", stop, int)
+    inputs, mask = pad_lists("inputs", inputs, mask)
+    inputs, mask, _ = model.source.check(inputs, mask)
+    check_no_row_empty("inputs", mask)
     if not 0 <= stop < model.out_features:
         raise ValueError(f"stop: expected a token of 0 .. {model.out_features - 1}, got {stop}")
     encoded = model.encode(params, inputs, mask=mask)

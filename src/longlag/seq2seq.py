@@ -23,10 +23,11 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
 from longlag.cell import Cell, Params, affine, dot
+from longlag.checks import as_key
 from longlag.embedding import Embedding
 from longlag.layer import Layer, State
 from longlag.layers import Dense, Stack
-from longlag.model import Cost, Model
+from longlag.model import Cost, Model, check_at
 from longlag.pictures import Pictures
 from longlag.select import select
 from longlag.spec import choose
@@ -195,6 +196,7 @@ class Seq2Seq(Model):
         Raises:
             ValueError: a wrong shape or dtype.
         """
+        inputs, mask, _ = self.source.check(inputs, mask)
         xs, mask_t, _ = self.source.apply(params["source"], inputs, mask)
         _, ms = Stack(self.encoder).apply(params["encoder"], xs, mask=mask_t, key=key)
         read = (_mean if self.summary == "mean" else _ends)(ms, mask_t)
@@ -263,6 +265,8 @@ class Seq2Seq(Model):
         Returns:
             `[B, L, V]`.
         """
+        targets, _, _ = self.target.check(targets)
+        key = as_key("key", key)
         keys = (None, None) if key is None else jax.random.split(key)
         encoded = self.encode(params, inputs, mask=mask, key=keys[0])
         return self.decode(params, encoded, self.shifted(targets), key=keys[1])[1]
@@ -285,6 +289,7 @@ class Seq2Seq(Model):
         """
         if self.attention is None:
             raise ValueError("alignment: expected a model with attention, got attention=None")
+        targets, _, _ = self.target.check(targets)
         encoded = self.encode(params, inputs, mask=mask)
         _, (_, hs) = self._attentional(params, encoded, self.shifted(targets), None, None)
         assert encoded.memory is not None
@@ -312,7 +317,7 @@ class Seq2Seq(Model):
                 the K answers, one after the other, are then all that the decoder says. None: the
                 targets as they are.
         """
-        targets = batch.targets
+        targets, at = batch.targets, check_at(at, batch)
         if at is not None:
             targets = jnp.take_along_axis(targets, at, axis=1)
         return self.apply(params, batch.inputs, targets, mask=batch.mask, key=key)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["buckets", "lengths_to_mask", "pack"]
+from longlag.checks import as_array, known
+from longlag.spec import take
+
+__all__ = ["buckets", "check_no_row_empty", "lengths_to_mask", "pack", "pad_lists", "pad_rows"]
 
 
 def lengths_to_mask(lengths: jax.Array, steps: int) -> jax.Array:
@@ -20,8 +24,94 @@ def lengths_to_mask(lengths: jax.Array, steps: int) -> jax.Array:
 
     Returns:
         `[..., T]` bool, true at the first `lengths` steps, as `unroll` and every layer take it.
+
+    Raises:
+        ValueError: lengths that are no integers, or, where they are known, of fewer than 0 or more
+            than T steps.
     """
-    return jnp.arange(steps) < jnp.asarray(lengths)[..., None]
+    steps, lengths = take("steps", steps, int), as_array("lengths", lengths, "integers")
+    if known(lengths) and lengths.size:
+        shortest, longest = np.min(lengths), np.max(lengths)
+        if shortest < 0 or longest > steps:
+            raise ValueError(f"lengths: expected 0 .. {steps}, got {shortest} .. {longest}")
+    return jnp.arange(steps) < lengths[..., None]
+
+
+def pad_rows(rows: Sequence[Any], fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pads rows of several lengths at their ends.
+
+    Args:
+        rows: tokens, integers of shape `[L]`, lists or arrays.
+        fill: the token at padding.
+
+    Returns:
+        Tokens `[B, T]` int32, T the longest L, and their mask `[B, T]` bool.
+
+    Raises:
+        ValueError: there is no row, or one is not a row of integers.
+    """
+    return _padded("rows", rows, take("fill", fill, int))
+
+
+def _padded(name: str, rows: Any, fill: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = _rows(name, rows)
+    if not arrays:
+        raise ValueError(f"{name}: expected at least one row, got none")
+    lengths = [len(row) for row in arrays]
+    tokens = np.full((len(arrays), max(lengths)), fill, np.int32)
+    for padded, row in zip(tokens, arrays):
+        padded[: len(row)] = row
+    return tokens, np.arange(tokens.shape[1]) < np.array(lengths)[:, None]
+
+
+def pad_lists(name: str, rows: Any, mask: Any) -> tuple[Any, Any]:
+    """Pads a list of rows of several lengths; anything else is returned as it is, with its mask.
+
+    Raises:
+        ValueError: rows of several lengths beside a mask.
+    """
+    rowlike = list | tuple | np.ndarray | jax.Array
+    if not isinstance(rows, list | tuple) or not all(
+        isinstance(row, rowlike) and getattr(row, "ndim", 1) for row in rows
+    ):
+        return rows, mask
+    if len({len(row) for row in rows}) < 2:
+        return rows, mask
+    if mask is not None:
+        raise ValueError(
+            f"mask: expected None beside rows of several lengths in {name}, which are their own; "
+            "got a mask"
+        )
+    return _padded(name, rows, 0)
+
+
+def check_no_row_empty(name: str, mask: jax.Array | None) -> None:
+    """Raises `ValueError` for a row of which a mask, where it is known, leaves nothing."""
+    if mask is None or not known(mask):
+        return
+    empty = np.flatnonzero(~np.asarray(mask).any(axis=1)).tolist()
+    if empty:
+        raise ValueError(f"{name}: expected at least one token in every row, got none in {empty}")
+
+
+def _rows(name: str, rows: Any) -> list[np.ndarray]:
+    """Rows of tokens, int32."""
+    arrays = []
+    for i, row in enumerate(rows):
+        array = np.asarray(row)
+        array = array if array.size else array.astype(np.int32)
+        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(
+                f"{name}[{i}]: expected integers of shape [L], got {array.dtype} of shape "
+                f"{array.shape}"
+            )
+        limits = np.iinfo(np.int32)
+        if array.size and (array.min() < limits.min or array.max() > limits.max):
+            raise ValueError(
+                f"{name}[{i}]: expected integers that fit int32, got {array.min()} .. {array.max()}"
+            )
+        arrays.append(array.astype(np.int32))
+    return arrays
 
 
 def pack(
@@ -44,16 +134,10 @@ def pack(
     Raises:
         ValueError: no document has a token, one is not a row of integers, or T < 1.
     """
+    steps, fill = take("steps", steps, int), take("fill", fill, int)
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    for i, document in enumerate(documents):
-        array = np.asarray(document)
-        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-            raise ValueError(
-                f"documents[{i}]: expected integers of shape [L], got {array.dtype} of shape "
-                f"{array.shape}"
-            )
-    kept = [np.asarray(document, np.int32) for document in documents if len(document)]
+    kept = [document for document in _rows("documents", documents) if len(document)]
     if not kept:
         raise ValueError("documents: expected at least one that is not empty")
     tokens = np.concatenate(kept)
@@ -85,8 +169,16 @@ def buckets(
         The length to pad to, and the indices of the sequences of a batch.
 
     Raises:
-        ValueError: borders that do not ascend, or a sequence longer than the last.
+        ValueError: borders that do not ascend, a sequence longer than the last, lengths below
+            zero, or a batch of none.
     """
+    lengths = take("lengths", np.asarray(lengths).tolist(), tuple[int, ...])
+    borders = take("borders", np.asarray(borders).tolist(), tuple[int, ...])
+    batch_size = take("batch_size", batch_size, int)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    if min(lengths, default=0) < 0:
+        raise ValueError(f"lengths: expected at least 0, got {min(lengths)}")
     if list(borders) != sorted(set(borders)) or not borders:
         raise ValueError(f"borders: expected ascending numbers, got {list(borders)}")
     if max(lengths, default=0) > borders[-1]:

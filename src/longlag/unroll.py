@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from longlag.backends import BACKENDS, find
 from longlag.cell import CarryT, Cell, Params
-from longlag.checks import check_like, check_sequence
+from longlag.checks import as_key, check_like, check_sequence
 from longlag.chunks import Chunk, check_chunk, rematerialised, steps_of
 from longlag.linear_scan import METHODS
 from longlag.linear_scan import Method as OwnMethod
-from longlag.spec import choose
+from longlag.spec import choose, take
 from longlag.time_parallel import BACKWARDS, Backward
 
 __all__ = ["Method", "unroll"]
@@ -58,7 +58,7 @@ def unroll(
         carry: the state to begin with; None means `cell.initial_carry`.
         mask: `[B, T]` bool, false anywhere at padding; None means all true.
         resets: `[B, T]` bool, true where a new sequence begins; None means none.
-        key: source of noise for a cell that has any.
+        key: source of noise for a cell that has any, from `jax.random.key` (or `PRNGKey`).
         reverse: from the last step to the first.
         method: "scan" (one step after another), "associative" (linear cells only) or "chunked"
             (linear and matrix cells: parallel in time, as in `linear_scan` and `matrix_scan`),
@@ -87,7 +87,8 @@ def unroll(
 
     Raises:
         ValueError: before anything is compiled, with what was expected and what came, for a wrong
-            rank, feature size, mask, structure of the carry, or option.
+            rank, feature size, mask, structure of the carry, or option. Lists and NumPy arrays are
+            taken. Numbers are no mask, and a complex number is a pair of real arrays.
     """
     if not isinstance(cell, Cell):
         got = f"the class {cell.__name__}" if isinstance(cell, type) else repr(cell)
@@ -95,11 +96,15 @@ def unroll(
     choose(method, (*METHODS, *BACKENDS), "method")
     choose(backward, BACKWARDS, "backward")
     choose(carries, ("last", "all"), "carries")
+    zoneout = take("zoneout", zoneout, float)
+    reverse, time_major = take("reverse", reverse, bool), take("time_major", time_major, bool)
     if not 0 <= zoneout < 1:
         raise ValueError(f"zoneout: expected 0 <= zoneout < 1, got {zoneout}")
+    remat = take("remat", remat, Chunk | None)
     if remat is not None:
         check_chunk("remat", remat)
-    check_sequence("xs", xs, mask, resets, time_major)
+    xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major)
+    key = as_key("key", key)
     if method in BACKENDS:
         scan = functools.partial(find(method, cell), cell)
     else:

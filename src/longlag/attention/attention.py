@@ -117,7 +117,7 @@ class Attention(Layer):
         Raises:
             ValueError: a wrong shape.
         """
-        check_sequence("encoded", encoded, mask, None, time_major=False)
+        encoded, mask, _ = check_sequence("encoded", encoded, mask, None, time_major=False)
         if mask is not None:
             encoded = select(mask, encoded, jnp.zeros_like(encoded))
         count = jnp.zeros(encoded.shape[0], jnp.int32)
@@ -166,10 +166,7 @@ class Attention(Layer):
     ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         del key
-        check_sequence("xs", xs, mask, resets, time_major=True)
-        features = self._in_features(params)
-        if xs.ndim != 3 or xs.shape[-1] != features:
-            raise ValueError(f"xs: expected [T, B, {features}] for {self}; got shape {xs.shape}")
+        features = self._check_features(params, xs)
         if state is not None:
             self._check_state(params, state, xs.shape[1])
         T = xs.shape[0]
@@ -206,6 +203,8 @@ class Attention(Layer):
         Returns:
             `[B, T, T]`, rows are readers; zero for a masked reader and for what is not seen.
         """
+        xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
+        self._check_features(params, xs)
         xs, mask, resets = _batch_major(xs, mask, resets)
         return self._chunk(params, xs, None, mask, resets)[2]
 
@@ -216,6 +215,12 @@ class Attention(Layer):
 
     def _in_features(self, params: Params) -> int:
         return params["query"]["kernel"].shape[0]
+
+    def _check_features(self, params: Params, xs: jax.Array) -> int:
+        features = self._in_features(params)
+        if xs.ndim != 3 or xs.shape[-1] != features:
+            raise ValueError(f"xs: expected [T, B, {features}] for {self}; got shape {xs.shape}")
+        return features
 
     def _check_state(self, params: Params, state: State, batch: int) -> None:
         filled = isinstance(state, Cache) and jnp.ndim(state.position) == 2
