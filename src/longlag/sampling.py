@@ -64,10 +64,10 @@ def sample(
     if tokens.shape[1] < 1:
         raise ValueError(f"prompt: expected [B, P] of at least one token, got {tokens.shape}")
     check_no_row_empty("prompt", mask)
-    key = as_key("key", key)
-    if key is None:
+    typed = as_key("key", key)
+    if typed is None:
         raise ValueError("key: expected one key, as `jax.random.key(0)` is; got None")
-    return _sample(model, steps, params, tokens, mask, key, jnp.float32(temperature))
+    return _sample(model, steps, params, tokens, mask, typed, jnp.float32(temperature))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

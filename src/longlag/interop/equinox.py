@@ -5,20 +5,33 @@ Kernels are `[out, in]`, gates in our order; the bias of a GRU's candidate is `b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from longlag.cell import Cell, Params
-from longlag.interop.shared import kind_of, like
+from longlag.interop.shared import (
+    check_fit,
+    check_params,
+    kind_of,
+    length_of,
+    like,
+    shapes_of,
+    weights_of,
+)
 
 __all__ = ["from_equinox", "to_equinox"]
 
 
 def to_equinox(cell: Cell, params: Params) -> dict[str, Any]:
-    """The arrays of the equinox cell by attribute, for `equinox.tree_at`."""
+    """The arrays of the equinox cell by attribute, for `equinox.tree_at`.
+
+    Raises:
+        ValueError: a cell that equinox has not, or parameters that are not the cell's.
+    """
     kind = _kind(cell)
+    check_params(cell, params)
     found = {
         "weight_ih": jnp.asarray(params["input"]["kernel"]).T,
         "weight_hh": jnp.asarray(params["recurrent"]["kernel"]).T,
@@ -27,16 +40,29 @@ def to_equinox(cell: Cell, params: Params) -> dict[str, Any]:
     return found | ({"bias_n": params["recurrent"]["bias"]} if kind == "gru" else {})
 
 
-def from_equinox(cell: Cell, theirs: Any) -> Params:
-    """The longlag parameters from an equinox cell, or from a mapping of its arrays."""
+def from_equinox(cell: Cell, theirs: Any, *, prefix: str | None = None) -> Params:
+    """The longlag parameters from an equinox cell, or from a mapping of its arrays.
+
+    Args:
+        cell: an LSTM or GRU(reset="after").
+        theirs: the cell, also one with `use_bias=False`, or a whole model that has it.
+        prefix: the path of the cell in a model ("encoder.cell"); None: the only one there.
+
+    Raises:
+        ValueError: a cell that equinox has not, several cells, or weights that are missing, left
+            over or of another shape.
+    """
     kind = _kind(cell)
-    get = theirs.get if isinstance(theirs, Mapping) else lambda name: getattr(theirs, name, None)
-    kernel, recurrent = jnp.asarray(get("weight_ih")).T, jnp.asarray(get("weight_hh")).T
-    bias, candidate = get("bias"), get("bias_n") if kind == "gru" else None
-    bias = jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias  # use_bias=False
-    if kind == "gru" and candidate is None:
-        candidate = jnp.zeros(kernel.shape[1] // 3, kernel.dtype)
-    return like(kind, kernel, recurrent, bias, candidate)
+    arrays = weights_of(theirs, ("weight_hh",), ".", prefix)
+    recurrent = arrays["weight_hh"]
+    if "bias" not in arrays and "bias_n" not in arrays:  # use_bias=False
+        arrays["bias"] = np.zeros(np.shape(recurrent)[:1], recurrent.dtype)
+        if kind == "gru":
+            arrays["bias_n"] = np.zeros(cell.features, recurrent.dtype)  # type: ignore[attr-defined]
+    D = length_of(arrays, "weight_ih", 1)
+    check_fit(shapes_of(cell, D, to_equinox), arrays, ".", cell)
+    kernel, recurrent = jnp.asarray(arrays["weight_ih"]).T, jnp.asarray(recurrent).T
+    return like(kind, kernel, recurrent, arrays["bias"], arrays.get("bias_n"))
 
 
 def _kind(cell: Cell) -> str:

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.cell import Cell, Params
-from longlag.interop.shared import join, kind_of, like, parts
+from longlag.interop.shared import (
+    check_fit,
+    check_params,
+    join,
+    kind_of,
+    length_of,
+    like,
+    parts,
+    shapes_of,
+    weights_of,
+)
 
 __all__ = ["from_haiku", "to_haiku"]
 
@@ -28,8 +38,12 @@ def to_haiku(cell: Cell, params: Params, module: str | None = None) -> dict[str,
         cell: an Elman with a relu, an LSTM, or a GRU(reset="before").
         params: its parameters.
         module: the name of the core; by default haiku's own, "vanilla_rnn", "lstm" or "gru".
+
+    Raises:
+        ValueError: a cell that haiku has not, or parameters that are not the cell's.
     """
     kind = kind_of(cell, "haiku", "before", "relu")
+    check_params(cell, params)
     W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
     name = module or {"elman": "vanilla_rnn"}.get(kind, kind)
     if kind == "elman":
@@ -46,21 +60,51 @@ def to_haiku(cell: Cell, params: Params, module: str | None = None) -> dict[str,
     return {name: {"w_i": _turn(W), "w_h": _turn(U), "b": _turn(b)}}
 
 
-def from_haiku(cell: Cell, theirs: Weights) -> Params:
-    """The longlag parameters from those of a haiku core, whatever its module is called."""
+def from_haiku(cell: Cell, theirs: Weights, module: str | None = None) -> Params:
+    """The longlag parameters from those of a haiku core, or of a whole model that has it.
+
+    Args:
+        cell: as in `to_haiku`.
+        theirs: by module name.
+        module: the name of the core ("encoder/lstm"); None: the only one there, whatever its name.
+
+    Raises:
+        ValueError: a cell that haiku has not, several cores, or weights that are missing, left over
+            or of another shape.
+    """
     kind = kind_of(cell, "haiku", "before", "relu")
-    modules = [dict(theirs[name]) for name in sorted(theirs)]
+    H = cell.features  # type: ignore[attr-defined]
+    anchor, fits = {
+        "elman": ("linear_1/w", lambda shape: shape == (H, H)),
+        "lstm": ("linear/w", lambda shape: shape[1:] == (4 * H,) and shape[0] > H),
+        "gru": ("w_h", lambda shape: shape == (H, 3 * H)),
+    }[kind]
+    arrays = weights_of(theirs, (anchor,), "/", module, fits)
+    if kind == "elman" and "linear_1/b" not in arrays:  # double_bias=False
+        w = arrays[anchor]
+        arrays["linear_1/b"] = np.zeros(np.shape(w)[1:], w.dtype)
+    input_name = {"elman": "linear/w", "lstm": "linear/w", "gru": "w_i"}[kind]
+    rows = length_of(arrays, input_name, 0)
+    check_fit(shapes_of(cell, rows - H if kind == "lstm" else rows, _unnamed), arrays, "/", cell)
     if kind == "elman":
-        inputs, states = modules
-        bias = np.asarray(inputs["b"]) + np.asarray(states.get("b", 0.0))
-        return like(kind, inputs["w"], states["w"], bias)
-    (core,) = modules
+        bias = jnp.asarray(arrays["linear/b"]) + jnp.asarray(arrays["linear_1/b"])
+        return like(kind, arrays["linear/w"], arrays["linear_1/w"], bias)
     if kind == "gru":
-        return like(kind, *(_turn(core[name], back=True) for name in ("w_i", "w_h", "b")))
-    (w_i, w_g, w_f, w_o), (i, g, f, o) = parts(core["w"], 4), parts(core["b"], 4)
+        return like(kind, *(_turn(arrays[name], back=True) for name in ("w_i", "w_h", "b")))
+    (w_i, w_g, w_f, w_o) = parts(arrays["linear/w"], 4)
+    (i, g, f, o) = parts(arrays["linear/b"], 4)
     both = join([w_i, w_f, w_g, w_o])
-    width = both.shape[1] // 4
-    return like(kind, both[:-width], both[-width:], join([i, f + 1, g, o]))
+    return like(kind, both[:-H], both[-H:], join([i, f + 1, g, o]))
+
+
+def _unnamed(cell: Cell, params: Params) -> dict[str, Any]:
+    """The parameters of a core by their names within it."""
+    modules = to_haiku(cell, params, module="core")
+    return {
+        f"{module}/{name}".removeprefix("core/"): array
+        for module, weights in modules.items()
+        for name, array in weights.items()
+    }
 
 
 def _turn(array: Any, back: bool = False) -> Any:

@@ -7,7 +7,6 @@ candidate's is its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,7 +14,17 @@ import numpy as np
 
 from longlag.cell import Cell, Params
 from longlag.cells import GRU
-from longlag.interop.shared import kind_of, like, parts, reorder
+from longlag.interop.shared import (
+    as_weight,
+    check_fit,
+    check_params,
+    kind_of,
+    length_of,
+    like,
+    parts,
+    reorder,
+    shapes_of,
+)
 
 __all__ = ["from_keras", "to_keras"]
 
@@ -23,8 +32,13 @@ SWAP = (1, 0, 2)  # r, z, n to z, r, n, and back
 
 
 def to_keras(cell: Cell, params: Params) -> list[Any]:
-    """The weights of the keras layer, for `layer.set_weights`."""
+    """The weights of the keras layer, for `layer.set_weights`.
+
+    Raises:
+        ValueError: a cell that keras has not, or parameters that are not the cell's.
+    """
     kind = kind_of(cell, "keras", None, activation=None)
+    check_params(cell, params)
     W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
     if kind != "gru":
         return [jnp.asarray(W), jnp.asarray(U), jnp.asarray(b)]
@@ -35,18 +49,37 @@ def to_keras(cell: Cell, params: Params) -> list[Any]:
     return [reorder(W, SWAP), reorder(U, SWAP), jnp.stack([reorder(b, SWAP), second])]
 
 
-def from_keras(cell: Cell, theirs: Sequence[Any]) -> Params:
-    """The longlag parameters from `layer.get_weights()`."""
+def from_keras(cell: Cell, theirs: Any) -> Params:
+    """The longlag parameters from `layer.get_weights()`, or from the layer or its cell.
+
+    Without a bias (`use_bias=False`) it has two arrays, and the bias is zero.
+
+    Raises:
+        ValueError: a cell that keras has not, or another number of arrays or shapes.
+    """
     kind = kind_of(cell, "keras", None, activation=None)
-    kernel, recurrent, bias = map(np.asarray, theirs)
-    if kind != "gru":
-        return like(kind, kernel, recurrent, bias)
-    after = _after(cell)
-    if bias.ndim != 1 + after:
+    weights = theirs.get_weights() if hasattr(theirs, "get_weights") else theirs
+    if not isinstance(weights, list | tuple) or len(weights) not in (2, 3):
+        got = len(weights) if isinstance(weights, list | tuple) else type(theirs).__name__
+        raise ValueError(
+            "theirs: expected a list of kernel, recurrent kernel and, unless use_bias=False, bias, "
+            f"from `layer.get_weights()`; got {got}"
+        )
+    names = ("kernel", "recurrent_kernel", "bias")
+    arrays = {name: as_weight(name, array) for name, array in zip(names, weights)}
+    kernel, recurrent, after = arrays["kernel"], arrays["recurrent_kernel"], _after(cell)
+    width = np.shape(recurrent)[-1:]
+    bias = arrays.setdefault("bias", np.zeros((2, *width) if after else width, kernel.dtype))
+    if kind == "gru" and bias.ndim != 1 + after:
         raise ValueError(
             f"theirs: expected a bias of shape {'[2, 3H]' if after else '[3H]'}, from a GRU with "
             f"reset_after={after}; got {bias.shape}"
         )
+    D = length_of(arrays, "kernel", 0)
+    expected = shapes_of(cell, D, lambda cell, zeros: dict(zip(names, to_keras(cell, zeros))))
+    check_fit(expected, arrays, ".", cell)
+    if kind != "gru":
+        return like(kind, kernel, recurrent, bias)
     if not after:
         return like(kind, *(reorder(array, SWAP) for array in (kernel, recurrent, bias)))
     first, second = (parts(reorder(row, SWAP), 3) for row in bias)

@@ -7,6 +7,7 @@ gates r and z are one: its weights come in as those of a `GRU`, twice, and canno
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,14 +15,30 @@ import jax.numpy as jnp
 from flax import linen
 
 from longlag.cell import Cell, Params
-from longlag.interop.shared import join, kind_of, like, parts
+from longlag.interop.shared import (
+    Weights,
+    check_fit,
+    check_params,
+    join,
+    kind_of,
+    length_of,
+    like,
+    parts,
+    shapes_of,
+    weights_of,
+)
 
 __all__ = ["LinenCell", "OfLinen", "from_linen", "to_linen"]
 
 
 def to_linen(cell: Cell, params: Params) -> dict[str, Any]:
-    """The `params` of the flax cell, for `linen_cell.apply({"params": ...})`."""
+    """The `params` of the flax cell, for `linen_cell.apply({"params": ...})`.
+
+    Raises:
+        ValueError: a cell that flax has not, or parameters that are not the cell's.
+    """
     kind = kind_of(cell, "flax linen", "after", activation=None)
+    check_params(cell, params)
     W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
     if kind == "elman":
         return {"i": {"kernel": W, "bias": b}, "h": {"kernel": U}}
@@ -35,22 +52,45 @@ def to_linen(cell: Cell, params: Params) -> dict[str, Any]:
     return inputs | states
 
 
-def from_linen(cell: Cell, theirs: dict[str, Any]) -> Params:
-    """The longlag parameters from the `params` of the flax cell; a GRU's from an `MGUCell` too."""
+def from_linen(cell: Cell, theirs: Mapping[str, Any], *, prefix: str | None = None) -> Params:
+    """The longlag parameters from the `params` of the flax cell; a GRU's from an `MGUCell` too.
+
+    Args:
+        cell: an Elman, LSTM or GRU(reset="after").
+        theirs: the parameters, or the variables of a whole model that has the cell.
+        prefix: the path of the cell in a model ("params/LSTMCell_0"); None: the only one there.
+
+    Raises:
+        ValueError: a cell that flax has not, several cells, or weights that are missing, left over
+            or of another shape.
+    """
     kind = kind_of(cell, "flax linen", "after", activation=None)
-    if kind == "elman":
-        return like(kind, theirs["i"]["kernel"], theirs["h"]["kernel"], theirs["i"]["bias"])
+    anchor = {"elman": "h/kernel", "lstm": "hi/kernel", "gru": "hn/kernel"}[kind]
+    return from_names(cell, kind, weights_of(theirs, (anchor,), "/", prefix))
+
+
+def from_names(cell: Cell, kind: str, arrays: Weights) -> Params:
+    """`from_linen` of one cell, by names such as "hi/kernel"."""
     gates = "ifgo" if kind == "lstm" else "rzn"
-    if kind == "gru" and "ir" not in theirs:  # an MGUCell
+    if kind == "gru" and "hf/kernel" in arrays:  # an MGUCell
         gates = "ffn"
-        if "bias" not in theirs["hn"]:
+        if "hn/bias" not in arrays:
             raise ValueError("theirs: expected an MGUCell with reset_gate=True, got one without")
-    kernel = join(theirs[f"i{g}"]["kernel"] for g in gates)
-    recurrent = join(theirs[f"h{g}"]["kernel"] for g in gates)
+    first = "i/kernel" if kind == "elman" else f"i{gates[0]}/kernel"
+    expected = shapes_of(cell, length_of(arrays, first, 0), to_linen)
+    if gates == "ffn":
+        expected = {
+            name.replace("r", "f"): part for name, part in expected.items() if name[1] != "z"
+        }
+    check_fit(expected, arrays, "/", cell)
+    if kind == "elman":
+        return like(kind, arrays["i/kernel"], arrays["h/kernel"], arrays["i/bias"])
+    kernel = join(arrays[f"i{g}/kernel"] for g in gates)
+    recurrent = join(arrays[f"h{g}/kernel"] for g in gates)
     if kind == "lstm":
-        return like(kind, kernel, recurrent, join(theirs[f"h{g}"]["bias"] for g in gates))
-    bias = join(theirs[f"i{g}"]["bias"] for g in gates)
-    return like(kind, kernel, recurrent, bias, theirs["hn"]["bias"])
+        return like(kind, kernel, recurrent, join(arrays[f"h{g}/bias"] for g in gates))
+    bias = join(arrays[f"i{g}/bias"] for g in gates)
+    return like(kind, kernel, recurrent, bias, arrays["hn/bias"])
 
 
 class LinenCell(linen.RNNCellBase):

@@ -15,14 +15,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from longlag.cell import Cell, Params
-from longlag.interop.linen import from_linen, to_linen
-from longlag.interop.shared import kind_of, like, no_candidate_bias
+from longlag.interop.linen import from_names, to_linen
+from longlag.interop.shared import (
+    check_fit,
+    check_params,
+    kind_of,
+    length_of,
+    like,
+    no_candidate_bias,
+    shapes_of,
+    weights_of,
+)
 from longlag.unroll import unroll
 
 __all__ = ["NNXRecurrent", "from_nnx", "to_nnx"]
 
 # `LSTMCell` is laid out as linen's; "if" is no name for an attribute.
-_NNX, _LINEN = {"if": "if_"}, {"if_": "if"}
+_NNX = {"if": "if_"}
 
 
 def to_nnx(cell: Cell, params: Params, *, optimized: bool = True) -> dict[str, Any]:
@@ -32,8 +41,12 @@ def to_nnx(cell: Cell, params: Params, *, optimized: bool = True) -> dict[str, A
         cell: an Elman, LSTM or GRU(reset="after").
         params: its parameters.
         optimized: those of an LSTM for `OptimizedLSTMCell`, rather than for `LSTMCell`.
+
+    Raises:
+        ValueError: a cell that flax has not, or parameters that are not the cell's.
     """
     kind = kind_of(cell, "flax nnx", "after", activation=None)
+    check_params(cell, params)
     if kind == "lstm" and not optimized:
         return {_NNX.get(name, name): part for name, part in to_linen(cell, params).items()}
     W, b, U = params["input"]["kernel"], params["input"]["bias"], params["recurrent"]["kernel"]
@@ -44,17 +57,36 @@ def to_nnx(cell: Cell, params: Params, *, optimized: bool = True) -> dict[str, A
     return {"dense_i": {"kernel": W, "bias": b}, "dense_h": {"kernel": U}}
 
 
-def from_nnx(cell: Cell, theirs: dict[str, Any]) -> Params:
-    """The longlag parameters from those of the nnx cell."""
+def from_nnx(cell: Cell, theirs: Any, *, prefix: str | None = None) -> Params:
+    """The longlag parameters from those of the nnx cell.
+
+    Args:
+        cell: as in `to_nnx`.
+        theirs: a dict or `nnx.State` of the parameters, the cell itself, or a whole model that has
+            it.
+        prefix: the path of the cell in a model ("encoder/cell"); None: the only one there.
+
+    Raises:
+        ValueError: a cell that flax has not, several cells, or weights that are missing, left over
+            or of another shape.
+    """
     kind = kind_of(cell, "flax nnx", "after", activation=None)
-    if kind == "lstm" and "dense_i" not in theirs:
-        return from_linen(cell, {_LINEN.get(name, name): part for name, part in theirs.items()})
+    if isinstance(theirs, nnx.Module):
+        theirs = nnx.to_pure_dict(nnx.state(theirs, nnx.Param))
+    anchors = ("dense_h/kernel", "hi/kernel") if kind == "lstm" else ("dense_h/kernel",)
+    arrays = weights_of(theirs, anchors, "/", prefix)
+    if "hi/kernel" in arrays:
+        return from_names(
+            cell, kind, {name.replace("if_/", "if/"): a for name, a in arrays.items()}
+        )
+    D = length_of(arrays, "dense_i/kernel", 0)
+    check_fit(shapes_of(cell, D, to_nnx), arrays, "/", cell)
     side = "dense_h" if kind == "lstm" else "dense_i"
-    bias = jnp.asarray(theirs[side]["bias"])
+    bias = jnp.asarray(arrays[f"{side}/bias"])
     return like(
         kind,
-        theirs["dense_i"]["kernel"],
-        theirs["dense_h"]["kernel"],
+        arrays["dense_i/kernel"],
+        arrays["dense_h/kernel"],
         bias,
         jnp.zeros(len(bias) // 3, bias.dtype) if kind == "gru" else None,
     )
