@@ -13,6 +13,7 @@ from longlag.cell import Params
 from longlag.model import Model
 from longlag.spec import choose
 from longlag.tasks import Batch, Task, pad
+from longlag.tasks.checks import check_batch
 from longlag.training import (
     TEST,
     VALIDATION,
@@ -65,7 +66,11 @@ def evaluate(
 
     Returns:
         An `Evaluation` with leading axis S.
+
+    Raises:
+        ValueError: a batch that is none, or targets that do not fit the answers.
     """
+    check_batch(batch)
 
     def one(params):
         each, right = _in_parts(lambda part: _everywhere(model, task, params, part), batch)

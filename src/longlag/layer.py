@@ -30,14 +30,17 @@ class Layer(Spec, abc.ABC):
     step leaves the state as it is and gives zero. A pointwise layer may ignore both; containers
     and models pass them on.
 
-    What `apply` is given is checked before it is called, for every subclass: lists and NumPy arrays
-    become arrays, and a mask that is not of bools or does not fit raises `ValueError`.
+    What `apply` and `probe` are given is checked before they are called, for every subclass: lists
+    and NumPy arrays become arrays, and a mask that is not of bools or does not fit raises
+    `ValueError`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "apply" in vars(cls):
-            cls.apply = _after_checks(vars(cls)["apply"])  # type: ignore[method-assign]
+            cls.apply = _checked_apply(vars(cls)["apply"])  # type: ignore[method-assign]
+        if "probe" in vars(cls):
+            cls.probe = _checked_probe(vars(cls)["probe"])  # type: ignore[method-assign]
 
     @abc.abstractmethod
     def init(self, key: jax.Array, in_features: int) -> Params:
@@ -104,7 +107,7 @@ class Layer(Spec, abc.ABC):
         return {"outputs": self.apply(params, xs, mask=mask, resets=resets)[1]}
 
 
-def _after_checks(apply: Callable[..., Any]) -> Callable[..., Any]:
+def _checked_apply(apply: Callable[..., Any]) -> Callable[..., Any]:
     """An `apply` that is given arrays and a typed key."""
 
     @functools.wraps(apply)
@@ -112,5 +115,16 @@ def _after_checks(apply: Callable[..., Any]) -> Callable[..., Any]:
         xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
         key = as_key("key", key)
         return apply(self, params, xs, state, mask=mask, resets=resets, key=key)
+
+    return checked
+
+
+def _checked_probe(probe: Callable[..., Any]) -> Callable[..., Any]:
+    """A `probe` that is given arrays."""
+
+    @functools.wraps(probe)
+    def checked(self, params, xs, *, mask=None, resets=None):
+        xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
+        return probe(self, params, xs, mask=mask, resets=resets)
 
     return checked

@@ -17,6 +17,7 @@ from longlag.model import Model
 from longlag.models import SequenceModel, WholeSequenceModel
 from longlag.spec import Spec, choose, refuse_idle
 from longlag.tasks import Batch, Task
+from longlag.tasks.checks import check_answers, least_steps
 
 __all__ = [
     "TrainState",
@@ -173,8 +174,15 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
     Returns:
         Losses `[B, T]` float32, zero where the weight is, and rightness `[B, T]` bool; of
         transcripts both `[B, L]`. A transcript has one loss, of which each of its classes has an
-        equal part; its last class is right only if nothing is written after it.
+        equal part; its last class is right only if nothing is written after it. A transcript of no
+        classes, a blank with a weight, has the loss of blanks alone, and is right if nothing is
+        written. A transcript that its steps cannot hold, classes and a blank between equal ones
+        counted, has probability 0: its loss is infinite, and its gradient zero.
+
+    Raises:
+        ValueError: answers, targets or weights of shapes or dtypes that do not fit.
     """
+    check_answers(task, answers, batch)
     if task.targets_kind == "transcripts":
         return _transcribed(answers, batch)
     # Selected, not only weighted: what is not asked must not reach the gradient either.
@@ -195,14 +203,23 @@ def _transcribed(answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array
     asked = batch.weights > 0
     L, mask = asked.shape[1], batch.mask
     mask = jnp.ones(answers.shape[:2], bool) if mask is None else mask
-    # What optax calls paddings are steps without sound, and classes that are not asked.
-    whole = optax.ctc_loss(answers, 1.0 - mask, batch.targets, 1.0 - asked)[:, None]
+    classes = asked & (batch.targets > 0)
+    # What optax calls paddings are steps without sound, and places without a class.
+    whole = optax.ctc_loss(answers, 1.0 - mask, batch.targets, 1.0 - classes)[:, None]
+    # optax has a large number for what cannot be.
+    possible = least_steps(batch.targets, classes) <= mask.sum(axis=1)
+    whole = jnp.where(possible[:, None], whole, jnp.inf)
     count = asked.sum(axis=1, keepdims=True)
-    written = transcript(answers, mask)
-    ended = (written > 0).sum(axis=1, keepdims=True) == count
+    written = _padded_to(transcript(answers, mask), L)
+    ended = (written > 0).sum(axis=1, keepdims=True) == classes.sum(axis=1, keepdims=True)
     last = jnp.arange(L) == count - 1
     right = (written[:, :L] == batch.targets) & (ended | ~last)
     return jnp.where(asked, whole / jnp.maximum(count, 1), 0.0), right
+
+
+def _padded_to(written: jax.Array, places: int) -> jax.Array:
+    """At least so many places: there may be fewer steps than a transcript has classes."""
+    return jnp.pad(written, ((0, 0), (0, max(places - written.shape[1], 0))))
 
 
 def transcript(answers: jax.Array, mask: jax.Array) -> jax.Array:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.checks import check_tokens
 from longlag.tasks.pairs import PairTask
 from longlag.tasks.task import Batch, Task
 
-__all__ = ["apart", "check_shapes", "check_values"]
+__all__ = ["apart", "check_answers", "check_batch", "check_shapes", "check_values", "least_steps"]
 
 KINDS: dict[str, tuple[Any, str]] = {
     "integers": (jnp.integer, "int32"),
@@ -94,6 +95,69 @@ def check_values(task: Task, batch: Batch) -> None:
     if task.asked is not None and (counts != task.asked).any():
         got = f"{counts.min()} to {counts.max()}"
         refuse(f"{task.asked} weighted steps in every sequence (asked)", got)
+    if task.targets_kind == "transcripts":
+        places = np.arange(weighted.shape[1]) < weighted.sum(axis=1, keepdims=True)
+        classes = weighted & (targets > 0)
+        blank = (weighted & ~classes).any(axis=1) & (weighted.sum(axis=1) > 1)
+        if (weighted != places).any() or blank.any():
+            wrong = np.flatnonzero((weighted != places).any(axis=1) | blank)
+            refuse("the classes of a transcript first, or one blank alone", f"others in {wrong}")
+        steps = np.full(len(inputs), inputs.shape[1]) if mask is None else mask.sum(axis=1)
+        short = np.flatnonzero(least_steps(targets, classes) > steps)
+        if short.size:
+            refuse("transcripts that their steps can hold", f"longer ones in {short}")
+
+
+def least_steps(targets: Any, classes: Any) -> Any:
+    """The steps that a transcript needs: one for each class, and a blank between equal ones.
+
+    Args:
+        targets: `[B, L]` integers.
+        classes: `[B, L]` bool, where there is a class, the first places of a row.
+
+    Returns:
+        `[B]` integers.
+    """
+    repeats = (targets[:, 1:] == targets[:, :-1]) & classes[:, 1:]
+    return classes.sum(axis=1) + repeats.sum(axis=1)
+
+
+def check_batch(batch: Any) -> None:
+    """Raises `ValueError` unless this is a `Batch` of arrays."""
+    if not isinstance(batch, Batch):
+        raise ValueError(f"batch: expected a Batch, got {type(batch).__name__}")
+    for name, leaf in vars(batch).items():
+        if not hasattr(leaf, "shape") and (leaf is not None or name not in ("mask", "resets")):
+            raise ValueError(f"batch.{name}: expected an array, got {type(leaf).__name__}")
+
+
+def check_answers(task: Task, answers: Any, batch: Batch) -> None:
+    """Raises `ValueError` unless answers, targets and weights fit each other.
+
+    Args:
+        task: says what an answer is.
+        answers: of a model, `[B, T, K]`.
+        batch: of which targets and weights are looked at, and the classes where they are known.
+    """
+    check_batch(batch)
+    shape, dtype = jnp.shape(answers), getattr(answers, "dtype", type(answers).__name__)
+    if len(shape) != 3 or not hasattr(answers, "dtype") or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"answers: expected floats of shape [B, T, K], got {dtype} of shape {shape}"
+        )
+    kind, _ = KINDS["reals" if task.targets_kind == "values" else "integers"]
+    rows = batch.weights.shape
+    expected = (*rows, shape[2]) if task.targets_kind == "values" else rows
+    fits = rows[:1] == shape[:1] if task.targets_kind == "transcripts" else rows == shape[:2]
+    targets = batch.targets
+    if not fits or targets.shape != expected or not jnp.issubdtype(targets.dtype, kind):
+        raise ValueError(
+            f"batch: expected {task.targets_kind} as targets and weights for answers of shape "
+            f"{shape}; got targets {targets.dtype} of shape {targets.shape} and weights of shape "
+            f"{rows}"
+        )
+    if task.targets_kind != "values":
+        check_tokens("targets", targets, shape[2], batch.weights > 0)
 
 
 def apart(task: Task) -> bool:

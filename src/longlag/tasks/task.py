@@ -87,6 +87,8 @@ class Task(Spec, abc.ABC):
             classes in order, but not at the steps where they occur (connectionist temporal
             classification, class 0 is its blank). `targets`, `weights` and `scored` are then
             `[B, L]`, L classes at most, those of a sequence first; an answer is `[B, T, K]` still.
+            An empty transcript is one blank with a weight. A sequence without a weight is not
+            asked.
         tolerance: for "values", an answer within this distance of the target counts as right.
         lag_field: the name of the field that makes the task longer, which `at_lag` replaces; or of
             the property that says how long data are.
