@@ -36,7 +36,7 @@ from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.trace import trace
 from longlag import linear_scan
 from longlag.command_line import console, plain_errors
-from longlag.linear_scan import METHODS, default_method
+from longlag.linear_scan import AUTO, METHODS
 from longlag.report.table import markdown
 
 PASS = "a + b"
@@ -215,7 +215,7 @@ def measure(
     minima = contestants.minima(names, rounds, advance)
     ratios = {name: median_ratio(minima[name], minima[PASS]) for name in (*OURS, *PEERS)}
     better_peer = [min(pair) for pair in zip(*(minima[name] for name in PEERS))]
-    auto = default_method()
+    auto = AUTO[jax.default_backend() != "cpu"]
     return {
         "shape": list(problem.shape),
         "pass": _pass(problem),
@@ -238,7 +238,7 @@ def measure_lengths(
         For each length `steps, ms`, the least of all rounds, and `ratio`, by how much longer that
         is than the length before; None for the first.
     """
-    auto = default_method()
+    auto = AUTO[jax.default_backend() != "cpu"]
     found: list[dict[str, Any]] = []
     for steps in lengths:
         contestants.prepare(auto, Problem((steps, WIDTH), training=True))

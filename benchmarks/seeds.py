@@ -178,13 +178,20 @@ def training(way: Way, case: Case) -> Run:
     return run
 
 
-def what_auto_takes(case: Case) -> str:
-    """The way whose program is that of "auto", so that the rule need not be written down twice."""
+def what_auto_takes(case: Case, platform: str | None = None) -> str:
+    """The way whose program has the loops of "auto", so that the rule is not written down twice.
 
-    def program(way: Way) -> str:
-        return compiled_dispatch.lower(*prepared(way, case)).as_text()
+    Args:
+        case: what is trained.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None: the one that jax computes on.
+    """
+    platforms = None if platform is None else (platform,)
 
-    return "map" if program("auto") == program("map") else "vmap"
+    def loops(way: Way) -> int:
+        traced = compiled_dispatch.trace(*prepared(way, case))
+        return traced.lower(lowering_platforms=platforms).as_text().count("stablehlo.while")
+
+    return "map" if loops("auto") == loops("map") else "vmap"
 
 
 COLUMNS = (

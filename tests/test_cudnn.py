@@ -35,7 +35,7 @@ def reference(x, h0, c0, weights, lengths, *sizes):
 
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cudnn, "platform", lambda: "cuda")
+    monkeypatch.setattr(cudnn, "has_cuda", lambda: True)
     monkeypatch.setattr(rnn, "lstm", reference)
 
 
@@ -204,12 +204,12 @@ def test_nothing_to_run(rows: int, steps: int):
         ll.unroll(CELL, params, jnp.zeros((rows, steps, D)), method="cudnn")
 
 
-def test_another_platform():
-    if cudnn.platform() == "cuda":
+def test_no_cuda_device():
+    if cudnn.has_cuda():
         pytest.skip("this is CUDA")
     params, xs, _ = example()
     run = jax.jit(lambda xs: ll.unroll(CELL, params, xs, method="cudnn"))
-    with pytest.raises(ValueError, match=rf"expected a CUDA device; this is {cudnn.platform()}"):
+    with pytest.raises(ValueError, match="expected a CUDA device; got "):
         run.lower(xs)
 
 

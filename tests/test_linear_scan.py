@@ -340,19 +340,6 @@ def test_forward_mode_is_refused(rng):
         jax.jvp(lambda a: linear_scan(a, b, h0), (a,), (a,))
 
 
-def test_auto_is_the_sequential_one_on_cpu(rng, monkeypatch):
-    (a, b, h0, _), _ = draw(rng)
-
-    def primitives():
-        jaxpr = jax.make_jaxpr(lambda a: linear_scan(a, b, h0))(a)
-        return str(jaxpr)
-
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert "scan[" in primitives()
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert "scan[" not in primitives()
-
-
 @pytest.mark.parametrize(
     ("given", "result"),
     [("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")],

@@ -7,6 +7,7 @@ states are one code. `a` keeps axes of size 1 throughout: it is never spread ove
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import jax
@@ -14,22 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.checks import as_array
+from longlag.platforms import on_cpu_or_else
 from longlag.select import select
 from longlag.spec import choose, take
 
-__all__ = ["METHODS", "Method", "default_method", "linear_scan", "linear_step"]
+__all__ = ["AUTO", "METHODS", "Method", "by_method", "linear_scan", "linear_step"]
 
 Method = Literal["auto", "scan", "associative", "chunked"]
 METHODS = ("auto", "scan", "associative", "chunked")
 
-# What "auto" takes on each platform. CPU: benchmarks/results/linear_scan-cpu.json, where "scan" is
-# the fastest at every shape and pass. Elsewhere nothing was measured by us; "associative" is what
-# others found the fastest of these there.
-AUTO: dict[str, Literal["scan", "associative"]] = {
-    "cpu": "scan",
-    "gpu": "associative",
-    "tpu": "associative",
-}
+# What "auto" takes on CPU, and on every other platform. CPU: in
+# benchmarks/results/linear_scan-cpu.json "scan" is the fastest at every shape and pass. Elsewhere
+# nothing was measured by us; "associative" is what others found the fastest of these there.
+AUTO = ("scan", "associative")
 
 # Steps of a chunk of "chunked". Its tree costs about 30 transfers of 1 / CHUNK of the states, one
 # transfer of all of them, and its two sweeps CHUNK steps each, however long the sequence is.
@@ -72,8 +70,9 @@ def linear_scan(
         h_reset: the state after a reset, broadcastable to `[*state]`; zeros if None.
         method: "scan" (one step after another, the least memory traffic), "associative" (a tree of
             `log2(T)` levels), "chunked" (all chunks of 32 steps side by side, twice, and a tree
-            over the chunks in between: far less traffic than the tree alone), or "auto": by
-            platform, "scan" on CPU and "associative" elsewhere. Only CPU was measured by us.
+            over the chunks in between: far less traffic than the tree alone), or "auto": "scan" in
+            a program that is lowered for CPU and "associative" in any other. Only CPU was measured
+            by us.
         reverse: runs from the last step to the first; `h0` is then the state after the last step.
 
     Returns:
@@ -109,8 +108,6 @@ def linear_scan(
             f"linear_scan: expected resets bool of a shape that begins {shape}, "
             f"got {resets.dtype} {resets.shape}"
         )
-    if method == "auto":
-        method = default_method()
     numbers = (parts["a"], parts["b"], parts["h0"])
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(numbers)), jnp.float32)
 
@@ -137,9 +134,12 @@ def linear_step(a: jax.Array | Pair, b: StateT, h: jax.Array | Pair) -> StateT:
     return new if isinstance(b, tuple) else new[0]  # type: ignore[return-value]
 
 
-def default_method() -> Literal["scan", "associative"]:
-    """What "auto" stands for on this platform."""
-    return AUTO.get(jax.default_backend(), "associative")
+def by_method(function: Callable[..., Any], method: str, *args: Any) -> Any:
+    """`function(method, *args)`; the platform a program is lowered for decides what "auto" is."""
+    if method != "auto":
+        return function(method, *args)
+    cpu, others = (functools.partial(function, method) for method in AUTO)
+    return on_cpu_or_else(cpu, others, *args)
 
 
 def _parts(name: str, x: Any) -> Parts:
@@ -344,7 +344,10 @@ RUN = {"scan": _sequential, "associative": _associative, "chunked": _chunked}
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(method, reverse, a, b, h0, h_reset, resets):
-    return RUN[method](a, b, h0, h_reset, resets, reverse) if b[0].shape[0] else b
+    def run(method, *args):
+        return RUN[method](*args, reverse)
+
+    return by_method(run, method, a, b, h0, h_reset, resets) if b[0].shape[0] else b
 
 
 def _scan_forward(method, reverse, a, b, h0, h_reset, resets):
@@ -357,6 +360,16 @@ def _scan_backward(method, reverse, residuals, dh):
     no_gradient = None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
     if h[0].shape[0] == 0:
         return *jax.tree.map(jnp.zeros_like, (a, h, h0, h_reset)), no_gradient
+    pull = functools.partial(_pull, reverse)
+    da, lam, dh0, dh_reset = by_method(pull, method, dh, *residuals)
+    return da, lam, dh0, None if resets is None else dh_reset, no_gradient
+
+
+_scan.defvjp(_scan_forward, _scan_backward)
+
+
+def _pull(reverse, method, dh, a, h, h0, h_reset, resets):
+    """The gradients of `a`, `b`, `h0` and, with resets, `h_reset`."""
     lam, dh0, dh_reset = _adjoint(method, reverse, a, dh, _zeros(h0), resets)
     if method == "scan" and a[0].shape != h[0].shape:
         da = _decay_gradient_by_steps(a, lam, h, h0, h_reset, resets, reverse)
@@ -365,10 +378,7 @@ def _scan_backward(method, reverse, residuals, dh):
         if resets is not None:
             h_prev = select(resets, h_reset, h_prev)
         da = _reduce(_times(lam, _conj(h_prev)), a)
-    return da, lam, dh0, None if resets is None else dh_reset, no_gradient
-
-
-_scan.defvjp(_scan_forward, _scan_backward)
+    return da, lam, dh0, dh_reset
 
 
 def _adjoint(method, reverse, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:

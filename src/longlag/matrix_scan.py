@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.checks import as_array
+from longlag.platforms import on_cpu_or_else
 from longlag.select import select
 from longlag.spec import choose, take
 
@@ -108,7 +109,8 @@ def matrix_scan(
             step becomes `S_reset`.
         S_reset: the state after a reset, broadcastable to `[*batch, K, V]`; zeros if None.
         method: "chunked" as above; "scan", one step after another; "auto": "chunked", but "scan"
-            for a single step, where every state is asked for, and for small states on CPU.
+            for a single step, where every state is asked for, and for small states in a program
+            that is lowered for CPU.
         reverse: from the last step to the first.
         every_state: returns the states after every step, `[T, *batch, K, V]`, not the last; "scan".
 
@@ -141,13 +143,16 @@ def matrix_scan(
         S_reset = jnp.broadcast_to(S_reset, S0.shape).astype(dtype)
     if steps == 0:
         return (jnp.zeros((0, *S0.shape), dtype) if every_state else S0), jnp.zeros(v.shape, dtype)
-    if method == "auto":
+    sequential = functools.partial(_sequential, reverse, every_state)
+    run = functools.partial(_chunked, reverse)
+    if method == "scan" or (method == "auto" and (every_state or steps == 1)):
+        run = sequential
+    elif method == "auto":
         per_key = log_decay is not None and log_decay.shape[-1] > 1
         most = SMALL_BY_STEPS if rate is not None or per_key else SMALL
-        small = jax.default_backend() == "cpu" and q.shape[-1] * v.shape[-1] <= most
-        method = "scan" if every_state or steps == 1 or small else "chunked"
-    run = functools.partial(_sequential, every_state=every_state) if method == "scan" else _chunked
-    found: tuple[Any, Any] = run(q, k, v, S0, log_decay, rate, resets, S_reset, reverse)
+        if q.shape[-1] * v.shape[-1] <= most:
+            run = functools.partial(on_cpu_or_else, sequential, run)
+    found: tuple[Any, Any] = run(q, k, v, S0, log_decay, rate, resets, S_reset)
     return found
 
 
@@ -189,7 +194,7 @@ def _fitting(q, k, v, S0, log_decay, rate, resets, S_reset):
     return q, k, v, S0, log_decay, rate, resets, S_reset
 
 
-def _sequential(q, k, v, S0, log_decay, rate, resets, S_reset, reverse, every_state):
+def _sequential(reverse, every_state, q, k, v, S0, log_decay, rate, resets, S_reset):
     def body(S, inputs):
         *inputs, reset = inputs
         if reset is not None:
@@ -202,7 +207,7 @@ def _sequential(q, k, v, S0, log_decay, rate, resets, S_reset, reverse, every_st
     return (every if every_state else S), ys
 
 
-def _chunked(q, k, v, S0, log_decay, rate, resets, S_reset, reverse):
+def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
     steps = q.shape[0]
     per_key = log_decay is not None and log_decay.shape[-1] > 1
     length = min(CHUNK_PER_KEY if per_key else CHUNK, steps)

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from longlag.cell import CarryT, Cell, Params
 from longlag.checks import as_key, check_sequence
 from longlag.linear_cell import LinearCell
-from longlag.linear_scan import default_method, linear_scan
+from longlag.linear_scan import by_method, linear_scan
 from longlag.select import select
 from longlag.spec import choose, take
 from longlag.unroll import unroll
@@ -423,8 +423,10 @@ def _block_scan(
     The method is chosen as `linear_scan` chooses: a tree takes n times the operations of one step
     after another, which is cheaper only where steps cannot be had one after another.
     """
-    if method == "auto":
-        method = default_method()
+    return by_method(functools.partial(_run_blocks, reverse), method, a, b)
+
+
+def _run_blocks(reverse, method, a, b):
     if method == "scan":
 
         def body(h, inputs):

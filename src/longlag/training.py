@@ -15,6 +15,7 @@ from longlag.cell import Params
 from longlag.chunks import check_chunk, sum_over_time
 from longlag.model import Model
 from longlag.models import SequenceModel, WholeSequenceModel
+from longlag.platforms import on_cpu_or_else
 from longlag.spec import Spec, choose, refuse_idle
 from longlag.tasks import Batch, Task
 from longlag.tasks.checks import check_answers, least_steps
@@ -35,6 +36,9 @@ __all__ = [
 
 # Every stream of randomness has a number of its own, so that test data are never training data.
 INIT, DATA, DROPOUT, VALIDATION, TEST = range(5)
+
+# What `seeds_as` "auto" takes on CPU (benchmarks/README.md, seeds), and on every other platform.
+SEEDS_AS = ("map", "vmap")
 
 
 class Training(Spec):
@@ -432,7 +436,7 @@ def compiled_dispatch(
 
 def over_seeds(training: Training, function: Any, inputs: Any) -> Any:
     """A function of one seed's inputs, for the leading axis S of all, as `seeds_as` has it."""
-    how = training.seeds_as
-    if how == "auto":
-        how = "map" if jax.default_backend() == "cpu" else "vmap"
-    return jax.lax.map(function, inputs) if how == "map" else jax.vmap(function)(inputs)
+    ways = {"map": functools.partial(jax.lax.map, function), "vmap": jax.vmap(function)}
+    if training.seeds_as == "auto":
+        return on_cpu_or_else(*(ways[way] for way in SEEDS_AS), inputs)
+    return ways[training.seeds_as](inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,13 +23,14 @@ from longlag.attention.cache import (
 from longlag.cell import Params
 from longlag.checks import check_like, check_sequence
 from longlag.layer import Layer, State
+from longlag.platforms import on_cpu_or_else
 from longlag.select import select
 
 __all__ = ["Attention"]
 
-# A chunk is read in so many parts at most, and in none shorter than this. By backend: where nothing
-# has been measured a chunk is read at once.
-PARTS, LEAST = 4, {"cpu": 64}
+# On CPU a chunk is read in so many parts at most, and in none shorter than this. Elsewhere, where
+# nothing has been measured, it is read at once.
+PARTS, LEAST = 4, 64
 
 
 class Attention(Layer):
@@ -254,11 +256,14 @@ class Attention(Layer):
         Of the scores of the future, which no step sees, one in `PARTS` is left.
         """
         T = xs.shape[1]
-        least = LEAST.get(jax.default_backend())
-        size = T if least is None else least * -(-T // (PARTS * least))
+        size = LEAST * -(-T // (PARTS * LEAST))
         if size >= T:
             return self.read(params, xs, memory)
-        parts = []
+        in_parts = functools.partial(self._read_each_part, size)
+        return on_cpu_or_else(in_parts, self.read, params, xs, memory)
+
+    def _read_each_part(self, size, params, xs, memory):
+        T, parts = xs.shape[1], []
         for start in range(0, T, size):
             stop = min(start + size, T)
             contexts, weights = self.read(params, xs[:, start:stop], memory.of_steps(start, stop))

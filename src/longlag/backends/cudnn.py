@@ -9,9 +9,9 @@ Products are rounded as jax is told to round them: to TF32 (10 bits of mantissa)
 every float32 product on such a GPU. The setting is read once, when the forward is traced, so that
 the gradient has the same.
 
-`jax.experimental.rnn` is imported when the kernel is asked for, since it needs the CUDA plugin even
-to be traced. It has no documentation beyond its source; what is said of it here was read there, at
-jax 0.10.2, and no number has been measured yet.
+`jax.experimental.rnn` is imported when the kernel is asked for. It asks cuDNN for sizes while it is
+traced, so the process that traces must have a CUDA device. It has no documentation beyond its
+source; what is said of it here was read there, at jax 0.10.2, and no number has been measured yet.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.backend import get_default_device
 
 from longlag.cell import Params
 from longlag.cells.lstm import LSTM, LSTMCarry
 from longlag.time_parallel import Backward
 
-__all__ = ["lstm", "pack", "platform", "unpack"]
+__all__ = ["has_cuda", "lstm", "pack", "unpack"]
 
 # Settings of jax_default_matmul_precision that the kernel can follow; "high" allows TF32.
 PRECISIONS = {
@@ -97,8 +96,8 @@ def lstm(
 
     Raises:
         ValueError: what cuDNN does not know: masks, resets, every carry, zoneout, another gradient,
-            another dtype than float32, an empty sequence, a matmul precision, `jax.vmap`, another
-            platform.
+            another dtype than float32, an empty sequence, a matmul precision, `jax.vmap`, no CUDA
+            device.
     """
     del first, key  # no resets, and an LSTM has no noise
     for what, given in (("mask", mask), ("resets", resets)):
@@ -122,8 +121,8 @@ def lstm(
     if setting not in PRECISIONS:
         known = ", ".join(str(name) for name in PRECISIONS)
         raise _refused("jax_default_matmul_precision", f"one of {known}", str(setting))
-    if platform() != "cuda":
-        raise ValueError(f"method 'cudnn': expected a CUDA device; this is {platform()}")
+    if not has_cuda():
+        raise ValueError(f"method 'cudnn': expected a CUDA device; got {jax.devices()}")
 
     from jax.experimental import rnn
 
@@ -140,13 +139,16 @@ def lstm(
     return LSTMCarry(h=h[0], c=c[0]), ys[::-1] if reverse else ys
 
 
-def platform() -> str:
-    """Where jax computes by default: "cpu", "cuda", "rocm" or "tpu"."""
-    device = get_default_device()
-    if device.platform != "gpu":
-        return device.platform
-    # jax calls both kinds of GPU "gpu"; the client's version tells them apart, as in jax's tests.
-    return "rocm" if "rocm" in device.client.platform_version else "cuda"
+def has_cuda() -> bool:
+    """Whether this process has a CUDA device, which it needs to trace the kernel.
+
+    The platform that a program is lowered for is another matter. The kernel has a lowering for CUDA
+    and jax refuses any other.
+    """
+    try:
+        return bool(jax.devices("cuda"))
+    except RuntimeError:  # unknown backend
+        return False
 
 
 def _refused(what: str, expected: str, got: str) -> ValueError:
