@@ -50,6 +50,7 @@ __all__ = [
     "gate_projection",
     "keep_dtype",
     "lecun",
+    "split_heads",
 ]
 
 Params = dict[str, Any]
@@ -482,6 +483,11 @@ def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=accumulate)
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """`[..., N * K]` to `[..., N, K]`; leading axes may be empty, where a size cannot be -1."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
 def lecun(key: jax.Array, *shape: int) -> jax.Array:

@@ -21,6 +21,7 @@ __all__ = [
     "check_rows",
     "check_sequence",
     "check_tokens",
+    "is_zero",
     "known",
 ]
 
@@ -118,6 +119,10 @@ def as_key(name: str, key: Any) -> jax.Array | None:
     elif isinstance(key, int):
         got += f" {key}"
     raise ValueError(f"{name}: expected one key, as `jax.random.key(0)` is; got {got}")
+
+def is_zero(size: Any) -> bool:
+    """Whether a dimension is known to be empty; a symbolic one (`jax.export`) is not known."""
+    return isinstance(size, int) and size == 0
 
 
 def check_sequence(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.cell import Params
+from longlag.checks import is_zero
 from longlag.model import Model
 from longlag.spec import choose
 from longlag.tasks import Batch, Task, pad
@@ -68,9 +69,14 @@ def evaluate(
         An `Evaluation` with leading axis S.
 
     Raises:
-        ValueError: a batch that is none, or targets that do not fit the answers.
+        ValueError: a batch that is none, or without sequences or steps, of which there is no mean,
+            or targets that do not fit the answers.
     """
     check_batch(batch)
+    if any(map(is_zero, batch.inputs.shape[:2])):
+        raise ValueError(
+            f"batch: expected at least one sequence of one step, got {batch.inputs.shape}"
+        )
 
     def one(params):
         each, right = _in_parts(lambda part: _everywhere(model, task, params, part), batch)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.cell import Cell, Params, dot
+from longlag.cell import Cell, Params, dot, split_heads
 from longlag.layer import Layer, State
 from longlag.spec import choose
 from longlag.unroll import unroll
@@ -202,7 +202,7 @@ class Dense(_Pointwise):
             ys = dot(xs, kernel)
         else:
             accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
-            parts = xs.reshape(*xs.shape[:-1], self.blocks, -1).astype(kernel.dtype)
+            parts = split_heads(xs, self.blocks).astype(kernel.dtype)
             ys = jnp.einsum("...nd,ndk->...nk", parts, kernel, preferred_element_type=accumulate)
             ys = ys.reshape(*xs.shape[:-1], self.features)
         return ys + params["bias"] if self.bias else ys
@@ -294,7 +294,7 @@ class Norm(_Pointwise):
     def at_each_step(self, params, xs, key):
         """In at least float32."""
         xs = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
-        parts = xs.reshape(*xs.shape[:-1], self.groups, -1)
+        parts = split_heads(xs, self.groups)
         if self.centered:
             parts = parts - jnp.mean(parts, axis=-1, keepdims=True)
         square = jnp.mean(parts * parts, axis=-1, keepdims=True)

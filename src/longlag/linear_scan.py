@@ -299,7 +299,7 @@ def _chunked(a, b, h0, h_reset, resets, reverse):
         # The steps that fill up the last chunk come after all others, and nobody sees them.
         if missing:
             x = jnp.pad(x, [(missing, 0) if reverse else (0, missing)] + [(0, 0)] * (x.ndim - 1))
-        return x.reshape(-1, length, *x.shape[1:])
+        return x.reshape(x.shape[0] // length, length, *x.shape[1:])
 
     inputs = jax.tree.map(cut, (a if varies else None, b, resets))
     always = jax.tree.map(lambda x: x[0], a)
@@ -336,7 +336,7 @@ def _chunked(a, b, h0, h_reset, resets, reverse):
     hs = _zeros(inputs[1])
     _, hs = jax.lax.fori_loop(0, length, second, (enters, hs))
     keep = slice(missing, None) if reverse else slice(steps)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[keep], hs)
+    return jax.tree.map(lambda x: x.reshape(steps + missing, *x.shape[2:])[keep], hs)
 
 
 RUN = {"scan": _sequential, "associative": _associative, "chunked": _chunked}

@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import AffineCell, Params, affine, dot, keep_dtype, lecun
+from longlag.cell import AffineCell, Params, affine, dot, keep_dtype, lecun, split_heads
 from longlag.linear_cell import refuse_backward
 from longlag.linear_scan import Method
 from longlag.matrix_scan import METHODS, matrix_scan, matrix_step
@@ -138,7 +138,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
 
     def split_heads(self, x: jax.Array) -> jax.Array:
         """`[..., N * K]` to `[..., N, K]`."""
-        return x.reshape(*x.shape[:-1], self.heads, -1)
+        return split_heads(x, self.heads)
 
     @abc.abstractmethod
     def project(
@@ -255,7 +255,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
 
 def merge_heads(y: jax.Array) -> jax.Array:
     """`[..., N, V]` to `[..., N * V]`."""
-    return y.reshape(*y.shape[:-2], -1)
+    return y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1])
 
 
 def unit(x: jax.Array) -> jax.Array:

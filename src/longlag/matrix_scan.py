@@ -218,7 +218,7 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
         x = jnp.flip(x, 0) if reverse else x
         # An idle step has a key of zero and no decay, so that it leaves the state as it is.
         x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
-        x = x.reshape(-1, length, *x.shape[1:])
+        x = x.reshape(x.shape[0] // length, length, *x.shape[1:])
         return jnp.moveaxis(x, 1, q.ndim - 1)
 
     q, k, v, log_decay, rate, resets = jax.tree.map(cut, (q, k, v, log_decay, rate, resets))
@@ -295,7 +295,7 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
         v = v - taken @ enters
     ys = from_start @ enters + past_reset + reads @ v
     ys = jnp.moveaxis(ys, -2, 1)
-    ys = ys.reshape(-1, *ys.shape[2:])[:steps]
+    ys = ys.reshape(steps + missing, *ys.shape[2:])[:steps]
     return last, (jnp.flip(ys, 0) if reverse else ys)
 
 

@@ -122,7 +122,7 @@ class Pictures(Spec):
         pixels = jnp.reshape(inputs, (len(inputs), self.side, self.side, CHANNELS))
         found = _Convolutions(self.width).apply({"params": params}, pixels)
         assert isinstance(found, jax.Array)
-        return jnp.moveaxis(found.reshape(len(inputs), -1, self.width), 0, 1), None, None
+        return jnp.moveaxis(found.reshape(len(inputs), self.grid**2, self.width), 0, 1), None, None
 
     def check(self, inputs: Any, mask: Any = None) -> tuple[jax.Array, None, None]:
         """Returns the pictures as an array, as `Embedding.check` does.

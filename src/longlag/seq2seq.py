@@ -23,7 +23,7 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
 from longlag.cell import Cell, Params, affine, dot
-from longlag.checks import as_key
+from longlag.checks import as_key, is_zero
 from longlag.embedding import Embedding
 from longlag.layer import Layer, State
 from longlag.layers import Dense, Stack
@@ -189,7 +189,8 @@ class Seq2Seq(Model):
 
         Args:
             params: parameters.
-            inputs: tokens `[B, S]`, features `[B, S, D]`, or pictures `[B, D / 3, D]`.
+            inputs: tokens `[B, S]`, features `[B, S, D]`, or pictures `[B, D / 3, D]`. An empty
+                source, S = 0, is what a source of padding alone is: a summary and memory of zero.
             mask: `[B, S]` bool, false at padding; None means none.
             key: source of dropout while training.
 
@@ -298,7 +299,7 @@ class Seq2Seq(Model):
 
     def shifted(self, targets: jax.Array) -> jax.Array:
         """What the decoder is given: `start`, then the targets but for the last one."""
-        return jnp.pad(targets[:, :-1], [(0, 0), (1, 0)], constant_values=self.start)
+        return jnp.pad(targets, [(0, 0), (1, 0)], constant_values=self.start)[:, :-1]
 
     def answer(
         self,
@@ -357,8 +358,10 @@ class Seq2Seq(Model):
 
 
 def _ends(ms: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """The first and the last real one of `[S, B, E]`: `[B, 2 E]`."""
-    if mask is None:
+    """The first and the last real one of `[S, B, E]`: `[B, 2 E]`; zero of an empty source."""
+    if is_zero(ms.shape[0]):
+        first = last = jnp.zeros(ms.shape[1:], ms.dtype)
+    elif mask is None:
         first, last = ms[0], ms[-1]
     else:
         # Of a row that is all padding any step will do: its outputs are zero.
@@ -369,9 +372,10 @@ def _ends(ms: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def _mean(ms: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """The mean of the real ones of `[S, B, E]`: `[B, E]`; zero of a row that is all padding."""
-    if mask is None:
+    """The mean of the real ones of `[S, B, E]`: `[B, E]`; zero of a row that has none."""
+    if mask is None and not is_zero(ms.shape[0]):
         return ms.mean(axis=0)
+    mask = jnp.ones(ms.shape[:2], bool) if mask is None else mask
     real = select(mask, ms, jnp.zeros_like(ms))
     return real.sum(axis=0) / jnp.maximum(mask.sum(axis=0), 1)[:, None]
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from longlag.cell import Params
+from longlag.checks import is_zero
 from longlag.chunks import check_chunk, sum_over_time
 from longlag.model import Model
 from longlag.models import SequenceModel, WholeSequenceModel
@@ -207,6 +208,10 @@ def _transcribed(answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array
     asked = batch.weights > 0
     L, mask = asked.shape[1], batch.mask
     mask = jnp.ones(answers.shape[:2], bool) if mask is None else mask
+    if is_zero(mask.shape[1]):  # optax needs a step: one of padding is like none
+        answers, mask = (
+            jnp.pad(x, [(0, 0), (0, 1)] + [(0, 0)] * (x.ndim - 2)) for x in (answers, mask)
+        )
     classes = asked & (batch.targets > 0)
     # What optax calls paddings are steps without sound, and places without a class.
     whole = optax.ctc_loss(answers, 1.0 - mask, batch.targets, 1.0 - classes)[:, None]

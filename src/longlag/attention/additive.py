@@ -78,10 +78,10 @@ class Additive(Attention):
 
         def split(x):
             x = jnp.pad(x, [(0, 0), (0, blocks * QUERY_BLOCK - T), (0, 0)])
-            return jnp.swapaxes(x.reshape(B, blocks, QUERY_BLOCK, -1), 0, 1)
+            return jnp.swapaxes(x.reshape(B, blocks, QUERY_BLOCK, x.shape[2]), 0, 1)
 
         def join(x):
-            return jnp.swapaxes(x, 0, 1).reshape(B, blocks * QUERY_BLOCK, -1)[:, :T]
+            return jnp.swapaxes(x, 0, 1).reshape(B, blocks * QUERY_BLOCK, x.shape[3])[:, :T]
 
         inputs = jax.tree.map(split, (queries, memory.visible, memory.scale))
         contexts, weights = jax.lax.map(block, inputs)

@@ -173,7 +173,9 @@ class Attention(Layer):
             self._check_state(params, state, xs.shape[1])
         T = xs.shape[0]
         if T == 0:
-            return state, jnp.zeros((*xs.shape[:2], self.out_features(features)))
+            one = jax.ShapeDtypeStruct((1, *xs.shape[1:]), xs.dtype)
+            like = jax.eval_shape(self.apply, params, one)[1]
+            return state, jnp.zeros((0, *like.shape[1:]), like.dtype)
         xs, mask, resets = _batch_major(xs, mask, resets)
         if self.window is not None and T > 2 * self.window:
             state, contexts = self._in_blocks(params, xs, state, mask, resets)
@@ -295,7 +297,8 @@ class Attention(Layer):
         inputs = jax.tree.map(split, (xs, mask, resets))
         state, contexts = jax.lax.scan(body, state, inputs)
         contexts = jnp.swapaxes(contexts, 0, 1)
-        contexts = contexts.reshape(contexts.shape[0], -1, contexts.shape[-1])[:, :T]
+        steps = blocks * self.window
+        contexts = contexts.reshape(contexts.shape[0], steps, contexts.shape[-1])[:, :T]
         return (state if keep else None), contexts
 
 

@@ -166,7 +166,8 @@ def memorise(entries: Any, position: jax.Array, mask: jax.Array | None) -> Memor
         mask: `[B, S]` bool or None; what is false is not read.
     """
     visible = jnp.ones(position.shape, bool) if mask is None else mask
-    return _sound(entries, position, visible[:, None], jnp.zeros_like(position[:, :1]))
+    one = jnp.pad(position, ((0, 0), (0, 1)))[:, :1]  # of no steps too
+    return _sound(entries, position, visible[:, None], jnp.zeros_like(one))
 
 
 def _sound(entries: Any, position: jax.Array, visible: jax.Array, query: jax.Array) -> Memory:
@@ -230,7 +231,7 @@ def masked_softmax(logits: jax.Array, visible: jax.Array) -> jax.Array:
         visible: bool, broadcastable to `[..., M]`.
     """
     logits = jnp.where(visible, logits, -jnp.inf)
-    top = jnp.max(logits, axis=-1, keepdims=True)
+    top = jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf)  # of no entries too
     exps = jnp.exp(logits - jnp.where(top == -jnp.inf, 0.0, top))
     total = exps.sum(axis=-1, keepdims=True)
     return exps * (1 / jnp.where(total > 0, total, 1.0))

@@ -10,7 +10,7 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
-from longlag.cell import Params, dot
+from longlag.cell import Params, dot, split_heads
 from longlag.select import select
 from longlag.spec import choose
 
@@ -171,8 +171,8 @@ class DotProduct(Attention):
         return dot(contexts, params["out"]["kernel"]), weights.mean(axis=1)
 
     def _heads(self, params: Params, name: str, xs: jax.Array) -> jax.Array:
-        width = self.query_features // self.heads
-        return dot(xs, params[name]["kernel"]).reshape(*xs.shape[:-1], -1, width)
+        heads = self.heads if name == "query" else self.key_heads
+        return split_heads(dot(xs, params[name]["kernel"]), heads)
 
     def _turn(self, x: jax.Array, position: jax.Array) -> jax.Array:
         return rotate(x, position) if self.positions == "rotary" else x

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import Carry, Params, affine
+from longlag.cell import Carry, Params, affine, split_heads
 from longlag.linear_cell import LinearCell
 
 __all__ = ["GSA"]
@@ -68,7 +68,7 @@ class GSA(LinearCell):
         del key
         H = self.features
         parts = jnp.split(affine(params["input"], xs), [H, 2 * H, 3 * H], axis=-1)
-        q, k, v, alpha = (part.reshape(*part.shape[:-1], self.heads, -1) for part in parts)
+        q, k, v, alpha = (split_heads(part, self.heads) for part in parts)
         q, k, v = map(jax.nn.silu, (q, k, v))
         log_alpha = jax.nn.log_sigmoid(alpha) / 8
         a = jnp.exp(log_alpha)[..., None]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from longlag.cell import DenseCell, Params, SeparableCell, lecun
+from longlag.cell import DenseCell, Params, SeparableCell, lecun, split_heads
 
 __all__ = ["SLSTM", "SLSTMCarry"]
 
@@ -93,7 +93,7 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
     def mix(self, params, carry, u):
         """The sums of the four gates."""
         kernel = params["recurrent"]["kernel"]
-        heads = carry.h.reshape(*carry.h.shape[:-1], self.heads, -1).astype(kernel.dtype)
+        heads = split_heads(carry.h, self.heads).astype(kernel.dtype)
         accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
         products = jnp.einsum("...nk,nkg->...ng", heads, kernel, preferred_element_type=accumulate)
         parts = jnp.split(products, 4, axis=-1)
