@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.cell import AffineCell, Params, affine, dot, keep_dtype, lecun, split_heads
+from longlag.checks import is_zero
 from longlag.linear_cell import refuse_backward
 from longlag.linear_scan import Method
 from longlag.matrix_scan import METHODS, matrix_scan, matrix_step
@@ -200,7 +201,8 @@ class MatrixCell(AffineCell[MatrixCarry]):
         if mask is not None:
             z = _idle(z, mask)
         begin, unseen = carry, None
-        if mask is not None or resets is not None:
+        # Of no steps none sees the carry, which must come out as it is.
+        if (mask is not None or resets is not None) and not is_zero(xs.shape[0]):
             begin, unseen = _what_is_seen(carry, mask, resets, reverse)
         scales = before = None
         if self.exponential:
@@ -227,7 +229,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
             if scales is not None:
                 last = scales[0 if reverse else -1] if len(scales) else begin.log_scale
             out = MatrixCarry(S, last)
-        if unseen is not None and len(xs):
+        if unseen is not None:
             unseen = unseen if every_carry else unseen[0 if reverse else -1]
             out = select(unseen, carry, out)
         out = jax.tree.map(keep_dtype, out, carry)
