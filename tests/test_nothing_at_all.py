@@ -206,7 +206,8 @@ OVER_AN_ENCODER: list[Attention | None] = [
 @pytest.mark.parametrize("attention", OVER_AN_ENCODER, ids=str)
 def test_sequence_to_sequence(attention: Attention | None):
     """An empty source, an empty target, no rows; and a search over each."""
-    for feeding, summary in ((False, "mean"), (True, "ends")):
+    ways: list[tuple[bool, Any]] = [(False, "mean"), (True, "ends")]
+    for feeding, summary in ways:
         model = Seq2Seq(
             *("tokens", 6, 5, 8),
             encoder=(Bidirectional(ll.GRU(4)),),
