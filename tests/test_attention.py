@@ -270,7 +270,8 @@ def test_a_chunk_read_in_parts_has_a_quarter_of_the_scores_of_the_future(monkeyp
     for steps in (64, 65, 256):
         jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct((steps, B, D), jnp.float32))
     assert found[:3] == [(64, 64), (64, 64), (1, 65)]
-    assert found[3:] == [(64, 64), (64, 128), (64, 192), (64, 256)]
+    # After the parts of a program for CPU, the whole of one for another platform.
+    assert found[3:] == [(65, 65), (64, 64), (64, 128), (64, 192), (64, 256), (256, 256)]
 
 
 @pytest.mark.parametrize(
