@@ -168,7 +168,7 @@ class Attention(Layer):
     ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         del key
-        features = self._check_features(params, xs)
+        self._check_features(params, xs)
         if state is not None:
             self._check_state(params, state, xs.shape[1])
         T = xs.shape[0]
