@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import tyro
 
 from experiments.lib.questions import show
@@ -84,7 +85,8 @@ def verdict(results: dict[str, Any]) -> str:
     said = []
     for kind, bound in BOUNDS.items():
         rows = [row for row in results["rows"] if row[kind]]
-        worst = max(max(row[kind]["outputs"], row[kind]["gradients"]) for row in rows)
+        # Of NumPy, since the `max` of Python may pass over a NaN.
+        worst = np.max([(row[kind]["outputs"], row[kind]["gradients"]) for row in rows])
         said.append(f"{kind}, {len(rows)} pairs: at most {worst:.1e}, and held below {bound:.0e}")
     largest = max(row["float32"]["largest"] for row in results["rows"])
     return f"{'; '.join(said)}. The largest entry that is compared is {largest:.0f}."

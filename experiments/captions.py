@@ -38,9 +38,11 @@ from experiments.lib.sentences import (
     difference,
     figures,
     interval,
+    is_undefined,
     lines,
     looked_at,
     newest,
+    require_defined,
     say,
     score,
     tell,
@@ -167,7 +169,9 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path) -> Found:
             found.append({**row, **NO_FIGURES})
             continue
         judged.setdefault(row["arm"], []).append(score(tell(said, pairs), references))
-        found.append({**row, **figures(judged[row["arm"]][-1])})
+        found.append({**row, **figures(judged[row["arm"]][-1], said)})
+        if is_undefined(said).any():
+            continue
         if loaded.experiment.architecture.attention != "none" and not seen:
             for at in _evenly(len(test)):
                 picture = pairs.inputs[test[at]]
@@ -294,7 +298,8 @@ def describe(text: str, runs: Path) -> str:
         What the last arm said.
 
     Raises:
-        ValueError: no finished run, or neither an emoji of the font nor a picture.
+        ValueError: no finished run, neither an emoji of the font nor a picture, or a model that
+            answers NaN.
     """
     run = newest(runs, "captions", "--caption")
     picture = _picture(text).reshape(emoji.SIDE, -1)
@@ -309,6 +314,7 @@ def describe(text: str, runs: Path) -> str:
         seed = job.seed_numbers[0]
         shown = job.task.shown(picture[None])
         numbers = say(loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1)
+        require_defined(numbers, path)
         (said,) = tell(numbers, pairs)
         console.out(f"  {job.arm}: {said}", highlight=False)
         if job.architecture.attention != "none":

@@ -70,9 +70,13 @@ def main(argv: Sequence[str]) -> int:
 def at_every_lag(by_lag: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy at each lag that was tested, of which the table has but two."""
     lags = sorted({point["lag"] for point in by_lag})
-    spreads = {lag: Spread.of(p["accuracy"] for p in by_lag if p["lag"] == lag) for lag in lags}
-    said = ", ".join(f"{lag:,}: {score(spread.median)}" for lag, spread in spreads.items())
-    return f"median accuracy by lag: {said}"
+    said = []
+    for lag in lags:
+        here = [point for point in by_lag if point["lag"] == lag]
+        median = score(Spread.of(point["accuracy"] for point in here).median)
+        flawed = f" ({', '.join(report.flaws(here))})" if report.flaws(here) else ""
+        said.append(f"{lag:,}: {median}{flawed}")
+    return f"median accuracy by lag: {', '.join(said)}"
 
 
 def sizes(experiment: Experiment) -> list[str]:

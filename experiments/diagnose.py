@@ -72,8 +72,8 @@ def diagnose(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
     """Everything that is measured, as arrays.
 
     Returns:
-        `gradient` `[T]` by lag; by the path of a recurrence `radius` `[T]` and `constants` `[S]`;
-        by the path of an attention `attention` `[T]` by lag.
+        `gradient` by lag, up to the longest that there is; by the path of a recurrence `radius`
+        `[T]` and `constants` `[S]`; by the path of an attention `attention` `[T]` by lag.
     """
     model, params = loaded.model, loaded.of_seed(seed)
     batch = evaluation_batch(loaded.experiment.task, sequences, "test")
@@ -95,7 +95,7 @@ def diagnose(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
         if name.endswith("weights")
     }
     return {
-        "gradient": gradient,
+        "gradient": gradient[: int(at.max()) + 1],  # of the lags that a row reaches back
         "radius": radius,
         "constants": constants,
         "attention": attention,
@@ -105,10 +105,8 @@ def diagnose(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
 def lines(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The table: what, where, how much."""
     gradient = np.asarray(found["gradient"])
-    there = gradient[~np.isnan(gradient)]
-    rows = [
-        ("gradient by lag", "inputs", f"{there[0]:.2e} at 0, {there[-1]:.2e} at {len(there) - 1}")
-    ]
+    first, last = gradient[0], gradient[-1]
+    rows = [("gradient by lag", "inputs", f"{first:.2e} at 0, {last:.2e} at {len(gradient) - 1}")]
     for path, values in found["radius"].items():
         rows.append(("spectral radius", path, f"{np.median(values):.3f} (median over steps)"))
     for path, values in found["constants"].items():

@@ -41,6 +41,7 @@ from experiments.lib.questions import Question, measure, meta, named, show
 from experiments.lib.rates import folder
 from experiments.lib.tables import Found, by_arm, spread, time_of
 from longlag import LSTM
+from longlag.answers import NO_CLASS
 from longlag.architecture import Architecture
 from longlag.command_line import console, plain_errors
 from longlag.data import text as data
@@ -160,7 +161,8 @@ def rows_of(
 
     def measured(bits: np.ndarray) -> Found:
         parts = {"bits": bits, "bits_again": bits[again], "bits_rest": bits[~again]}
-        return {name: round(float(part.mean()), 4) for name, part in parts.items()}
+        nan = float(np.isnan(bits).mean())
+        return {name: _mean(part) for name, part in parts.items()} | ({"nan": nan} if nan else {})
 
     rows: list[Found] = []
     apart: Found = {}
@@ -173,7 +175,8 @@ def rows_of(
         seen = row["steps"] * job.training.batch_size * job.task.time_steps
         rows.append({key: row[key] for key in kept} | measured(bits) | {"bytes_seen": seen})
         apart.setdefault(row["arm"], []).append(_by_distance(bits, ago))
-        every.setdefault(row["arm"], []).append(bits)
+        if not np.isnan(bits).any():
+            every.setdefault(row["arm"], []).append(bits)
     floors = {
         "the frequencies of bytes": data.witten_bell(text.train, text.test, 1),
         f"counts of {counted}-grams (Witten-Bell)": data.witten_bell(
@@ -192,7 +195,7 @@ def rows_of(
             for who, (bits, parameters) in PUBLISHED.items()
         ]
     saved = {}
-    if len(every) == 2:  # else an arm diverged in every seed
+    if len(every) == 2:  # else an arm diverged or answered NaN in every seed
         fewer = np.mean(every["LSTM"], 0) - np.mean(every["LSTM + attention"], 0)
         saved = {"again": _interval(fewer, again), "rest": _interval(fewer, ~again)}
     return rows, {
@@ -216,11 +219,16 @@ def _interval(saved: np.ndarray, counted: np.ndarray) -> Interval:
 def _by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float | None]:
     """Mean bits where the 8-gram was seen within each of `BINS`, and where it never was.
 
-    What was seen longer ago is left out; None where nothing was.
+    What was seen longer ago is left out; None where nothing was, or where an answer is NaN.
     """
     bins = np.digitize(ago, (1, *(b + 1 for b in BINS)))  # 0: never; the last: longer ago
     order = (*range(1, len(BINS) + 1), 0)
-    return [round(float(bits[bins == b].mean()), 4) if (bins == b).any() else None for b in order]
+    return [_mean(bits[bins == b]) if (bins == b).any() else None for b in order]
+
+
+def _mean(bits: np.ndarray) -> float | None:
+    """None, as JSON has it, where one of them is NaN."""
+    return None if np.isnan(bits).any() else round(float(bits.mean()), 4)
 
 
 def _xz(text: data.Text) -> float:
@@ -262,7 +270,9 @@ def verdict(results: Found) -> str:
     ]
     for name, where in (("again", "there"), ("rest", "on the rest")):
         if name not in results["saved"]:
-            return " ".join([*said, "An arm diverged in every seed; nothing is compared.", hours])
+            return " ".join(
+                [*said, "An arm is not finite in any seed; nothing is compared.", hours]
+            )
         middle, low, high = results["saved"][name]
         word = "saves" if low > 0 else "costs" if high < 0 else "makes no clear difference"
         of = f"{abs(middle):.3f} bits {where}" if low * high > 0 else f"{where}: {middle:.3f} saved"
@@ -363,6 +373,8 @@ def _continue(options: Options, out: Path) -> int:
     read = jnp.frombuffer(prompt, jnp.uint8).astype(jnp.int32)[None]
     key = jax.random.key(time.time_ns() % 2**32)
     drawn = sample(loaded.model, loaded.of_seed(), read, options.bytes, key, options.temperature)
+    if (drawn == NO_CLASS).any():
+        raise ValueError(f"--sample: expected a model with finite answers; that of {run} has NaN")
     written = bytes(np.asarray(drawn[0]).astype(np.uint8)).decode(errors="replace")
     console.out(options.sample, style="bold", end="", highlight=False)
     console.out(written, highlight=False)

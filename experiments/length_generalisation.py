@@ -38,11 +38,12 @@ from experiments.attention_vs_recurrence import question
 from experiments.lib.questions import named, show
 from experiments.lib.rates import folder
 from experiments.lib.tables import by_arm
+from longlag.answers import NO_CLASS, likeliest
 from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import provenance
 from longlag.models import SequenceModel
-from longlag.report.summary import wilson
+from longlag.report.summary import flaws, wilson
 from longlag.runs import Loaded, load
 from longlag.spec import choose
 from longlag.tasks.strings import prefix_sums
@@ -64,7 +65,7 @@ def advance(
     strings: jax.Array,
     key: jax.Array,
     steps: Any,
-) -> tuple[Any, jax.Array, jax.Array]:
+) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
     """Streams fresh bits through a model.
 
     Args:
@@ -78,24 +79,26 @@ def advance(
         steps: how many, a multiple of `CHUNK`; data, so that one program serves all.
 
     Returns:
-        State and parity after them, and whether the last answer is right, `[B]` bool.
+        State and parity after them, and whether the last answer is right, and NaN, `[B]` bool.
     """
 
     def chunk(i, carry):
-        state, parity, _ = carry
+        state, parity, *_ = carry
         bits = jax.random.bits(jax.random.fold_in(key, i), (sequences, CHUNK), jnp.uint32) >> 31
         bits = bits[strings].astype(jnp.int32)
         state, answers = model.apply(params, bits, state)
         parity = (parity + prefix_sums(bits)[:, -1]) % 2
-        return state, parity, answers[:, -1].argmax(-1) == parity
+        named = likeliest(answers[:, -1])
+        return state, parity, named == parity, named == NO_CLASS
 
-    return jax.lax.fori_loop(0, steps // CHUNK, chunk, (state, parity, parity < 0))
+    none = parity < 0
+    return jax.lax.fori_loop(0, steps // CHUNK, chunk, (state, parity, none, none))
 
 
 def stretch(
     model: SequenceModel, params: Any, longest: int, sequences: int, at_once: int
-) -> dict[int, int]:
-    """How many of `sequences` strings are answered rightly, by length: powers of two.
+) -> tuple[dict[int, int], dict[int, int]]:
+    """How many of `sequences` strings are answered rightly, and NaN, by length: powers of two.
 
     Args:
         model: of parity.
@@ -105,6 +108,7 @@ def stretch(
         at_once: how many of them go through the model together; changes no answer.
     """
     found: collections.Counter[int] = collections.Counter()
+    undefined: collections.Counter[int] = collections.Counter()
     for first in range(0, sequences, at_once):
         strings = jnp.arange(first, min(first + at_once, sequences))
         state = model.init_state(params, strings.size, SHORTEST)
@@ -113,7 +117,7 @@ def stretch(
         while length <= longest:
             # A cache of the longest string from the first on would be read whole at every step.
             larger = model.init_state(params, strings.size, length)
-            state, parity, right = advance(
+            state, parity, right, nan = advance(
                 model,
                 sequences,
                 params,
@@ -124,8 +128,9 @@ def stretch(
                 length - done,
             )
             found[length] += int(right.sum())
+            undefined[length] += int(nan.sum())
             done, length = length, 2 * length
-    return dict(found)
+    return dict(found), dict(undefined)
 
 
 def enlarged(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -141,7 +146,7 @@ def rows_of(
     growing = model.cost(64).cache_bytes != model.cost(128).cache_bytes
     far, at_once = (min(longest, CACHED), AT_ONCE) if growing else (longest, sequences)
     began = time.perf_counter()
-    found = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
+    found, undefined = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
     seconds = (time.perf_counter() - began) / len(found)
     return [
         {
@@ -154,6 +159,7 @@ def rows_of(
             "state_bytes": model.cost(length).state_bytes,
             "seconds": round(seconds, 3),
         }
+        | ({"nan": undefined[length] / sequences} if undefined[length] else {})
         for length, right in found.items()
     ]
 
@@ -201,7 +207,8 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
                 continue
             right = statistics.median_low(row["right"] for row in there)
             low, high = wilson(right, there[0]["sequences"])
-            cells.append(f"{right / there[0]['sequences']:.2f} ({low:.2f}–{high:.2f})")
+            share = f"{right / there[0]['sequences']:.2f} ({low:.2f}–{high:.2f})"
+            cells.append(", ".join((share, *flaws(there, "right"))))
         last = max(rows, key=lambda row: row["length"])
         found.append((arm, *cells, f"{last['state_bytes']:,} B"))
     return found

@@ -31,6 +31,7 @@ from experiments.lib.protocols import METRICS, PROTOCOLS
 from experiments.lib.questions import ask
 from experiments.lib.tables import by_arm, tested
 from longlag.command_line import console, plain_errors
+from longlag.report import flaws
 from longlag.spec import choose
 
 Preset = Literal["smoke", "cpu", "paper"]
@@ -74,6 +75,7 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
             by_rule = statistics.fmean(means)
         else:
             by_rule = metric.best(value for of_seeds in of_rate.values() for value in of_seeds)
+        middle = f"{write(statistics.median(means))} ({write(min(means))}–{write(max(means))})"
         if protocol.at_most is not None:
             held = sum(value <= protocol.at_most for value in means)
             line |= {"held": f"{held}/{len(means)}"}
@@ -82,13 +84,24 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
                 arm,
                 write(protocol.published.get(plain_name)),
                 write(by_rule),
-                f"{write(statistics.median(means))} ({write(min(means))}–{write(max(means))})",
+                ", ".join((middle, *flaws(_of_seeds(tested(arms[arm]))))),
                 line["held"],
                 write(metric.floor(arms[arm][0], results)),
                 *(line[column] for column in ("steps", "params", "time")),
             )
         )
     return found
+
+
+def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row of each seed for `flaws`: it is not finite if that of one length is not."""
+    seeds: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        of_seed = seeds.setdefault(row["seed"], {"nan": 0.0, "accuracy": 0.0, "loss": 0.0})
+        of_seed["nan"] = max(of_seed["nan"], row.get("nan", 0.0))
+        for key in ("accuracy", "loss"):
+            of_seed[key] = None if None in (of_seed[key], row[key]) else row[key]
+    return [*seeds.values()]
 
 
 def _without_rate(arm: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -36,6 +36,7 @@ from experiments.lib.questions import Question, ask, named
 from experiments.lib.rates import folder
 from experiments.lib.tables import by_arm, time_of
 from longlag import GRU, LSTM, MinGRU, extras
+from longlag.answers import likeliest
 from longlag.architecture import Architecture
 from longlag.cells import FeedForward
 from longlag.command_line import console, plain_errors
@@ -45,7 +46,7 @@ from longlag.experiment import Experiment
 from longlag.report.charts import Point
 from longlag.report.charts import lines as chart
 from longlag.report.style import styles
-from longlag.report.summary import wilson
+from longlag.report.summary import flaws, wilson
 from longlag.runs import Loaded, load
 from longlag.sweep import sweep
 from longlag.tasks import JapaneseVowels
@@ -203,7 +204,7 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
         steps = np.minimum(np.arange(japanese_vowels.LONGEST), test.lengths[:, None] - 1)
         heard_of[arm] = []
         for seed in job.seed_numbers:
-            said = np.take_along_axis(heard(loaded, seed).argmax(axis=-1), steps, axis=1)
+            said = np.take_along_axis(np.asarray(likeliest(heard(loaded, seed))), steps, axis=1)
             right = (said == test.speakers[:, None]).mean(axis=0)
             heard_of[arm].append([round(share, 4) for share in right.tolist()])
     path = out / "plots" / "heard.png"
@@ -272,7 +273,8 @@ def lines(results: Row) -> list[tuple[str, ...]]:
         span = f" ({right[0]:.3f}–{right[-1]:.3f})" if right[0] < right[-1] else ""
         held = f"{trials[arm]['accuracy']:.3f}" if arm in trials else ""
         cost = (f"{rows[0]['rate']:g}", f"{rows[0]['parameters']:,}", time_of(rows))
-        found.append((arm, held, f"{middle:.3f}{span}", _interval(middle), errors, *cost))
+        accuracy = ", ".join((f"{middle:.3f}{span}", *flaws(rows)))
+        found.append((arm, held, accuracy, _interval(middle), errors, *cost))
     for floor in results["floors"]:
         right = floor["accuracy"]
         held = "" if floor["held out"] is None else f"{floor['held out']:.3f}"
@@ -318,7 +320,7 @@ def tell(out: Path, number: int) -> None:
         number: of the utterance in the test part, from 0.
 
     Raises:
-        ValueError: there is no such utterance.
+        ValueError: there is no such utterance, or the models answer NaN.
         FileNotFoundError: the question was not asked yet.
     """
     if number not in range(TEST):
@@ -330,6 +332,10 @@ def tell(out: Path, number: int) -> None:
     loaded = load(out / folder(arm))
     seeds = loaded.experiment.seed_numbers
     chances = np.mean([heard(loaded, seed)[number] for seed in seeds], axis=0)
+    if np.isnan(chances).any():
+        raise ValueError(
+            f"--predict: expected finite answers; a seed of {out / folder(arm)} has NaN"
+        )
     test = japanese_vowels.load().test
     title = f"test utterance {number}: speaker {test.speakers[number] + 1} is speaking ({arm})"
     table = Table("step", "named", "", "chance", title=title, title_justify="left", box=None)

@@ -37,6 +37,7 @@ from experiments.lib.questions import Question, ask, named
 from experiments.lib.rates import folder
 from experiments.lib.tables import by_arm, time_of, trained
 from longlag import GRU, extras
+from longlag.answers import NO_CLASS, likeliest
 from longlag.architecture import Architecture, Layers, Transcriber
 from longlag.cell import Cell
 from longlag.cells import FeedForward
@@ -47,7 +48,7 @@ from longlag.disk import writing
 from longlag.evaluation import evaluate, evaluation_batch
 from longlag.experiment import Experiment
 from longlag.report.style import house_style
-from longlag.report.summary import wilson
+from longlag.report.summary import flaws, wilson
 from longlag.runs import Loaded, load
 from longlag.tasks import SpokenDigits
 from longlag.training import Training, transcript
@@ -151,10 +152,14 @@ def chances(
     return found
 
 
+NAN = "NaN"
+
+
 def written(of_steps: np.ndarray) -> list[str]:
-    """What is written of each sequence, from `chances`."""
+    """What is written of each sequence, from `chances`; `NAN` where they are NaN."""
     rows = transcript(of_steps, np.ones(of_steps.shape[:2], bool))  # type: ignore[arg-type]
-    return ["".join(str(c - 1) for c in row if c) for row in np.asarray(rows)]
+    named = {0: "", NO_CLASS: NAN} | {digit + 1: str(digit) for digit in range(10)}
+    return ["".join(named[c] for c in row.tolist()) for row in np.asarray(rows)]
 
 
 def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
@@ -231,7 +236,7 @@ def picture(loaded: Loaded, arm: str) -> Figure:
     voices = range(len(LANGUAGES))
     seed = loaded.experiment.seed_numbers[0]
     of_steps = chances(loaded, seed, voices, np.tile(SHOWN, (len(LANGUAGES), 1)))
-    ends = [int(np.flatnonzero(row[:, 0] < 1)[-1]) + 1 for row in of_steps]
+    ends = [int(np.flatnonzero(row[:, 0] != 1)[-1]) + 1 for row in of_steps]
     with house_style():
         figure = Figure(figsize=(7.2, 6.4), layout="constrained")
         panels = figure.subplots(len(LANGUAGES), 1, sharex=True, sharey=True)
@@ -280,11 +285,15 @@ def lines(results: Row) -> list[tuple[str, ...]]:
             for i in range(len(LANGUAGES))
         ]
         both = statistics.median(row["exact_match"] or 0.0 for row in trained(rows))
+        undefined = [any(NAN in one for one in of_seed) for of_seed in answers]
+        flawed = flaws(
+            row | ({"nan": 1} if nan else {}) for row, nan in zip(trained(rows), undefined)
+        )
         found.append(
             (
                 arm,
                 f"{statistics.median(results['synthetic'][arm]):.2f}",
-                f"{middle:g}{span}",
+                ", ".join((f"{middle:g}{span}", *flawed)),
                 f"{low:.2f}–{high:.2f}",
                 *(f"{count:.1f}" for count in of_ten),
                 f"{both:.2f}",
@@ -340,9 +349,9 @@ def hear(out: Path, language: str, digits: str) -> None:
     for seed in loaded.experiment.seed_numbers:
         asked = np.array([[int(digit) for digit in digits]])
         (of_steps,) = chances(loaded, seed, [LANGUAGES.index(language)], asked)
-        likeliest = of_steps.argmax(axis=-1)
-        new = np.flatnonzero((likeliest > 0) & (likeliest != np.append(0, likeliest[:-1])))
-        when = (f"{likeliest[i] - 1} at {i * spoken_digits.STACKED / 100:.2f} s" for i in new)
+        named = np.asarray(likeliest(of_steps))
+        new = np.flatnonzero((named > 0) & (named != np.append(0, named[:-1])))
+        when = (f"{named[i] - 1} at {i * spoken_digits.STACKED / 100:.2f} s" for i in new)
         table.add_row(f"{seed}", written(of_steps[None])[0] or "nothing", ", ".join(when))
     console.print(table)
 

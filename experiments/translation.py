@@ -36,8 +36,10 @@ from experiments.lib.sentences import (
     apart,
     difference,
     figures,
+    is_undefined,
     lines,
     newest,
+    require_defined,
     say,
     score,
     tell,
@@ -171,10 +173,12 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path, beams: int) -> Found:
             found.append({**row, **NO_FIGURES})
             continue
         arm, judged = row["arm"], score(tell(said, pairs), references)
-        found.append({**row, **figures(judged)})
+        found.append({**row, **figures(judged, said)})
         each.setdefault(arm, []).append(judged.quality(name))
         if loaded.experiment.architecture.attention != "none" and arm not in looked:
             at = _typical(pairs)
+            if is_undefined(said)[at]:
+                continue
             source = pairs.inputs[test[at]][_mask(pairs)[test[at]]]
             looked[arm] = aligned(loaded, row["seed"], source, said[at])
     sentences = {arm: np.mean(of_seeds, axis=0) for arm, of_seeds in each.items()}
@@ -262,7 +266,8 @@ def translate(text: str, runs: Path) -> str:
         What the last arm said.
 
     Raises:
-        ValueError: no finished run, or a text that is empty or longer than those of the data.
+        ValueError: no finished run, a text that is empty or longer than those of the data, or a
+            model that answers NaN.
     """
     run = newest(runs, "translation", "--translate")
     looked, said = {}, ""
@@ -279,6 +284,7 @@ def translate(text: str, runs: Path) -> str:
         seed = loaded.experiment.seed_numbers[0]
         beams = BEAMS[quality(task)]
         numbers = say(loaded.model, loaded.of_seed(seed), inputs, mask, task.length, beams)
+        require_defined(numbers, path)
         (said,) = tell(numbers, pairs)
         console.out(f"  {loaded.experiment.arm}: {said}", highlight=False)
         if loaded.experiment.architecture.attention != "none":

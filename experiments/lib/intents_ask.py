@@ -38,7 +38,7 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
         The name of the likeliest intent.
 
     Raises:
-        ValueError: there is no word in the question.
+        ValueError: there is no word in the question, or the model answers NaN.
     """
     words = tokenize(question)
     if not words:
@@ -57,6 +57,8 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
     of_seeds = [loaded.of_seed(seed) for seed in loaded.experiment.seed_numbers]
     chances = np.mean([decide(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
     weights = np.mean([attended(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
+    if np.isnan(chances).any():
+        raise ValueError(f"--ask: expected a model with finite answers; that of {run} answers NaN")
     arm = f"{loaded.experiment.arm}, mean of {len(of_seeds)} seeds"
     console.print(f"{arm}, run {run}", highlight=False, soft_wrap=True)
     for i in np.argsort(-chances)[:3]:

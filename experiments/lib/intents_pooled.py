@@ -16,6 +16,7 @@ from experiments.lib.questions import Arms
 from experiments.lib.rates import folder
 from experiments.lib.tables import Found
 from experiments.lib.translation_pictures import drawn
+from longlag.answers import NO_CLASS, likeliest
 from longlag.command_line import console
 from longlag.data.intents import floors, tokenize
 from longlag.disk import writing
@@ -75,8 +76,10 @@ def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: 
             found = np.sum([fold["counts"] for fold in of_folds], axis=0)[tested]
             whole.setdefault(one, []).append(found)
             row |= scores(found, labels)
-        else:  # it diverged in a fold, and says so
+        else:  # it diverged in a fold, or answered NaN, and says so
             row |= dict.fromkeys(MEASURES)
+            if share := max(fold.get("nan", 0) for fold in of_folds):
+                row["nan"] = share
         scored.append(row)
     by_label = np.bincount(labels, asked[tested], len(utterances.intents))
     pairs = [
@@ -123,18 +126,23 @@ def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: 
 def _of_runs(arms: Arms, rows: Sequence[Found], out: Path) -> Iterator[Found]:
     """The rows by the name of their arm alone, each with the `tally` of what it says to its fold.
 
-    None stands for the tally of a seed that diverged.
+    None stands for the tally of a seed that diverged, or that answered NaN, with the share of
+    those answers as `nan`: a table of counts has no place for them.
     """
     for name, job in arms.items():
         loaded = load(out / folder(name))
         held = held_out(job)
         tokens, mask = held.whole()
         for row in (row for row in rows if row["arm"] == name):
-            counts = None
+            counts, kept = None, {}
             if row["accuracy"] is not None:
-                said = decide(loaded.model, loaded.of_seed(row["seed"]), tokens, mask).argmax(-1)
-                counts = tally(held.corpus.utterances, held.rows, said)
-            kept = {key: row[key] for key in ("parameters", "state_bytes", "steps", "seconds")}
+                chances = decide(loaded.model, loaded.of_seed(row["seed"]), tokens, mask)
+                said = np.asarray(likeliest(chances))
+                if (said == NO_CLASS).any():
+                    kept["nan"] = float((said == NO_CLASS).mean())
+                else:
+                    counts = tally(held.corpus.utterances, held.rows, said)
+            kept |= {key: row[key] for key in ("parameters", "state_bytes", "steps", "seconds")}
             yield {"arm": arm(job), "seed": row["seed"], **kept, "counts": counts}
 
 
@@ -170,10 +178,10 @@ def _read(run: Path) -> Figure:
     _, first = np.unique(utterances.labels[held.rows[there]], return_index=True)
     rows = there[first[:SHOWN]]
     params = loaded.of_seed()
-    said = decide(loaded.model, params, tokens[rows], mask[rows]).argmax(-1)
+    said = likeliest(decide(loaded.model, params, tokens[rows], mask[rows]))
     weights = attended(loaded.model, params, tokens[rows], mask[rows])
     return reading(
         [tokenize(utterances.texts[i]) for i in held.rows[rows]],
         [of_row[of_mask] for of_row, of_mask in zip(weights, mask[rows])],
-        [utterances.intents[i] for i in said],
+        ["NaN" if i == NO_CLASS else utterances.intents[i] for i in said.tolist()],
     )

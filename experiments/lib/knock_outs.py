@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from longlag.attention import Attention
 from longlag.evaluation import evaluate, evaluation_batch
@@ -104,7 +103,8 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
 
     Returns:
         For each seed and each of `KNOCK_OUTS`: `seed, part, lag, accuracy`, on the test set of the
-        lag trained at; `part` is "none" for the model as it was trained.
+        lag trained at; `part` is "none" for the model as it was trained. `nan`, the share of the
+        answers that are NaN, where there are any.
     """
     loaded = load(run)
     experiment, model = loaded.experiment, loaded.model
@@ -130,8 +130,11 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
     for part, (altered, asked) in changed.items():
         measured = jax.device_get(evaluate(altered, task, training, loaded.params, asked))
         found += [
-            {"seed": seed, "part": part, "lag": task.lag, "accuracy": float(accuracy)}
-            for seed, accuracy in zip(experiment.seed_numbers, np.asarray(measured.accuracy))
+            {"seed": seed, "part": part, "lag": task.lag, "accuracy": accuracy}
+            | ({"nan": nan} if nan else {})
+            for seed, accuracy, nan in zip(
+                experiment.seed_numbers, measured.accuracy.tolist(), measured.nan.tolist()
+            )
         ]
     return found
 

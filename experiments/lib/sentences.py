@@ -16,6 +16,7 @@ from experiments.lib.bootstrap import Interval, bootstrap
 from experiments.lib.questions import Arms
 from experiments.lib.rates import folder
 from experiments.lib.tables import Found, by_arm, spread, time_of
+from longlag.answers import NO_CLASS
 from longlag.command_line import console
 from longlag.data.coders import STOP
 from longlag.extras import needed_for
@@ -33,9 +34,11 @@ __all__ = [
     "difference",
     "figures",
     "interval",
+    "is_undefined",
     "lines",
     "looked_at",
     "newest",
+    "require_defined",
     "say",
     "score",
     "tell",
@@ -88,9 +91,15 @@ def score(texts: Sequence[str], references: Sequence[str]) -> Said:
     )
 
 
-def figures(judged: Said) -> Found:
-    """The corpus's scores, for a row."""
-    return {
+def figures(judged: Said, numbers: np.ndarray | None = None) -> Found:
+    """The corpus's scores, for a row.
+
+    Args:
+        judged: the scores.
+        numbers: from `say`, what a model said; where some of it is NaN, its share is `nan`.
+    """
+    share = 0.0 if numbers is None else float(is_undefined(numbers).mean())
+    return ({"nan": round(share, 4)} if share else {}) | {
         "chrf": round(judged.corpus_chrf, 2),
         "bleu": round(judged.corpus_bleu, 2),
         "exact": round(float(judged.exact.mean()), 2),
@@ -142,7 +151,7 @@ def say(
         beams: 1 is greedy search.
 
     Returns:
-        `[N, L]` int32, `STOP` from the end of each on.
+        `[N, L]` int32, `STOP` from the end of each on, `NO_CLASS` where the model answers NaN.
     """
     found = []
     for at in range(0, len(inputs), ROWS):
@@ -153,8 +162,22 @@ def say(
 
 
 def tell(numbers: np.ndarray, pairs: Pairs) -> list[str]:
-    """The texts of `say`."""
-    return [pairs.writer.decode(row[: _end(row)].tolist()) for row in numbers]
+    """The texts of `say`; empty where an answer is NaN, so that it is like no reference."""
+    return [
+        "" if undefined else pairs.writer.decode(row[: _end(row)].tolist())
+        for row, undefined in zip(numbers, is_undefined(numbers))
+    ]
+
+
+def is_undefined(numbers: np.ndarray) -> np.ndarray:
+    """`[N]` bool, whether a model answered NaN anywhere in a text of `say`."""
+    return (numbers == NO_CLASS).any(axis=1)
+
+
+def require_defined(numbers: np.ndarray, run: Path) -> None:
+    """Raises `ValueError` if a model answered NaN in a text of `say`."""
+    if is_undefined(numbers).any():
+        raise ValueError(f"expected a model with finite answers; that of {run} answers NaN")
 
 
 def _end(row: np.ndarray) -> int:

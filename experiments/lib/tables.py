@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.lib.rates import TRIAL_SEEDS
+from longlag.report import flaws
 
 __all__ = [
     "COLUMNS",
@@ -129,17 +130,17 @@ def time_of(rows: Sequence[Found]) -> str:
 
 
 def spread(rows: Sequence[Found], key: str = "accuracy", digits: int = 2) -> str:
-    """The median of what rows hold, their range in brackets, and how many hold no number.
+    """The median of what rows hold, their range in brackets, and how many are not finite.
 
     Empty where no row has the key.
     """
     if not any(key in row for row in rows):
         return ""
-    values = [row[key] for row in rows if row.get(key) is not None]
+    values = [row[key] for row in rows if row.get(key) is not None and math.isfinite(row[key])]
+    flawed = flaws(rows, key)
     if not values:
-        return "diverged"
-    lost = f", {len(rows) - len(values)} diverged" if len(values) < len(rows) else ""
+        return "diverged" if flawed == (f"{len(rows)} diverged",) else ", ".join(flawed)
     mid, low, high = (
         f"{v:.{digits}f}" for v in (statistics.median(values), min(values), max(values))
     )
-    return (mid if low == high else f"{mid} ({low}–{high})") + lost
+    return ", ".join((mid if low == high else f"{mid} ({low}–{high})", *flawed))

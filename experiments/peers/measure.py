@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +78,7 @@ def measure(pair: Pair, peer: Peer) -> dict[str, float]:
     here = side(pair.to_ours, functools.partial(ours, pair.ours))
     there = side(pair.to_theirs, peer.run)
     outputs, gradients = map(_difference, here, there)
-    largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(here))
+    largest = _greatest(np.abs(leaf).max() for leaf in jax.tree.leaves(here))
     return {"outputs": outputs, "gradients": gradients, "largest": largest}
 
 
@@ -86,4 +87,9 @@ def _difference(one: Any, other: Any) -> float:
     pairs = list(zip(*map(jax.tree.leaves, (one, other))))
     for a, b in pairs:
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
-    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+    return _greatest(np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in pairs)
+
+
+def _greatest(numbers: Iterable[Any]) -> float:
+    """NaN if one is NaN; the `max` of Python may pass over it."""
+    return float(np.max([*numbers]))

@@ -50,7 +50,8 @@ def gradient_by_lag(
         at: `[B]` the step t of each row; None: the last one.
 
     Returns:
-        `[T]`, by lag from 0: the mean over the rows that reach so far back, NaN where none does.
+        `[T]`, by lag from 0: the mean over the rows that reach so far back. No row reaches further
+        back than the latest `at`; it is zero there.
     """
     embedded, mask_t, _ = model.embed(params, inputs, mask)
     steps, rows = embedded.shape[:2]
@@ -73,7 +74,7 @@ def gradient_by_lag(
     found = jnp.take_along_axis(norms, jnp.maximum(back, 0), axis=0)
     there = back >= 0
     total = jnp.sum(jnp.where(there, found, 0), axis=1)
-    return total / jnp.where(there.any(axis=1), there.sum(axis=1), jnp.nan)
+    return total / jnp.maximum(there.sum(axis=1), 1)
 
 
 def jacobians(cell: Cell, params: Params, xs: jax.Array) -> jax.Array:
@@ -134,11 +135,11 @@ def time_constants(matrices: jax.Array) -> np.ndarray:
         matrices: from `jacobians`, `[T, S, S]`.
 
     Returns:
-        `[S]`, -1 / log |retention|; infinite where it is one or more.
+        `[S]`, -1 / log |retention|; infinite where it is one or more, NaN where it is NaN.
     """
     diagonal = np.abs(np.diagonal(np.asarray(matrices), axis1=1, axis2=2))
     logs = np.log(np.maximum(diagonal, 1e-30)).mean(axis=0)
-    return np.where(logs < 0, -1 / np.minimum(logs, -1e-12), np.inf)
+    return np.where(logs >= 0, np.inf, -1 / np.minimum(logs, -1e-12))
 
 
 def attention_by_lag(

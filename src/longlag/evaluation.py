@@ -8,6 +8,7 @@ from typing import Any, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from longlag.cell import Params
 from longlag.checks import is_zero
@@ -21,7 +22,9 @@ from longlag.training import (
     Training,
     TrainState,
     answered,
+    losses,
     mean_loss,
+    nan_answers,
     over_seeds,
 )
 
@@ -40,15 +43,28 @@ class Evaluation:
 
     Attributes:
         loss: mean loss over the weighted positions.
-        accuracy: share of the scored positions answered right.
+        accuracy: share of the scored positions answered right. An answer that is NaN is wrong.
         exact_match: share of the sequences with a scored position that have all of them right.
-        by_position: `[T]`, accuracy by position; NaN where nothing is scored.
+        nan: share of the scored positions whose answer is NaN.
+        hits: `[T]` int32, the answers at each position that are right.
+        scored: `[T]` int32, the answers at each position that are scored.
     """
 
     loss: jax.Array
     accuracy: jax.Array
     exact_match: jax.Array
-    by_position: jax.Array
+    nan: jax.Array
+    hits: jax.Array
+    scored: jax.Array
+
+    @property
+    def by_position(self) -> np.ndarray:
+        """`[T]` float32, accuracy by position; NaN where nothing is scored.
+
+        It is not part of the compiled evaluation, which has no NaN of its own.
+        """
+        hits, scored = (np.asarray(x, np.float32) for x in (self.hits, self.scored))
+        return np.where(scored > 0, hits / np.maximum(scored, 1), np.float32(np.nan))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -79,15 +95,18 @@ def evaluate(
         )
 
     def one(params):
-        each, right = _in_parts(lambda part: _everywhere(model, task, params, part), batch)
+        each, right, nan = _in_parts(lambda part: _everywhere(model, task, params, part), batch)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
+        count = jnp.maximum(scored.sum(), 1)
         # A sequence of which nothing is asked fills a batch up, and is no match.
         whole, asked = (right | ~batch.scored).all(1), batch.scored.any(1)
         return Evaluation(
             loss=mean_loss(each, batch.weights),
-            accuracy=hits.sum() / scored.sum(),
-            exact_match=(whole & asked).sum() / asked.sum(),
-            by_position=jnp.where(scored > 0, hits / jnp.maximum(scored, 1), jnp.nan),
+            accuracy=hits.sum() / count,
+            exact_match=(whole & asked).sum() / jnp.maximum(asked.sum(), 1),
+            nan=(nan & batch.scored).sum() / count,
+            hits=hits,
+            scored=scored,
         )
 
     return over_seeds(training, one, params)
@@ -130,15 +149,13 @@ def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> Tr
 
 
 def _everywhere(model, task, params, batch):
-    """Losses and rightness `[B, T]`; what is not asked has no loss and is not right."""
-    each, right, _, at = answered(model, task, params, batch)
+    """Losses, rightness and NaN, `[B, T]`; what is not asked has none of them."""
+    answers, asked, at = answered(model, task, params, batch)
+    found = (*losses(task, answers, asked), nan_answers(task, answers, asked))
     if at is None:
-        return each, right
+        return found
     fill = functools.partial(jnp.put_along_axis, indices=at, axis=1, inplace=False)
-    return (
-        fill(jnp.zeros(batch.weights.shape, each.dtype), values=each),
-        fill(jnp.zeros(batch.weights.shape, bool), values=right),
-    )
+    return tuple(fill(jnp.zeros(batch.weights.shape, x.dtype), values=x) for x in found)
 
 
 def _in_parts(function: Any, batch: Batch) -> Any:

@@ -17,7 +17,13 @@ import numpy as np
 from longlag.cell import Params
 from longlag.checkpoint import checkpoints, restore
 from longlag.disk import replace_file, writing
-from longlag.evaluation import SOLVED_STREAK, evaluate, evaluation_batch, note_evaluation
+from longlag.evaluation import (
+    SOLVED_STREAK,
+    Evaluation,
+    evaluate,
+    evaluation_batch,
+    note_evaluation,
+)
 from longlag.experiment import Experiment
 from longlag.interrupt import Interruption
 from longlag.models import SequenceModel
@@ -192,13 +198,20 @@ def _lines(states, loss, measured, active, done, seconds):
                 "seconds": round(float(seconds), 3),
             }
         )
+        lines[-1] |= _nan(measured, i)
         if states.failed[i]:
             lines[-1]["failed_at"] = int(states.step[i])
             messages.append(
                 f"seed {states.seed[i]} ended at step {states.step[i]}: the loss or its gradient "
-                f"is not finite (gradient norm {states.norm[i]:g})."
+                f"is not finite (mean loss {loss[i]:g}, gradient norm {states.norm[i]:g})."
             )
     return lines, tuple(messages)
+
+
+def _nan(measured: Evaluation, i: int) -> dict[str, float]:
+    """The share of a seed's answers that are NaN, for a row, which names it only if there are."""
+    share = float(measured.nan[i])
+    return {"nan": share} if share else {}
 
 
 def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> dict[str, Any]:
@@ -248,11 +261,10 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
                         for x in measured.by_position[i][: tested.time_steps]
                     ],
                 }
+                | ({} if failed else _nan(measured, i))
             )
-    by_lag = [
-        {key: row[key] for key in ("task", "arm", "seed", "lag", "train_lag", "accuracy")}
-        for row in rows
-    ]
+    kept = ("task", "arm", "seed", "lag", "train_lag", "accuracy", "nan")
+    by_lag = [{key: row[key] for key in kept if key in row} for row in rows]
     curves = []
     for seed in experiment.seed_numbers:
         of_seed = [m for m in metrics if m["seed"] == seed]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from longlag.answers import NO_CLASS, is_nan, likeliest
 from longlag.cell import Params
 from longlag.checks import as_key
 from longlag.models import SequenceModel
@@ -44,7 +45,8 @@ def sample(
             mask is known. Inside `jax.jit` it is not, and the logits of such a row are zero.
 
     Returns:
-        `[B, steps]` int32.
+        `[B, steps]` int32. From the first answer of a row that is NaN on, its tokens are
+        `longlag.answers.NO_CLASS`.
 
     Raises:
         ValueError: an empty prompt, a token outside the table, no step, a negative temperature, or
@@ -81,7 +83,8 @@ def _sample(model, steps, params, prompt, mask, key, temperature):
 
     def draw(logits, key):
         drawn = jax.random.categorical(key, logits / jnp.where(temperature > 0, temperature, 1))
-        return jnp.where(temperature > 0, drawn, logits.argmax(-1)).astype(jnp.int32)
+        drawn = jnp.where(is_nan(logits), NO_CLASS, drawn)
+        return jnp.where(temperature > 0, drawn, likeliest(logits)).astype(jnp.int32)
 
     def step(carry, key):
         state, logits = carry

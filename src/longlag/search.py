@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from longlag.answers import NO_CLASS
 from longlag.cell import Params
 from longlag.checks import check_rows
 from longlag.seq2seq import Encoded, Seq2Seq
@@ -24,10 +25,12 @@ class Hypotheses:
     """The K best continuations that were found, the best one first.
 
     Attributes:
-        tokens: `[..., K, L]` int32; `stop` from the end of each on.
+        tokens: `[..., K, L]` int32; `stop` from the end of each on. From the first answer in the
+            beam that is NaN on, no hypothesis is known to be the best: all tokens are
+            `longlag.answers.NO_CLASS`.
         lengths: `[..., K]` int32, tokens before `stop`.
         log_probs: `[..., K]` float32, of all tokens and of `stop`; -inf where there are fewer than
-            K continuations.
+            K continuations, NaN where an answer was.
         scores: `[..., K]`, by which they are ordered.
     """
 
@@ -97,13 +100,16 @@ def beam_search(
         total = log_probs[:, None] + jnp.where(ended[:, None], rest, each)
         count = count + ~ended
         ranked = total / _penalty(count, length_penalty)[:, None]
-        _, best = jax.lax.top_k(ranked.reshape(-1), K)
+        ranked = jnp.where(jnp.isnan(ranked), jnp.inf, ranked).reshape(-1)
+        _, best = jax.lax.top_k(ranked, K)
+        total = total.reshape(-1)[best]
         parent, token = best // V, (best % V).astype(jnp.int32)
+        token = jnp.where(jnp.isnan(total), NO_CLASS, token)
         states, tokens, count, ended = jax.tree.map(
             lambda leaf: leaf[parent], (states, tokens, count, ended)
         )
         tokens = tokens.at[:, at].set(token)
-        return at + 1, states, tokens, count, total.reshape(-1)[best], ended | (token == stop)
+        return at + 1, states, tokens, count, total, ended | (token == stop)
 
     def going(found):
         at, *_, log_probs, ended = found

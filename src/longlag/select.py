@@ -7,7 +7,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-__all__ = ["select"]
+__all__ = ["poison", "select"]
 
 Tree = TypeVar("Tree")
 
@@ -30,3 +30,20 @@ def select(flag: jax.Array, if_true: Tree, if_false: Tree) -> Tree:
         return jnp.where(flag.reshape(flag.shape + (1,) * (ndim - flag.ndim)), x, y)
 
     return jax.tree.map(pick, if_true, if_false)
+
+
+def poison(flag: jax.Array, tree: Tree) -> Tree:
+    """Makes a tree NaN where a flag of the leading axes is true, with a gradient of zero there.
+
+    The NaN is a quotient of zeros that exists only where the flag is true. So a program without one
+    has no NaN in it, not even a constant, and `jax_debug_nans` may stay on.
+
+    Args:
+        flag: bool, `[*leading]`.
+        tree: real arrays `[*leading, ...]`.
+    """
+    sound = jnp.logical_not(flag)
+    nan = lambda x: jnp.expand_dims(  # noqa: E731
+        jnp.zeros((), x.dtype) / sound.astype(x.dtype), range(flag.ndim, x.ndim)
+    )
+    return select(flag, jax.tree.map(nan, tree), tree)

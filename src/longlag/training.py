@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from longlag.answers import is_nan, likeliest
 from longlag.cell import Params
 from longlag.checks import is_zero
 from longlag.chunks import check_chunk, sum_over_time
@@ -31,6 +32,7 @@ __all__ = [
     "init_states",
     "losses",
     "mean_loss",
+    "nan_answers",
     "over_seeds",
     "transcript",
 ]
@@ -150,7 +152,8 @@ class TrainState:
         opt_state: the optimiser's state.
         failed: `[S]` bool: a loss or gradient was not finite. The step is then the one that
             failed; it was not taken.
-        norm: `[S]` float32, global gradient norm of the last step.
+        norm: `[S]` float32, global gradient norm of the last step; infinite where it is not
+            finite, so that a seed that has failed leaves no NaN in the programs of the others.
         streak: `[S]` int32, evaluations in a row at which the task was solved.
         solved_at: `[S]` int32, the step of the first of three such evaluations in a row, or -1.
         carry: the model's state after the last step (`Training.carry`), or None.
@@ -183,19 +186,20 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
         classes, a blank with a weight, has the loss of blanks alone, and is right if nothing is
         written. A transcript that its steps cannot hold, classes and a blank between equal ones
         counted, has probability 0: its loss is infinite, and its gradient zero.
+        An answer that is NaN is never right, and its loss is NaN (`nan_answers`).
 
     Raises:
         ValueError: answers, targets or weights of shapes or dtypes that do not fit.
     """
     check_answers(task, answers, batch)
     if task.targets_kind == "transcripts":
-        return _transcribed(answers, batch)
+        return _transcribed(task, answers, batch)
     # Selected, not only weighted: what is not asked must not reach the gradient either.
     asked = batch.weights[..., None] > 0
     if task.targets_kind == "classes":
         logits = jnp.where(asked, answers, 0.0)
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-        right = answers.argmax(-1) == batch.targets
+        right = likeliest(answers) == batch.targets
     else:
         error = jnp.where(asked, answers - batch.targets, 0.0)
         each = (error * error).mean(-1)
@@ -203,11 +207,30 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
     return jnp.where(batch.weights > 0, each, 0.0), right
 
 
-def _transcribed(answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def nan_answers(task: Task, answers: jax.Array, batch: Batch) -> jax.Array:
+    """Where the answers of `losses` are NaN.
+
+    Returns:
+        `[B, T]` bool; of transcripts `[B, L]`: all classes of a row with a NaN at any step that is
+        heard.
+    """
+    nan = is_nan(answers)
+    if task.targets_kind != "transcripts":
+        return nan
+    return jnp.broadcast_to(
+        (nan & _heard(answers, batch)).any(1, keepdims=True), batch.scored.shape
+    )
+
+
+def _heard(answers: jax.Array, batch: Batch) -> jax.Array:
+    """`[B, T]` bool, the real steps of a batch of transcripts."""
+    return jnp.ones(answers.shape[:2], bool) if batch.mask is None else batch.mask
+
+
+def _transcribed(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """`losses` of transcripts."""
     asked = batch.weights > 0
-    L, mask = asked.shape[1], batch.mask
-    mask = jnp.ones(answers.shape[:2], bool) if mask is None else mask
+    L, mask, is_nan = asked.shape[1], _heard(answers, batch), nan_answers(task, answers, batch)
     if is_zero(mask.shape[1]):  # optax needs a step: one of padding is like none
         answers, mask = (
             jnp.pad(x, [(0, 0), (0, 1)] + [(0, 0)] * (x.ndim - 2)) for x in (answers, mask)
@@ -220,9 +243,10 @@ def _transcribed(answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array
     whole = jnp.where(possible[:, None], whole, jnp.inf)
     count = asked.sum(axis=1, keepdims=True)
     written = _padded_to(transcript(answers, mask), L)
-    ended = (written > 0).sum(axis=1, keepdims=True) == classes.sum(axis=1, keepdims=True)
+    ended = (written != 0).sum(axis=1, keepdims=True) == classes.sum(axis=1, keepdims=True)
     last = jnp.arange(L) == count - 1
     right = (written[:, :L] == batch.targets) & (ended | ~last)
+    right &= ~is_nan
     return jnp.where(asked, whole / jnp.maximum(count, 1), 0.0), right
 
 
@@ -239,19 +263,19 @@ def transcript(answers: jax.Array, mask: jax.Array) -> jax.Array:
         mask: `[B, T]` bool, the real steps.
 
     Returns:
-        `[B, T]` int32, zero after the end.
+        `[B, T]` int32, zero after the end. Steps whose answer is NaN write `answers.NO_CLASS`.
     """
-    said = jnp.where(mask, answers.argmax(axis=-1), 0)
+    said = jnp.where(mask, likeliest(answers), 0)
     before = jnp.pad(said[:, :-1], ((0, 0), (1, 0)))
-    new = (said > 0) & (said != before)
+    new = (said != 0) & (said != before)
     order = jnp.argsort(~new, axis=1, stable=True)
     return jnp.take_along_axis(jnp.where(new, said, 0), order, axis=1)
 
 
 def answered(
     model: Model, task: Task, params: Params, batch: Batch, key: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array, Batch, jax.Array | None]:
-    """Losses and rightness `[B, K]`, the batch cut down to what is asked, and where that is."""
+) -> tuple[jax.Array, Batch, jax.Array | None]:
+    """Answers `[B, K, ...]`, the batch cut down to what is asked, and where that is."""
     asked, at = batch, None
     if task.asked is not None:
         # Of ties, top-k takes the earlier, so that the steps stay in order.
@@ -261,8 +285,7 @@ def answered(
         asked = batch.replace(  # type: ignore[attr-defined]
             targets=targets, weights=pick(batch.weights), scored=pick(batch.scored)
         )
-    answers = model.answer(params, batch, key, at)
-    return *losses(task, answers, asked), asked, at
+    return model.answer(params, batch, key, at), asked, at
 
 
 def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
@@ -278,8 +301,8 @@ def _loss(model, task, training, params, batch, key, carry):
         )
         return mean_loss(losses(task, answers, batch)[0], batch.weights), carry
     if training.time_chunk == 0:
-        each, _, asked, _ = answered(model, task, params, batch, key)
-        return mean_loss(each, asked.weights), None
+        answers, asked, _ = answered(model, task, params, batch, key)
+        return mean_loss(losses(task, answers, asked)[0], asked.weights), None
 
     def chunk_loss(state, chunk, index):
         state, answers = model.apply(
@@ -387,7 +410,7 @@ def dispatch(
         active: `[S]` bool; an inactive state is returned as it is.
 
     Returns:
-        The states, and the mean loss over the steps taken, `[S]`.
+        The states, and the mean loss over the steps taken, `[S]`; zero of a seed that took none.
     """
     check_streaming(model, task, training)
     return compiled_dispatch(model, task, training.at_unit_rate, states, active)
@@ -420,7 +443,8 @@ def compiled_dispatch(
             carry=carry,
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        stuck = state.replace(failed=jnp.bool_(True), norm=norm.astype(jnp.float32))  # type: ignore[attr-defined]
+        known = jnp.where(jnp.isnan(norm), jnp.inf, norm).astype(jnp.float32)
+        stuck = state.replace(failed=jnp.bool_(True), norm=known)  # type: ignore[attr-defined]
         going = ~state.failed & (state.step < training.steps)
         new = jax.tree.map(
             lambda m, s, o: jnp.where(going, jnp.where(finite, m, s), o), moved, stuck, state
@@ -434,7 +458,7 @@ def compiled_dispatch(
             state, (each, taken) = jax.lax.scan(step, state, length=training.dispatch)
             return state, each.sum() / jnp.maximum(taken.sum(), 1)
 
-        return jax.lax.cond(active, run, lambda state: (state, jnp.float32(jnp.nan)), state)
+        return jax.lax.cond(active, run, lambda state: (state, jnp.float32(0)), state)
 
     return over_seeds(training, one, (states, active))
 

@@ -24,7 +24,7 @@ from longlag.cell import Params
 from longlag.checks import check_like, check_sequence
 from longlag.layer import Layer, State
 from longlag.platforms import on_cpu_or_else
-from longlag.select import select
+from longlag.select import poison, select
 
 __all__ = ["Attention"]
 
@@ -148,8 +148,7 @@ class Attention(Layer):
             query_position=jnp.broadcast_to(memory.query_position, shape[:2]),
         )
         found = self.read(params, xs, spread)
-        found = (select(memory.spoilt, jnp.full_like(x, jnp.nan), x) for x in found)
-        contexts, weights = (jnp.swapaxes(x, 0, 1) for x in found)
+        contexts, weights = (jnp.swapaxes(x, 0, 1) for x in poison(memory.spoilt, found))
         return contexts, weights
 
     def cache_of(self, state: State) -> State:
@@ -246,8 +245,7 @@ class Attention(Layer):
         if state is not None and self.window is None:
             overflow = position >= state.position.shape[1]
             lost |= overflow if mask is None else mask & overflow
-        contexts = select(lost, jnp.full_like(contexts, jnp.nan), contexts)
-        weights = select(lost, jnp.full_like(weights, jnp.nan), weights)
+        contexts, weights = poison(lost, (contexts, weights))
         if state is not None:
             state = record(state, entries, position, segment, mask)
         return state, contexts, weights

@@ -18,11 +18,12 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
     shortest), `budget` (steps that the seed was given; else `steps`, those it took) and `solved_at`
     (steps until solved, or None). Rows at four times the trained length fill the far column. A
     floor is a row too: its arm is `"floor: <who>"`, its seed and its costs are None. A seed that
-    diverged has accuracy None or NaN.
+    diverged has accuracy None or NaN. `nan`, where a row has it, is the share of its answers that
+    are NaN; they count as wrong. A loss that is not finite is None or NaN.
 `roles`: what an arm stands for: feed-forward, recurrence, both or attention. The order is that of
     the arms in every table and figure.
 `curves`: `task, arm, seed, steps, loss, accuracy`, the last three lists of one length.
-`by_lag`: `task, arm, seed, lag, train_lag, accuracy`.
+`by_lag`: `task, arm, seed, lag, train_lag, accuracy`, and `nan` as in a row.
 `attention`: `weights` `[T_query, T_memory]` (a row of zeros read nothing), `tokens` of the memory,
     `title`, `caption`, optionally `queries`.
 `trace`: `states` `[T, H]`, `tokens`, `title`, `caption`.
@@ -33,7 +34,7 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
 from longlag.report.page import render, write
 from longlag.report.plots import plots, png
 from longlag.report.sentences import answers, findings
-from longlag.report.summary import Cell, Spread, summarise, wilson
+from longlag.report.summary import Cell, Spread, flaws, summarise, wilson
 from longlag.report.table import table
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Spread",
     "answers",
     "findings",
+    "flaws",
     "plots",
     "png",
     "render",

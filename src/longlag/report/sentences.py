@@ -165,8 +165,8 @@ def _reached(cell: Cell) -> str:
     if cell.diverged == cell.seeds:
         return "diverged in every seed"
     reached = f"reached {score(cell.accuracy.median)}"
-    if cell.diverged:
-        reached += f" ({cell.diverged} of {cell.seeds} seeds diverged)"
+    if cell.flaws:
+        reached += f" ({_flawed(cell.flaws, cell.seeds)})"
     if not cell.solves:
         some = f" in {cell.seeds - cell.solved} of {cell.seeds} seeds" if cell.solved else ""
         return f"{reached}, {_not_within([cell])}{some}"
@@ -177,9 +177,16 @@ def _reached(cell: Cell) -> str:
     if cell.far_accuracy is None:
         return text
     far = score(cell.far_accuracy.median)
+    if cell.far_flaws:
+        far += f" ({_flawed(cell.far_flaws, cell.seeds)})"
     if cell.extrapolates:
         return f"{text} (and {far} at length {cell.far_length:,})"
     return f"{text} but {far} at length {cell.far_length:,}: it does not extrapolate"
+
+
+def _flawed(flaws: Sequence[str], seeds: int) -> str:
+    """In a sentence: of "1 diverged", "1 of 3 seeds diverged"."""
+    return _list([flaw.replace(" ", f" of {seeds} seeds ", 1) for flaw in flaws])
 
 
 def about_steps(cells: Sequence[Cell]) -> list[str]:

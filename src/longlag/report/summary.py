@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FAR", "FLOOR", "Cell", "Spread", "summarise", "wilson"]
+__all__ = ["FAR", "FLOOR", "Cell", "Spread", "flaws", "summarise", "wilson"]
 
 FLOOR = "floor: "
 """How the arm of a row begins when it is a floor and not a trained model."""
@@ -64,6 +64,8 @@ class Cell:
         loss: median loss at `length`, in the units of the task.
         seeds: how many were trained.
         diverged: how many of them ended in a loss that was not finite.
+        flaws: the seeds at `length` whose numbers are not all finite, from `flaws`.
+        far_flaws: the same at `far_length`.
         solved: how many reached the threshold at `length`.
         far_solved: how many reached it at `far_length`.
         steps: optimiser steps until solved, over the seeds that know them; None if none does.
@@ -86,6 +88,8 @@ class Cell:
     loss: float
     seeds: int
     diverged: int
+    flaws: tuple[str, ...]
+    far_flaws: tuple[str, ...]
     solved: int
     far_solved: int
     steps: Spread | None
@@ -201,6 +205,8 @@ def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> C
         loss=Spread.of(row["loss"] for row in near).median,
         seeds=len(near),
         diverged=sum(not math.isfinite(value) for value in accuracies),
+        flaws=flaws(near),
+        far_flaws=flaws(far),
         solved=sum(value >= threshold for value in accuracies),
         far_solved=sum(value >= threshold for value in far_accuracies),
         steps=Spread.of(steps) if steps else None,
@@ -210,6 +216,30 @@ def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> C
         far_state_bytes=_number(far[0]["state_bytes"], 0) if far else None,
         seconds=Spread.of(row["seconds"] for row in near).median,
     )
+
+
+def flaws(rows: Iterable[Mapping[str, Any]], key: str = "accuracy") -> tuple[str, ...]:
+    """In words, how many rows hold numbers that are not finite, by what is wrong with them.
+
+    An answer that is NaN counts as wrong, so the accuracy of its row is a number. It is named here.
+
+    Args:
+        rows: of results, of trained arms.
+        key: what the row of a seed that diverged has no number of.
+
+    Returns:
+        "2 diverged" (no number at all), "1 answered NaN" (a share of the answers, `nan`, is NaN)
+        and "1 without a finite loss" (otherwise), those that there are.
+    """
+    counts = {"diverged": 0, "answered NaN": 0, "without a finite loss": 0}
+    for row in rows:
+        if row.get("nan"):
+            counts["answered NaN"] += 1
+        elif not math.isfinite(_number(row.get("accuracy", row.get(key)))):
+            counts["diverged"] += 1
+        elif not math.isfinite(_number(row.get("loss", 0.0))):
+            counts["without a finite loss"] += 1
+    return tuple(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _is_far(row: Mapping[str, Any], length: int) -> bool:

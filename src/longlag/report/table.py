@@ -153,8 +153,9 @@ def _outcome(cell: Cell) -> str:
         text = f"{rate} in {cell.steps.median:,.0f} steps"
     else:
         text = f"{rate} within {cell.budget:,} steps"
-    if cell.diverged:
-        text += f", {cell.diverged} diverged"
+    text = ", ".join((text, *cell.flaws))
+    if cell.far_flaws:
+        text += f", at {FAR} × lag {' and '.join(cell.far_flaws)}"
     if cell.extrapolates is False:
         text += ", does not extrapolate"
     return text

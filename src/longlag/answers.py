@@ -1,0 +1,32 @@
+"""What an answer names: its likeliest class, or nothing where it is NaN."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["NO_CLASS", "is_nan", "likeliest"]
+
+NO_CLASS = -1
+"""Stands for the class of an answer that is NaN. No target and no token is -1."""
+
+
+def is_nan(answers: jax.Array) -> jax.Array:
+    """Whether an answer is NaN in any of its numbers: `[..., K]` to `[...]` bool."""
+    return jnp.isnan(answers).any(axis=-1)
+
+
+def likeliest(answers: jax.Array) -> jax.Array:
+    """The class with the greatest score.
+
+    `argmax` alone names a class for an answer of NaN, which then counts as right where the target
+    is that class. An infinite score is a score: plus infinity is the greatest.
+
+    Args:
+        answers: `[..., K]`, scores of K classes.
+
+    Returns:
+        `[...]` int32, `NO_CLASS` where an answer is NaN.
+    """
+    best = answers.argmax(axis=-1).astype(jnp.int32)
+    return jnp.where(is_nan(answers), NO_CLASS, best)
