@@ -57,6 +57,7 @@ def test_time_constants_are_those_of_the_gates(x64, rng):
     found = time_constants(jacobians(lstm, params, xs))[2:]
     np.testing.assert_allclose(found, -1 / np.log(forget).mean(axis=0), 1e-6)
     assert np.isinf(time_constants(np.ones((3, 1, 1)))).all()
+    assert np.isnan(time_constants(np.full((3, 1, 1), np.nan))).all()
 
 
 def test_a_matrix_state_has_a_jacobian_too(rng):
@@ -134,7 +135,8 @@ def test_the_script(
     for word in ("gradient by lag", "spectral radius", "time constants", "attention by lag"):
         assert word in said
     found = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
-    assert len(found["gradient"]) == 8 and len(found["radius"]) == 1
+    # The last answer is asked for at step 6, so that no input lies seven steps back.
+    assert len(found["gradient"]) == 7 and len(found["radius"]) == 1
     names = {"gradient.png", "radius.png", "constants.png", "attention.png", "diagnosis.json"}
     assert {path.name for path in (tmp_path / "diagnosis").iterdir()} == names
     with pytest.raises(ValueError, match=r"expected 0 \.\. 1, got 2"):

@@ -90,6 +90,7 @@ def test_a_distance_at_which_nothing_came_again_is_no_point():
     drawn = figure.axes[0].get_lines()[0].get_ydata()
     np.testing.assert_array_equal(drawn, [np.nan, 4.0, np.nan, np.nan, 1.0])
     plt.close(figure)
+    assert language._by_distance(np.where(ago == 0, np.nan, bits), ago)[-1] is None
 
 
 @pytest.mark.parametrize("preset", ["quick", "full"])

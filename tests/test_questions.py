@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 
@@ -106,6 +107,12 @@ def test_where_nothing_longer_is_tested_the_trained_length_counts():
         ([{"bits": 2.0}, {"bits": 2.0004}], "2.000"),
         ([{"bits": None}], "diverged"),
         ([{"accuracy": 1.0}], ""),
+        ([{"bits": math.nan, "nan": 0.1}, {"bits": 2.0}], "2.000, 1 answered NaN"),
+        ([{"bits": None, "nan": 0.1}, {"bits": None}], "1 diverged, 1 answered NaN"),
+        # An accuracy is a number though answers are NaN, so the row says how many.
+        ([{"bits": 2.0, "accuracy": 0.9, "loss": None, "nan": 0.1}], "2.000, 1 answered NaN"),
+        # As results have it that were recorded before NaN was counted.
+        ([{"bits": 2.0, "accuracy": 0.9, "loss": None}], "2.000, 1 without a finite loss"),
     ],
 )
 def test_a_spread_is_a_median_and_its_range(rows, said):

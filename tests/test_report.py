@@ -59,6 +59,28 @@ def test_a_seed_that_diverged_did_not_solve_and_does_not_hide():
     assert shown == "1/3, the others not within 500 steps, 2 diverged"
 
 
+def test_answers_that_are_nan_are_named_beside_the_accuracy():
+    lengths = ((32, [0.2, 0.0, 0.0]), (128, [0.0, 1.0, 0.0]))
+    rows = [
+        row(seed=seed, length=length, train_length=32, accuracy=1 - nan, loss=None if nan else 1.0)
+        | ({"nan": nan} if nan else {})
+        for length, shares in lengths
+        for seed, nan in enumerate(shares)
+    ]
+    rows[1] |= {"loss": None}  # recorded before NaN was counted, or an infinite loss
+    (cell,) = report.summarise(rows)
+    assert (cell.diverged, cell.solved, cell.accuracy.range) == (0, 2, (0.8, 1.0))
+    assert report.answers([cell], {}) == [
+        "On recall (trained to length 32, 3 seeds), LSTM reached 1.00 (1 of 3 seeds answered NaN "
+        "and 1 of 3 seeds without a finite loss) within 500 steps (and 1.00 (1 of 3 seeds answered "
+        "NaN) at length 128)."
+    ]
+    (shown,) = lines([cell])["recall · 32 steps · 128 steps"]
+    assert shown.outcome == (
+        "2/3 within 500 steps, 1 answered NaN, 1 without a finite loss, at 4 × lag 1 answered NaN"
+    )
+
+
 def test_the_far_test_is_found_by_lag_where_the_length_is_not_a_multiple():
     rows = [
         row(length=120, train_length=120, lag=100, train_lag=100, accuracy=1.0),

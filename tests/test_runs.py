@@ -126,7 +126,8 @@ def test_a_seed_that_fails_ends_and_the_others_go_on(
     folder, told = new(tmp_path / "run"), []
     found = carry_out(PARITY, folder, on_progress=told.append)
     assert [message for report in told for message in report.messages] == [
-        "seed 1 ended at step 5: the loss or its gradient is not finite (gradient norm nan)."
+        "seed 1 ended at step 5: the loss or its gradient is not finite (mean loss nan, gradient "
+        "norm inf)."
     ]
     assert calls == [[True, True], [True, True], [True, False], [True, False]]
     failed = [line for line in folder.metrics() if line["seed"] == 1][-1]

@@ -10,7 +10,17 @@ import pytest
 
 from experiments import spoken_digits
 from experiments.lib import questions
-from experiments.spoken_digits import COLUMNS, Preset, best, chances, lines, main, question, verdict
+from experiments.spoken_digits import (
+    COLUMNS,
+    Preset,
+    best,
+    chances,
+    lines,
+    main,
+    question,
+    verdict,
+    written,
+)
 from longlag.command_line import plain_errors
 from longlag.experiment import Experiment
 from longlag.runs import load
@@ -95,6 +105,13 @@ def test_the_table_and_the_verdict():
     assert arm["two digits, human"] == "0.50" and arm["time"] == "3 s"
     assert arm["95% of one seed"] == "0.37–0.63", "Wilson's of 25 in 50"
     assert floor["human, of 50"] == "5" and floor["params"] == ""
+    undefined = {"A": [[*RESULTS["answers"]["A"][0][:-1], "4NaN"], RESULTS["answers"]["A"][1]]}
+    (line, _) = lines(RESULTS | {"answers": undefined})
+    assert line[2] == "25 (10–40), 1 answered NaN"
+    of_steps = np.eye(11)[[[0, 5, 5, 0, 3, 0]]]
+    assert written(of_steps) == ["42"]
+    of_steps[0, 3, 7] = np.nan
+    assert written(of_steps) == ["4NaN2"]
     worse = {"worse": [["", *of_seed[1:]] for of_seed in RESULTS["answers"]["A"]]}
     assert best(worse | RESULTS["answers"]) == best(RESULTS["answers"] | worse) == "A"
     assert "right by A, 25, more than the 5 that the any digit names" in verdict(RESULTS)

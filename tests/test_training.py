@@ -23,6 +23,7 @@ from longlag.training import (
     init_states,
     losses,
     mean_loss,
+    nan_answers,
 )
 from tests.tiny import PARITY, TRAINING, Affine, Sums, data_key, dropout_key
 
@@ -89,6 +90,21 @@ def test_loss_of_values_by_hand():
     np.testing.assert_allclose(each, [[1 / 16, 2, 0]])
     assert right[0, :2].tolist() == [True, False]  # all values of a step must be near
     np.testing.assert_allclose(mean_loss(each, batch.weights), (3 / 16 + 2) / 4)
+
+
+@pytest.mark.parametrize("wrong", [[0, math.nan], [math.nan, 0], [math.nan, math.nan]])
+def test_an_answer_that_is_nan_is_never_right(wrong: list[float]):
+    """Whatever its target: `argmax` of NaN is a class like any other."""
+    sound, infinite = [0.0, 1.0], [0.0, math.inf]
+    answers = jnp.asarray([[wrong, wrong, sound, infinite, [-math.inf, 0.0]]])
+    batch = batch_of([[0, 1, 1, 1, 1]], [[1.0] * 5])
+    each, right = losses(Parity(), answers, batch)
+    assert right[0].tolist() == [False, False, True, True, True]  # an infinite score is a score
+    assert nan_answers(Parity(), answers, batch)[0].tolist() == [True, True, False, False, False]
+    assert np.isnan(each[0, :2]).all() and np.isfinite(each[0, jnp.array([2, 4])]).all()
+    targets = jnp.asarray([[[0.0, 0.0]] * 5])
+    _, right = losses(Sums(), answers, batch_of(targets, [[1.0] * 5]))
+    assert right[0].tolist() == [False, False, True, False, False]  # infinite: not near enough
 
 
 @pytest.mark.parametrize(
@@ -199,9 +215,20 @@ def test_what_does_not_train_is_untouched(both):
     states, loss = dispatch(MODEL, TASK, HOW, first, jnp.asarray([True, False]))
     assert_equal(of_seed(states, 1), of_seed(both[0][0], 1))
     assert_equal(of_seed(states, 0), of_seed(both[1][0], 0))
-    assert np.isnan(loss[1])
+    assert loss[1] == 0
     states, _ = dispatch(MODEL, TASK, HOW, jax.tree.map(jnp.asarray, both[2][0]), jnp.ones(2, bool))
     assert_equal(states, both[2][0])  # all 12 steps were taken, or the seed has failed
+
+
+def test_a_seed_that_trains_beside_a_failed_one_runs_without_a_nan(both):
+    failed = jax.tree.map(jnp.asarray, both[1][0])
+    with jax.debug_nans(True):
+        for active in ([True, False], [True, True]):
+            states, loss = dispatch(
+                MODEL, TASK, HOW, jax.tree.map(jnp.copy, failed), jnp.array(active)
+            )
+            assert_equal(states, both[2][0])
+            assert loss[1] == 0
 
 
 def test_equal_experiments_built_apart_compile_once(both):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from longlag.answers import NO_CLASS
 from longlag.tasks import Batch, SpokenDigits
 from longlag.tasks.checks import check_values
-from longlag.training import losses, mean_loss, transcript
+from longlag.training import losses, mean_loss, nan_answers, transcript
 
 TASK = SpokenDigits(3)
 
@@ -85,6 +86,21 @@ def test_a_transcript_is_right_in_its_places_and_at_its_end(said, right):
     batch = batch_of([[4, 4, 2]], [8], 8)
     _, found = losses(TASK, jax.nn.one_hot(jnp.array([said]), 11), batch)
     assert found[0].tolist() == right
+
+
+def test_a_transcript_with_a_nan_is_never_right():
+    batch = batch_of([[4, 4, 2], [4]], [6, 2], 8)
+    answers = np.array(jax.nn.one_hot([[4, 0, 4, 0, 2, 0, 0, 0], [4] + [0] * 7], 11))
+    for row, step, right in ((0, 1, False), (0, 5, False), (0, 6, True), (1, 1, False)):
+        spoilt = answers.copy()
+        spoilt[row, step] = np.nan  # steps 1 and 5 are blank, and step 6 is not heard
+        _, found = losses(TASK, jnp.asarray(spoilt), batch)
+        asked = np.asarray(batch.scored[row])
+        assert found[row, asked].tolist() == [right] * asked.sum()
+        nan = nan_answers(TASK, jnp.asarray(spoilt), batch)
+        assert nan[row].tolist() == [not right] * 3 and not nan[1 - row].any()
+        rows = np.asarray(transcript(jnp.asarray(spoilt), batch.mask))
+        assert (rows == NO_CLASS).sum() == (not right)
 
 
 def test_what_is_not_asked_has_no_loss():

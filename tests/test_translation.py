@@ -17,7 +17,15 @@ import pytest
 from experiments import translation
 from experiments.lib import questions
 from experiments.lib.questions import Question
-from experiments.lib.sentences import difference, interval, say, score, tell
+from experiments.lib.sentences import (
+    difference,
+    figures,
+    interval,
+    require_defined,
+    say,
+    score,
+    tell,
+)
 from experiments.lib.translation_pictures import alignments, drawn
 from experiments.lib.translation_scores import by_length, floors
 from experiments.record import LEFT_OUT
@@ -132,6 +140,15 @@ def test_what_is_said_is_the_likeliest_word_after_word(runs: Path):
     assert ended.any() and not ended.all()
     texts = tell(said, pairs)
     assert texts[0] == pairs.writer.decode([n for n in said[0].tolist() if n != STOP])
+    # A model that answers NaN says nothing, which is counted.
+    assert figures(score(texts, texts), said).keys() == {"chrf", "bleu", "exact"}
+    params["head"]["kernel"] = params["head"]["kernel"].at[0, 0].set(jnp.nan)
+    said = say(loaded.model, params, inputs, mask, TASK.length, 1)
+    assert tell(said, pairs) == [""] * 67
+    found = figures(score(tell(said, pairs), pairs.targets[:67]), said)
+    assert (found["nan"], found["exact"]) == (1, 0)
+    with pytest.raises(ValueError, match="that of here answers NaN"):
+        require_defined(said, Path("here"))
 
 
 def test_scores_of_what_is_right_and_what_is_not():

@@ -27,6 +27,7 @@ from longlag.command_line import console, plain_errors
 from longlag.disk import replace_file, writing
 from longlag.environment import provenance
 from longlag.experiment import Experiment
+from longlag.run_folder import finite
 from longlag.spec import choose
 from longlag.sweep import sweep
 
@@ -330,7 +331,9 @@ def show(
     """Writes `results.json`, and prints the table with what was found under it."""
     with writing("the results", out):
         out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / "results.json", json.dumps(results, indent=1) + "\n")
+        replace_file(
+            out / "results.json", json.dumps(finite(results), indent=1, allow_nan=False) + "\n"
+        )
     print_table(columns, table, title)
     console.print(found, highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)

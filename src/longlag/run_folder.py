@@ -295,16 +295,17 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
+def finite(value: Any) -> Any:
+    """Replaces NaN and infinities in mappings and lists by None: JSON knows neither."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _encode(line: Mapping[str, Any]) -> bytes:
-    plain = _finite(_plain(line))
+    plain = finite(_plain(line))
     step = plain.pop("step", None)
     if isinstance(step, bool) or not isinstance(step, int):
         raise ValueError(f"expected a metrics line with an integer step; got {dict(line)!r}")
