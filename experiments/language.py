@@ -271,7 +271,11 @@ def verdict(results: Found) -> str:
     for name, where in (("again", "there"), ("rest", "on the rest")):
         if name not in results["saved"]:
             return " ".join(
-                [*said, "An arm diverged in every seed, or answered NaN; nothing is compared.", hours]
+                [
+                    *said,
+                    "An arm diverged in every seed, or answered NaN; nothing is compared.",
+                    hours,
+                ]
             )
         middle, low, high = results["saved"][name]
         word = "saves" if low > 0 else "costs" if high < 0 else "makes no clear difference"

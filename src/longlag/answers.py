@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["NO_CLASS", "is_nan", "likeliest"]
 
@@ -11,12 +12,12 @@ NO_CLASS = -1
 """Stands for the class of an answer that is NaN. No target and no token is -1."""
 
 
-def is_nan(answers: jax.Array) -> jax.Array:
+def is_nan(answers: jax.Array | np.ndarray) -> jax.Array:
     """Whether an answer is NaN in any of its numbers: `[..., K]` to `[...]` bool."""
     return jnp.isnan(answers).any(axis=-1)
 
 
-def likeliest(answers: jax.Array) -> jax.Array:
+def likeliest(answers: jax.Array | np.ndarray) -> jax.Array:
     """The class with the greatest score.
 
     `argmax` alone names a class for an answer of NaN, which then counts as right where the target
@@ -28,5 +29,5 @@ def likeliest(answers: jax.Array) -> jax.Array:
     Returns:
         `[...]` int32, `NO_CLASS` where an answer is NaN.
     """
-    best = answers.argmax(axis=-1).astype(jnp.int32)
+    best = jnp.argmax(answers, axis=-1).astype(jnp.int32)
     return jnp.where(is_nan(answers), NO_CLASS, best)

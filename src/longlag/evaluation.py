@@ -46,8 +46,8 @@ class Evaluation:
         accuracy: share of the scored positions answered right. An answer that is NaN is wrong.
         exact_match: share of the sequences with a scored position that have all of them right.
         nan: share of the scored positions whose answer is NaN.
-        hits: `[T]` int32, the answers at each position that are right.
-        scored: `[T]` int32, the answers at each position that are scored.
+        hits: `[T]`, how many answers at each position are right.
+        scored: `[T]`, how many answers at each position are scored.
     """
 
     loss: jax.Array

@@ -198,7 +198,7 @@ def _lines(states, loss, measured, active, done, seconds):
                 "seconds": round(float(seconds), 3),
             }
         )
-        lines[-1] |= _nan(measured, i)
+        lines[-1] |= _nan(measured, int(i))
         if states.failed[i]:
             lines[-1]["failed_at"] = int(states.step[i])
             messages.append(
