@@ -120,6 +120,7 @@ def as_key(name: str, key: Any) -> jax.Array | None:
         got += f" {key}"
     raise ValueError(f"{name}: expected one key, as `jax.random.key(0)` is; got {got}")
 
+
 def is_zero(size: Any) -> bool:
     """Whether a dimension is known to be empty; a symbolic one (`jax.export`) is not known."""
     return isinstance(size, int) and size == 0
