@@ -2,28 +2,26 @@ from __future__ import annotations
 
 import functools
 import gc
-import mmap
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from longlag.data import espeak, spoken_digits
+from longlag.xla_flags import prepend_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Nearly all that the tests cost is compiling. What XLA does before it generates code, and so what
 # a program is, stays as it is for a user.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# XLA can generate the code of a fusion in two ways: its older one takes a third of the time.
-NEW_EMITTERS = "xla_cpu_use_fusion_emitters"
+QUICK = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
+# XLA up to jaxlib 0.10 can generate the code of a fusion in an older way, in a third of the time.
+OLD_EMITTERS = ("--xla_cpu_use_fusion_emitters=false",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,21 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # `-m deep`, or any other `-m`, takes the place of this.
     if not config.option.markexpr:
         config.option.markexpr = "not deep"
-    quick = QUICK
-    # `make test-deep` generates code as a user's jax does.
-    if config.option.markexpr != "deep" and _xla_knows(NEW_EMITTERS):
-        quick += f" --{NEW_EMITTERS}=false"
-    # jax has not started yet. A flag of the user's comes later and wins.
-    os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
-
-
-def _xla_knows(flag: str) -> bool:
-    """XLA ends the process at a flag that it does not know, and flags come and go."""
-    for library in Path(jaxlib.__file__).parent.glob("libjax_common*"):
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as it:
-            if it.find(flag.encode()) >= 0:
-                return True
-    return False
+    # The workers of pytest-xdist have the flags of the process that starts them.
+    if not hasattr(config, "workerinput"):
+        # `make test-deep` generates code as a user's jax does.
+        # jax has not started yet. A flag of the user's comes later and wins.
+        prepend_flags(QUICK if config.option.markexpr == "deep" else QUICK + OLD_EMITTERS)
 
 
 @pytest.fixture(scope="session")

@@ -25,12 +25,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from longlag.command_line import cache_compilations, console
 from longlag.experiment import Experiment
 from longlag.runs import carry_out, create, reopen
+from longlag.xla_flags import known_flags
 
 __all__ = ["one", "sweep"]
 
 # Two thirds of a short run is compiling. At this level it takes two thirds of the time, and
 # programs of width 48 are as fast. A flag of the user's comes later and wins.
-QUICK_COMPILING = "--xla_backend_optimization_level=1"
+QUICK_COMPILING = ("--xla_backend_optimization_level=1",)
 
 Found = dict[str, Any]
 
@@ -63,8 +64,9 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
     news, free = context.Queue(), context.SimpleQueue()
     for core in cores:
         free.put(core)
+    begin = (os.getpid(), free, news, known_flags(QUICK_COMPILING))
     with (
-        ProcessPoolExecutor(len(cores), context, _pin, (os.getpid(), free, news)) as pool,
+        ProcessPoolExecutor(len(cores), context, _pin, begin) as pool,
         _bars(jobs, news) as finish,
     ):
         futures = {name: pool.submit(one, name, job, folder) for name, job in jobs.items()}
@@ -107,7 +109,7 @@ def _tell(name: str, lines: list[Found]) -> None:
         _news.put((name, max(line["step"] for line in lines), sum(best) / len(best)))
 
 
-def _pin(parent: int, free: Any, news: Any) -> None:
+def _pin(parent: int, free: Any, news: Any, flags: tuple[str, ...]) -> None:
     global _news
     _news = news
     # Ctrl-C is the parent's to answer. A worker whose parent is gone, however it went, goes too;
@@ -116,7 +118,7 @@ def _pin(parent: int, free: Any, news: Any) -> None:
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {free.get()})
-    os.environ["XLA_FLAGS"] = f"{QUICK_COMPILING} {os.environ.get('XLA_FLAGS', '')}"
+    os.environ["XLA_FLAGS"] = " ".join((*flags, os.environ.get("XLA_FLAGS", "")))
     cache_compilations()
 
 
