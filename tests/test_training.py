@@ -247,8 +247,8 @@ def test_equal_experiments_built_apart_compile_once(both):
 
 # --- optimisers ---------------------------------------------------------------------------------
 
-GRADIENT = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray(-4.0)}  # of norm 5
-PARAMS = {"a": jnp.asarray([1.0, -1.0]), "b": jnp.asarray(2.0)}
+GRADIENT = {"kernel": jnp.asarray([3.0, 0.0]), "bias": jnp.asarray(-4.0)}  # of norm 5
+PARAMS = {"kernel": jnp.asarray([1.0, -1.0]), "bias": jnp.asarray(2.0)}
 
 
 def updates(how: Training, count: int) -> np.ndarray:
@@ -256,12 +256,12 @@ def updates(how: Training, count: int) -> np.ndarray:
     state, found = how.transformation.init(PARAMS), []
     for _ in range(count):
         step, state = how.transformation.update(GRADIENT, state, PARAMS)
-        found.append([*step["a"], step["b"]])
+        found.append([*step["kernel"], step["bias"]])
     return np.asarray(found)
 
 
 G = np.asarray([3.0, 0.0, -4.0])
-P = np.asarray([1.0, -1.0, 2.0])
+P = np.asarray([1.0, -1.0, 0.0])  # what decays: not the bias
 PLAIN = Training(steps=4, learning_rate=0.1, optimizer="sgd", clip=0)
 
 
@@ -295,7 +295,7 @@ def test_optimiser_schedule_and_clip_by_hand(changes: dict[str, Any], expected: 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("optimizer", "adan", r"optimizer: expected one of adam, .*'adan'.*mean 'adam'"),
+        ("optimizer", "adamm", r"optimizer: expected one of .*adam, .*'adamm'.*mean 'adam'"),
         ("schedule", "cosin", "schedule: .*Did you mean 'cosine'"),
         ("seeds_as", "pmap", "seeds_as: .*Did you mean '(vmap|map)'"),
         ("steps", 0, "steps: expected at least 1, got 0"),

@@ -70,6 +70,10 @@ class Block(Layer):
         keys = jax.random.split(key, len(parts))
         return {name: part.init(k, widths[name]) for (name, part), k in zip(parts.items(), keys)}
 
+    def decays(self, params):
+        """By name."""
+        return {name: part.decays(params[name]) for name, part in self.parts.items()}
+
     def init_state(self, params, batch_shape, capacity):
         """By name."""
         return {

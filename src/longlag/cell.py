@@ -37,6 +37,7 @@ from longlag.linear_scan import Method
 from longlag.select import select
 from longlag.spec import Spec, choose
 from longlag.time_parallel import Backward
+from longlag.weight_decay import by_name
 
 __all__ = [
     "AffineCell",
@@ -131,6 +132,17 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         """Gates and other quantities worth looking at, by name, before the step is taken."""
         del params, carry, z
         return {}
+
+    def decays(self, params: Params) -> Any:
+        """Which parameters weight decay shrinks: a tree of bools like `params`.
+
+        By default kernels and embeddings, by their names (`longlag.weight_decay.by_name`). Override
+        it if a kernel goes by another name, or something named so sets a decay or a step.
+
+        Args:
+            params: parameters, or their shapes.
+        """
+        return by_name(params)
 
     def in_features(self, params: Params) -> int | None:
         """D as the parameters have it, so that `unroll` can refuse a wrong input; None: any."""

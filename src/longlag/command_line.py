@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from longlag.architecture import Architecture
 from longlag.cell import Cell
 from longlag.experiment import Experiment
 from longlag.names import cell_class, own_line, task_class
+from longlag.optimizers import Options, freeze, optimizers, schedule_names
 from longlag.spec import choose
 from longlag.training import Training
 
@@ -118,10 +121,13 @@ def parse(
         )
     for prefix, spec in (("", Architecture), ("", Training), ("task.", task_cls)):
         _offer_nearest(argv, prefix, spec)
+    for option, names in (("optimizer", optimizers()), ("schedule", schedule_names())):
+        choose(_peek(argv, option, getattr(defaults.training, option)), names, f"--{option}")
     if cell is not None:
         _offer_nearest(argv, "cell.", type(cell))
     command = dataclasses.make_dataclass("Command", fields, frozen=True)
-    read: Any = tyro.cli(command, prog=prog, description=description, args=list(argv))
+    with _OPTIONS:
+        read: Any = tyro.cli(command, prog=prog, description=description, args=list(argv))
     experiment = Experiment(
         task=read.task,
         cell=getattr(read, "cell", None),
@@ -132,6 +138,39 @@ def parse(
         first_seed=read.first_seed,
     )
     return experiment, read
+
+
+_OPTIONS = tyro.constructors.ConstructorRegistry()
+
+
+@_OPTIONS.primitive_rule
+def _options(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """How `Options` are written: "b1=0.95 nesterov=true"."""
+    if info.type != Options:
+        return None
+
+    def read(words: list[str]) -> tuple[tuple[str, Any], ...]:
+        pairs = [word.partition("=") for word in words]
+        for key, equals, _ in pairs:
+            if not equals:
+                raise ValueError(f"expected KEYWORD=VALUE; got {key!r}")
+        return tuple((key, _value(text)) for key, _, text in pairs)
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEYWORD=VALUE",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple | Mapping),
+        str_from_instance=lambda value: [f"{key}={item!r}" for key, item in freeze(value, "")],
+    )
+
+
+def _value(text: str) -> Any:
+    """A number, bool, sequence or mapping as JSON or Python writes it; else the text itself."""
+    for parse_value in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return parse_value(text)
+    return text
 
 
 def _cell(name: str, argv: Sequence[str], defaults: Experiment) -> Cell:
@@ -192,5 +231,7 @@ _LAGS_HELP = (
     "lags to test at besides the training lag; none given: 2 and 4 times that lag, where the task "
     "allows them"
 )
-_RESUME_HELP = "go on with the run in this folder; it must have the same configuration"
+_RESUME_HELP = (
+    "go on with the run in this folder; it must have the same configuration, or only more --steps"
+)
 _OUT_HELP = "the run folder to make (default: runs/TIME-TASK-CELL-ATTENTION)"

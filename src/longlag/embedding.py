@@ -12,6 +12,7 @@ from longlag.checks import check_sequence, check_tokens
 from longlag.layers import Dense
 from longlag.select import select
 from longlag.spec import Spec, choose
+from longlag.weight_decay import by_name
 
 __all__ = ["Embedding"]
 
@@ -70,6 +71,10 @@ class Embedding(Spec):
                 f"{inputs.dtype} of shape {inputs.shape}"
             )
         return inputs, mask, resets
+
+    def decays(self, params: Params) -> Any:
+        """See `longlag.layer.Layer.decays`."""
+        return by_name(params)
 
     def apply(
         self,

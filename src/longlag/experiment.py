@@ -12,9 +12,11 @@ from longlag.cell import Cell
 from longlag.model import Model
 from longlag.models import idle_options
 from longlag.names import cell_class, cell_name, kebab, task_class, task_name
+from longlag.optimizers import takes_weight_decay
 from longlag.spec import Spec, choose
 from longlag.tasks import Task
 from longlag.training import Training, check_streaming
+from longlag.weight_decay import describe
 
 __all__ = ["Experiment"]
 
@@ -85,6 +87,16 @@ class Experiment(Spec):
         if self.cell is None:
             return f"{attention} attention only"
         return type(self.cell).__name__ + ("" if attention == "none" else f" + {attention}")
+
+    @property
+    def weight_decay(self) -> dict[str, list[str]] | None:
+        """Which parameters decay, and which stay (`longlag.weight_decay.describe`).
+
+        None if the optimiser has no weight decay.
+        """
+        if not (takes_weight_decay(self.training.optimizer) and self.training.weight_decay):
+            return None
+        return describe(self.model)
 
     def config(self) -> dict[str, Any]:
         """What `config.json` holds; `from_config` makes the experiment again."""

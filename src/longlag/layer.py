@@ -17,6 +17,7 @@ import jax
 from longlag.cell import Params
 from longlag.checks import as_key, check_sequence
 from longlag.spec import Spec
+from longlag.weight_decay import by_name
 
 __all__ = ["Layer", "State"]
 
@@ -71,6 +72,17 @@ class Layer(Spec, abc.ABC):
         Returns:
             The new state (None if `state` was None) and the outputs `[T, B, K]`.
         """
+
+    def decays(self, params: Params) -> Any:
+        """Which parameters weight decay shrinks: a tree of bools like `params`.
+
+        By default kernels and embeddings, by their names (`longlag.weight_decay.by_name`). A layer
+        with parts asks each of them.
+
+        Args:
+            params: parameters, or their shapes.
+        """
+        return by_name(params)
 
     def out_features(self, in_features: int) -> int:
         """K for an input of D = `in_features`; by default the same."""

@@ -14,6 +14,7 @@ from longlag.cell import Cell, Params, dot, split_heads
 from longlag.layer import Layer, State
 from longlag.spec import choose
 from longlag.unroll import unroll
+from longlag.weight_decay import by_name
 
 __all__ = [
     "MLP",
@@ -46,6 +47,10 @@ class Recurrent(Layer):
     def init(self, key: jax.Array, in_features: int) -> Params:
         """The cell's own parameters."""
         return self.cell.init(key, in_features)
+
+    def decays(self, params: Params) -> Any:
+        """As the cell says."""
+        return self.cell.decays(params)
 
     def out_features(self, in_features: int) -> int:
         """The cell's `features`, read off its output where it has no such field."""
@@ -100,6 +105,10 @@ class Bidirectional(Layer):
             "forward": self.cell.init(forward, in_features),
             "backward": self.cell.init(backward, in_features),
         }
+
+    def decays(self, params: Params) -> Any:
+        """As the cell says, in both directions."""
+        return {name: self.cell.decays(of_one) for name, of_one in params.items()}
 
     def out_features(self, in_features: int) -> int:
         """Twice that of the cell."""
@@ -402,6 +411,10 @@ class Stack(Layer):
             in_features = layer.out_features(in_features)
         return params
 
+    def decays(self, params):
+        """As each layer says."""
+        return {str(i): layer.decays(params[str(i)]) for i, layer in enumerate(self.layers)}
+
     def out_features(self, in_features):
         """That of the last layer."""
         for layer in self.layers:
@@ -472,6 +485,10 @@ class Repeated(Layer):
         keys = jax.random.split(key, self.count)
         return jax.vmap(lambda key: self.inner.init(key, in_features))(keys)
 
+    def decays(self, params):
+        """As the layer says of one."""
+        return self.inner.decays(jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0], p), params))
+
     def init_state(self, params, batch_shape, capacity):
         """Those of the layers, stacked."""
 
@@ -515,6 +532,10 @@ class _Around(Layer):
 
     inner: Layer
 
+    def decays(self, params):
+        """As the inner layer says, and for the rest by name."""
+        return by_name(params) | {"inner": self.inner.decays(params["inner"])}
+
     def out_features(self, in_features):
         """As the inner layer."""
         return self.inner.out_features(in_features)
@@ -550,6 +571,10 @@ class Residual(_Around):
             "norm": self.norm.init(key, in_features),
             "inner": self.inner.init(key, in_features),
         }
+
+    def decays(self, params):
+        """As the inner layer and the norm say."""
+        return {name: getattr(self, name).decays(params[name]) for name in ("norm", "inner")}
 
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         """See `Layer.apply`."""

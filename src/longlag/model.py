@@ -13,6 +13,7 @@ from longlag.cell import Params
 from longlag.checks import as_array
 from longlag.spec import Spec
 from longlag.tasks.task import Batch
+from longlag.weight_decay import by_name
 
 __all__ = ["Cost", "Model", "check_at"]
 
@@ -63,6 +64,17 @@ class Model(Spec, abc.ABC):
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Params:
         """Draws parameters."""
+
+    def decays(self, params: Params) -> Any:
+        """Which parameters weight decay shrinks: a tree of bools like `params`.
+
+        By default kernels and embeddings, by their names (`longlag.weight_decay.by_name`). A model
+        with parts asks each of them.
+
+        Args:
+            params: parameters, or their shapes.
+        """
+        return by_name(params)
 
     @abc.abstractmethod
     def answer(

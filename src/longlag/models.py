@@ -32,6 +32,7 @@ from longlag.select import select
 from longlag.short_convolution import ShortConvolution
 from longlag.spec import choose, refuse_idle
 from longlag.tasks.task import Batch
+from longlag.weight_decay import by_name
 
 __all__ = ["ATTENTIONS", "SequenceModel", "WholeSequenceModel", "build", "idle_options"]
 
@@ -87,6 +88,13 @@ class SequenceModel(Model):
                 "kernel": jnp.zeros((width, self.out_features)),
                 "bias": jnp.zeros(self.out_features),
             },
+        }
+
+    def decays(self, params: Params) -> Any:
+        """As each part says."""
+        return by_name(params) | {
+            "embed": self.embedding.decays(params["embed"]),
+            "layers": self.stack.decays(params["layers"]),
         }
 
     def init_state(self, params: Params, batch_size: int, capacity: int) -> State:

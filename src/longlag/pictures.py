@@ -11,6 +11,7 @@ from flax import linen
 from longlag.cell import Params
 from longlag.checks import as_array
 from longlag.spec import Spec
+from longlag.weight_decay import by_name
 
 __all__ = ["Pictures"]
 
@@ -101,6 +102,10 @@ class Pictures(Spec):
         """Draws parameters."""
         one = jnp.zeros((1, self.side, self.side, CHANNELS))
         return dict(_Convolutions(self.width).init(key, one)["params"])
+
+    def decays(self, params: Params) -> Any:
+        """See `longlag.layer.Layer.decays`."""
+        return by_name(params)
 
     def apply(
         self, params: Params, inputs: jax.Array, mask: jax.Array | None = None

@@ -33,6 +33,7 @@ from longlag.select import select
 from longlag.spec import choose
 from longlag.tasks.task import Batch
 from longlag.unroll import unroll
+from longlag.weight_decay import by_name
 
 __all__ = ["DecoderState", "Encoded", "Seq2Seq"]
 
@@ -176,6 +177,18 @@ class Seq2Seq(Model):
             kernel = initializers.lecun_normal()(keys[7], (self.width, self.width))
             params["feed"] = {"kernel": kernel}
         return params
+
+    def decays(self, params: Params) -> Any:
+        """As each part says."""
+        parts: dict[str, Any] = {
+            "source": self.source,
+            "target": self.target,
+            "encoder": Stack(self.encoder),
+            "decoder": self._stack,
+        }
+        if self.attention is not None:
+            parts["attention"] = self.attention
+        return by_name(params) | {name: part.decays(params[name]) for name, part in parts.items()}
 
     def encode(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import flax.struct
 import jax
@@ -17,10 +18,21 @@ from longlag.checks import is_zero
 from longlag.chunks import check_chunk, sum_over_time
 from longlag.model import Model
 from longlag.models import SequenceModel, WholeSequenceModel
+from longlag.optimizers import (
+    Options,
+    check_optimizer,
+    freeze,
+    optimizer,
+    optimizers,
+    schedule,
+    schedule_needs_end,
+    takes_weight_decay,
+)
 from longlag.platforms import on_cpu_or_else
 from longlag.spec import Spec, choose, refuse_idle
 from longlag.tasks import Batch, Task
 from longlag.tasks.checks import check_answers, least_steps
+from longlag.weight_decay import by_name, decay_mask
 
 __all__ = [
     "TrainState",
@@ -51,10 +63,16 @@ class Training(Spec):
         steps: optimiser steps at most.
         batch_size: sequences per step.
         learning_rate: peak rate.
-        optimizer: "adam", "adamw", "rmsprop" or "sgd" (with momentum 0.9).
-        schedule: "constant", or "cosine" to zero over `steps`.
+        optimizer: the name of an optimiser of `optax` or `optax.contrib`, such as "adam", "adamw",
+            "lion", "sgd" (here with momentum 0.9) or "rmsprop" (with decay 0.9). One whose updates
+            are not proportional to the learning rate is refused.
+        optimizer_options: its own keywords, a mapping such as `{"b1": 0.95}`; kept as pairs.
+        schedule: "constant", "cosine" to zero over `steps`, or the name of a schedule of `optax`.
+        schedule_options: the keywords of a schedule of optax. Rates are in units of
+            `learning_rate`; `longlag.optimizers.schedule` says what may be left out.
         warmup: steps over which the rate rises from zero.
-        weight_decay: of adamw; with another optimiser it is refused.
+        weight_decay: of an optimiser that has one (adamw, lion, lamb); with another it is refused.
+            The model says which parameters it shrinks (`Model.decays`).
         clip: gradients are scaled down to this global norm; 0 means never.
         dispatch: optimiser steps between two looks at the run; evaluations and checkpoints fall on
             these borders.
@@ -77,8 +95,8 @@ class Training(Spec):
     steps: int = 2000
     batch_size: int = 64
     learning_rate: float = 3e-3
-    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
-    schedule: Literal["constant", "cosine"] = "constant"
+    optimizer: str = "adam"
+    schedule: str = "constant"
     warmup: int = 0
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -90,10 +108,13 @@ class Training(Spec):
     truncate: bool = False
     carry: bool = False
     seeds_as: Literal["auto", "map", "vmap"] = "auto"
+    optimizer_options: Options = ()
+    schedule_options: Options = ()
 
     def __post_init__(self) -> None:
-        choose(self.optimizer, ("adam", "adamw", "rmsprop", "sgd"), "optimizer")
-        choose(self.schedule, ("constant", "cosine"), "schedule")
+        for name in ("optimizer_options", "schedule_options"):
+            object.__setattr__(self, name, freeze(getattr(self, name), name))
+        choose(self.optimizer, optimizers(), "optimizer")
         choose(self.seeds_as, ("auto", "map", "vmap"), "seeds_as")
         if self.time_chunk != 0:
             check_chunk("time_chunk", self.time_chunk)
@@ -107,13 +128,16 @@ class Training(Spec):
         for name in ("warmup", "weight_decay", "clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        if self.optimizer != "adamw":
+        if not takes_weight_decay(self.optimizer):
             why = f"with optimizer {self.optimizer!r}"
             refuse_idle("weight_decay", self.weight_decay, Training.weight_decay, why)
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if not 0 < self.solved <= 1:
             raise ValueError(f"solved: expected an accuracy in (0, 1], got {self.solved}")
+        scheduled = callable(self.rates)  # refuses an impossible schedule
+        options = cast(Any, self.optimizer_options)
+        check_optimizer(self.optimizer, options, self.weight_decay, scheduled)
 
     @property
     def at_unit_rate(self) -> Training:
@@ -121,22 +145,39 @@ class Training(Spec):
         return dataclasses.replace(self, learning_rate=1.0)
 
     @property
+    def depends_on_steps(self) -> bool:
+        """Whether the learning rate of a step depends on how many steps are taken in all."""
+        return schedule_needs_end(self.schedule, cast(Any, self.schedule_options))
+
+    @property
+    def rates(self) -> float | Callable[[Any], Any]:
+        """The learning rate: a number, or a function of the step."""
+        options = cast(Any, self.schedule_options)
+        return schedule(self.schedule, options, self.learning_rate, self.steps, self.warmup)
+
+    @property
     def transformation(self) -> optax.GradientTransformation:
-        """The optimiser, as optax has it. Its updates are proportional to the learning rate."""
-        rate: Any = self.learning_rate
-        if self.schedule == "cosine":
-            rate = optax.warmup_cosine_decay_schedule(
-                0.0 if self.warmup else rate, rate, self.warmup, max(self.steps, self.warmup + 1)
-            )
-        elif self.warmup:
-            rate = optax.linear_schedule(0.0, rate, self.warmup)
-        chosen = {
-            "adam": lambda: optax.adam(rate),
-            "adamw": lambda: optax.adamw(rate, weight_decay=self.weight_decay),
-            "rmsprop": lambda: optax.rmsprop(rate, decay=0.9),
-            "sgd": lambda: optax.sgd(rate, momentum=0.9),
-        }[self.optimizer]()
+        """The optimiser, for a model whose kernels and embeddings decay."""
+        return self.transformation_of(by_name)
+
+    def transformation_of(self, decays: Callable[[Params], Any]) -> optax.GradientTransformation:
+        """The optimiser, as optax has it. Its updates are proportional to the learning rate.
+
+        Args:
+            decays: maps parameters to a tree of bools: which ones weight decay shrinks.
+        """
+        chosen = optimizer(
+            self.optimizer,
+            cast(Any, self.optimizer_options),
+            self.rates,
+            self.weight_decay,
+            decays,
+        )
         return optax.chain(optax.clip_by_global_norm(self.clip), chosen) if self.clip else chosen
+
+    def transformation_for(self, model: Model) -> optax.GradientTransformation:
+        """The optimiser of a model, which says which of its parameters decay."""
+        return self.transformation_of(lambda params: decay_mask(model, params))
 
 
 @flax.struct.dataclass
@@ -372,16 +413,20 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
         assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
         return model.init_state(params, training.batch_size, 1)
 
+    def strong(tree):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
     def one(seed):
         params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
         # A parameter that was written as a number is an array like the others from here on.
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
+        params = strong(params)
         return TrainState(
             seed=seed,
             rate=jnp.float32(training.learning_rate),
             step=jnp.int32(0),
             params=params,
-            opt_state=training.transformation.init(params),
+            # No leaf is weakly typed: a checkpoint has no such thing.
+            opt_state=strong(training.transformation_for(model).init(params)),
             failed=jnp.bool_(False),
             norm=jnp.float32(0),
             streak=jnp.int32(0),
@@ -421,7 +466,7 @@ def compiled_dispatch(
     model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
 ) -> tuple[TrainState, jax.Array]:
     """What `dispatch` compiles. The learning rate is that of each state, not of `training`."""
-    optimizer = training.at_unit_rate.transformation
+    optimizer = training.at_unit_rate.transformation_for(model)
 
     def step(state: TrainState, _):
         key = jax.random.key(state.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
 from longlag.cell import Params, dot
+from longlag.weight_decay import by_name
 
 __all__ = ["Local"]
 
@@ -62,6 +64,13 @@ class Local(Attention):
                 "kernel": lecun(kernel, (in_features, self.features)),
                 "score": lecun(score, (self.features, 1)),
             },
+        }
+
+    def decays(self, params: Params) -> Any:
+        """As the attention says, and both kernels of the position."""
+        return {
+            "attention": self.attention.decays(params["attention"]),
+            "position": by_name(params["position"], "score"),
         }
 
     def out_features(self, in_features: int) -> int:

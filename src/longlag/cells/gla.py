@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 
 from longlag.cell import Params
 from longlag.matrix_cell import Association, MatrixCell, init_low_rank, low_rank
+from longlag.weight_decay import by_name
 
 __all__ = ["GLA"]
 
@@ -41,6 +43,10 @@ class GLA(MatrixCell):
         keys = self.heads * self.key_width
         decay = init_low_rank(decay_key, in_features, self.rank, keys)
         return super().init(key, in_features) | {"decay": decay}
+
+    def decays(self, params: Params) -> Any:
+        """Kernels, also both of the map to α."""
+        return by_name(params, "down", "up")
 
     def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
         """The decay of each key."""

@@ -22,6 +22,7 @@ import numpy as np
 
 from longlag import Cell, LinearCell, MatrixCell, matrix_scan, time_parallel, unroll
 from longlag.testing.loop import Flags, first_carry, loop, one_step
+from longlag.weight_decay import decay_mask
 
 # These programs run once or twice, for microseconds: compiling is all that they cost.
 jit = functools.partial(
@@ -243,9 +244,13 @@ def assert_close(got: Any, expected: Any, what: str, rtol: float = 1e-10) -> Non
 
 
 def check_types(cell: Cell, in_features: int) -> None:
-    """The carry is a fixed point of `step`, floats of at least float32, whatever the parameters."""
+    """The carry is a fixed point of `step`, floats of at least float32, whatever the parameters.
+
+    `decays` is a tree of bools like these.
+    """
     drawn = parameter_shapes(cell, in_features)
     assert isinstance(drawn, dict), f"init: expected a dict of parameters, got {type(drawn)}"
+    decay_mask(cell, drawn)
     for dtype, batch in itertools.product((jnp.float32, jnp.bfloat16), ((), (4,), (4, 3))):
         what = f"{cell}, parameters {dtype.__name__}, batch {batch}"
         params = jax.tree.map(lambda leaf, dtype=dtype: as_shape(leaf.shape, dtype), drawn)
