@@ -6,12 +6,14 @@
     python -m experiments.compare --task recall --cell path/to/my_cell.py:MyCell
     python -m experiments.compare --task path/to/my_task.py:MyTask --cell lstm
     python -m experiments.compare --resume runs/20261124-101500-recall-lstm-full
+    python -m experiments.compare --resume runs/20261124-101500-recall-lstm-full --steps 20000
 
 A run ends with a table and a page, `report.html`, in its folder; Ctrl-C saves it, --resume goes on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,7 +37,7 @@ from longlag.report.sentences import score
 from longlag.report.summary import Spread
 from longlag.run_folder import RunFolder, run_name
 from longlag.runs import Progress as Report
-from longlag.runs import carry_out, create, floor_rows
+from longlag.runs import carry_out, create, extend, floor_rows
 from longlag.tasks import Recall
 
 RUNS = Path("runs")
@@ -49,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     experiment, folder = _prepare(argv)
     cache_compilations()
-    for line in sizes(experiment):
+    for line in (*sizes(experiment), *weight_decay(experiment)):
         console.print(line, highlight=False)
     with stop_requested() as stop:
         found = _with_progress(experiment, folder, stop)
@@ -91,6 +93,15 @@ def sizes(experiment: Experiment) -> list[str]:
     ]
 
 
+def weight_decay(experiment: Experiment) -> list[str]:
+    """Which parameters the optimiser shrinks, if it shrinks any."""
+    names = experiment.weight_decay
+    if names is None:
+        return []
+    decays, stays = (", ".join(names[kind]) for kind in ("decays", "stays"))
+    return [f"weight decay {experiment.training.weight_decay:g} of {decays}; not of {stays}"]
+
+
 def listing() -> Group:
     """Tasks, then cells and attentions with what they cost, a line each."""
     tasks = Table(title="tasks", title_justify="left")
@@ -130,8 +141,12 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
             config[what]["name"] = folder.config[what]["name"]
         if theirs is not None:
             made_with[what]["name"] = folder.config[what]["name"]
+    # More steps are the one difference that a run goes on with.
+    training = dataclasses.replace(stored.training, steps=asked.training.steps)
+    made_with["training"]["steps"] = training.steps
     folder.require_same(config, made_with)
-    return stored, folder
+    experiment = dataclasses.replace(stored, training=training)
+    return experiment, extend(experiment, folder)
 
 
 def _value(argv: Sequence[str], option: str) -> str | None:

@@ -67,7 +67,13 @@ def say(here: Path, capsys: pytest.CaptureFixture[str]):
         ("--task.lenth 8", "--task.lenth.* Perhaps you meant: --task.length"),
         ("--cell.forget-bia 1", "--cell.forget-bia.* Perhaps you meant: --cell.forget-bias"),
         ("--attention fulll", "--attention: expected one of none, .*'fulll'. Did you mean 'full'"),
-        ("--optimizer=admw", "--optimizer: expected one of adam, .*'admw'. Did you mean 'adamw'"),
+        ("--optimizer=admw", "--optimizer: expected one of .*adam, .*'admw'. Did you mean 'adamw'"),
+        ("--optimizer lion --optimizer-options b3=1", "keyword of optimizer lion.*'b3'. Did you"),
+        ("--optimizer-options b1", "expected KEYWORD=VALUE; got 'b1'"),
+        (
+            "--schedule cosin",
+            "--schedule: expected one of .*'cosin'. Did you mean 'cosine'",
+        ),
         ("--steps many", "--steps: invalid literal for int.*'many'"),
         ("--seeds 0", "seeds: expected at least 1, got 0"),
         ("--width 0", "features: expected at least 1, got 0"),
@@ -240,8 +246,13 @@ def test_a_run_of_before_is_resumed(here: Path):
     del config["architecture"]["mixer_parameters"]
     (folder.path / "config.json").write_text(json.dumps(config))
     assert compare._prepare(["--resume", "mine"])[0] == experiment
-    with pytest.raises(ValueError, match=r"training\.steps: expected 20; got 21"):
-        compare._prepare(["--resume", "mine", "--steps", "21"])
+    with pytest.raises(
+        ValueError, match=r"^mine was made .*\n  training\.clip: expected 1.0; got 2"
+    ):
+        compare._prepare(["--resume", "mine", "--clip", "2"])
+    longer, folder = compare._prepare(["--resume", "mine", "--steps", "21"])
+    assert (longer.training.steps, experiment.training.steps) == (21, 20)
+    assert folder.config == config | {"training": config["training"] | {"steps": 21}}
 
 
 def test_list_names_everything(say, here: Path):

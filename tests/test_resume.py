@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +15,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import compare
-from longlag import runs
-from longlag.checkpoint import checkpoints
+from longlag import runs, sweep
+from longlag.checkpoint import checkpoints, restore
 from longlag.command_line import plain_errors
 from longlag.run_folder import RunFolder
 from longlag.runs import carry_out, load
+from longlag.training import init_states
 from tests.small_disk import contents
 from tests.tiny import OPTIONS, PARITY, TRAINING
 from tests.tiny_runs import Whole, assert_same, final, interrupt, new, run_whole
@@ -75,7 +80,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        (["--steps", "30"], "training.steps: expected 20; got 30"),
+        (["--steps", "19"], "steps: expected at least 20, which"),
+        (["--steps", "30", "--seeds", "3"], "seeds: expected 2; got 3"),
+        (["--steps", "30", "--schedule", "cosine"], 'schedule: expected "constant"; got "cosine"'),
         (["--task.max-length", "9"], "task.max_length: expected 8; got 9"),
         (["--cell", "gru"], 'cell.name: expected "lstm"; got "gru"'),
         (["--cell.chrono", "9"], "cell.chrono: expected null; got 9"),
@@ -94,6 +101,78 @@ def test_a_resume_with_another_configuration_is_refused(
     out, err = capsys.readouterr()
     assert difference in err and "Traceback" not in err and not out
     assert contents(folder) == before
+
+
+# 18 is no multiple of the dispatch. In so few steps no seed solves the task.
+STOPPING = dataclasses.replace(TRAINING, stop_when_solved=True, solved=1.0)
+LONG = dataclasses.replace(PARITY, seeds=3, training=dataclasses.replace(STOPPING, steps=30))
+SHORT = dataclasses.replace(LONG, training=dataclasses.replace(STOPPING, steps=18))
+
+
+def test_a_run_goes_on_with_more_steps_from_the_numbers_that_it_had(tmp_path: Path):
+    folder = RunFolder.open(tmp_path / "run") if sweep.one("run", SHORT, tmp_path) else None
+    assert folder is not None and [m["step"] for m in folder.metrics()][::3] == [5, 10, 15, 18]
+    before, config = folder.metrics_file.read_bytes(), folder.config
+    shutil.copytree(folder.path, tmp_path / "ended")
+    (folder.path / "report.html").write_text("of 18 steps")
+
+    assert main("--resume", folder.path, "--steps", "30") == 0
+    assert folder.metrics_file.read_bytes().startswith(before)
+    assert [m["step"] for m in folder.metrics()][::3] == [5, 10, 15, 18, 23, 28, 30]
+    assert "of 18 steps" not in (folder.path / "report.html").read_text()
+    expected = config | {"training": config["training"] | {"steps": 30}}
+    assert RunFolder.open(folder.path).config == expected
+    rows = json.loads((folder.path / "results.json").read_text())["rows"]
+    assert {row["budget"] for row in rows} == {row["steps"] for row in rows} == {30}
+
+    # Parameters, and all else that the next step needs, are those of a run made with 30 steps.
+    whole = new(tmp_path / "whole", LONG)
+    carry_out(LONG, whole)
+    like = init_states(LONG.model, LONG.training, 3)
+    states = [restore(each.checkpoints, like).tree for each in (folder, whole)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+    # A seed that failed, or has solved the task, stays as it was. The sweep goes on like this too.
+    ended = RunFolder.open(tmp_path / "ended")
+    state = restore(ended.checkpoints, like).tree
+    state = state.replace(
+        failed=jnp.asarray([True, False, False]), streak=jnp.asarray([0, 3, 0], jnp.int32)
+    )
+    ended.save(18, state)
+    rows = sweep.one("ended", LONG, tmp_path)["rows"]
+    assert [row["steps"] for row in rows if row["lag"] == rows[0]["lag"]] == [18, 18, 30]
+    after = restore(ended.checkpoints, like).tree
+    for leaf, was, whole_leaf in zip(
+        *map(jax.tree.leaves, (after.params, state.params, states[0].params))
+    ):
+        np.testing.assert_array_equal(leaf[:2], was[:2])
+        np.testing.assert_array_equal(leaf[2], whole_leaf[2])
+
+
+def test_a_run_whose_rate_depends_on_the_end_keeps_its_steps(tmp_path: Path):
+    cosine = dataclasses.replace(PARITY.training, schedule="cosine")
+    folder = new(tmp_path / "run", dataclasses.replace(PARITY, training=cosine))
+    before = contents(folder.path)
+    more = dataclasses.replace(PARITY, training=dataclasses.replace(cosine, steps=30))
+    for go_on in (lambda: runs.extend(more, folder), lambda: runs.reopen(more, folder.path)):
+        with pytest.raises(ValueError, match=r"steps: expected 20, .*depends on the last"):
+            go_on()
+    # Before the first step, fewer steps are as good as more.
+    assert contents(folder.path) == before
+    constant = new(tmp_path / "constant")
+    fewer = dataclasses.replace(PARITY, training=dataclasses.replace(TRAINING, steps=7))
+    assert runs.extend(fewer, constant).config == new(tmp_path / "fewer", fewer).config
+
+
+def test_a_run_goes_on_with_the_weight_decay_that_it_began_with(tmp_path: Path):
+    decaying = dataclasses.replace(TRAINING, optimizer="adamw")
+    experiment = dataclasses.replace(PARITY, training=decaying)
+    folder = new(tmp_path / "run", experiment)
+    folder.save(5, init_states(experiment.model, decaying, 2))
+    env = folder.path / "env.json"
+    env.write_text(json.dumps({**folder.env, "weight_decay": None}))  # of an earlier version
+    with pytest.raises(ValueError, match="with weight decay of every parameter until now; expect"):
+        carry_out(experiment, folder)
 
 
 def test_a_resume_may_repeat_the_configuration(

@@ -24,12 +24,13 @@ import jax
 import numpy as np
 
 from longlag import checkpoint
-from longlag.disk import sync_folder, write_file, writing
+from longlag.disk import replace_file, sync_folder, write_file, writing
 from longlag.environment import environment
 
 __all__ = ["RunFolder", "run_name"]
 
 CONFIG = "config.json"
+ENV = "env.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,18 @@ class RunFolder:
         """The folder of the checkpoints, as `checkpoint.restore` takes it."""
         return self.path / "checkpoints"
 
+    @property
+    def env(self) -> dict[str, Any]:
+        """What `env.json` holds; nothing if there is no such file."""
+        try:
+            return json.loads((self.path / ENV).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any]) -> RunFolder:
+    def create(
+        cls, path: Path, config: Mapping[str, Any], notes: Mapping[str, Any] | None = None
+    ) -> RunFolder:
         """Makes a new run folder.
 
         It is filled aside and renamed, so nobody ever sees half of it.
@@ -63,6 +74,7 @@ class RunFolder:
         Args:
             path: the folder, which must not exist; its parents are made.
             config: what the run was configured with; numpy and jax values are allowed in it.
+            notes: what `env.json` holds besides the environment.
 
         Raises:
             ValueError: the path exists already.
@@ -76,7 +88,8 @@ class RunFolder:
             try:
                 aside.mkdir()
                 write_file(aside / CONFIG, json.dumps(plain, indent=2) + "\n")
-                write_file(aside / "env.json", json.dumps(environment(), indent=2) + "\n")
+                env = environment() | dict(notes or {})
+                write_file(aside / ENV, json.dumps(env, indent=2) + "\n")
                 write_file(aside / "metrics.jsonl", "")
                 (aside / "checkpoints").mkdir()
                 sync_folder(aside)
@@ -88,8 +101,14 @@ class RunFolder:
         return cls(path, plain)
 
     @classmethod
-    def create_named(cls, root: Path, name: str, config: Mapping[str, Any]) -> RunFolder:
-        """Makes `root/name`, or `name-2`, `name-3` and so on where that exists.
+    def create_named(
+        cls,
+        root: Path,
+        name: str,
+        config: Mapping[str, Any],
+        notes: Mapping[str, Any] | None = None,
+    ) -> RunFolder:
+        """Makes `root/name`, or `name-2`, `name-3` and so on where that exists; see `create`.
 
         Raises:
             DiskError: the disk refused.
@@ -97,7 +116,7 @@ class RunFolder:
         for count in itertools.count(1):
             path = root / (name if count == 1 else f"{name}-{count}")
             try:
-                return cls.create(path, config)
+                return cls.create(path, config, notes)
             except _ExistsError:
                 continue
         raise AssertionError  # itertools.count never ends
@@ -148,6 +167,18 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} was made with another configuration:\n  " + "\n  ".join(differences)
             )
+
+    def replace_config(self, config: Mapping[str, Any]) -> RunFolder:
+        """Writes another `config.json`; the old one stays until the new one is whole.
+
+        Raises:
+            DiskError: the disk refused; the old one is there.
+        """
+        plain = _plain(config)
+        with writing("the configuration", self.path / CONFIG):
+            replace_file(self.path / CONFIG, json.dumps(plain, indent=2) + "\n")
+            sync_folder(self.path)
+        return dataclasses.replace(self, config=plain)
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends one line per mapping to `metrics.jsonl`: all of them or, on an error, none.

@@ -32,7 +32,17 @@ from longlag.run_folder import RunFolder
 from longlag.tasks.checks import check_shapes, check_values
 from longlag.training import TrainState, dispatch, init_states
 
-__all__ = ["Loaded", "Progress", "carry_out", "create", "floor_rows", "load", "reopen", "results"]
+__all__ = [
+    "Loaded",
+    "Progress",
+    "carry_out",
+    "create",
+    "extend",
+    "floor_rows",
+    "load",
+    "reopen",
+    "results",
+]
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -66,10 +76,12 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
         DiskError: the disk refused.
     """
     config = experiment.config()
+    decay = experiment.weight_decay
+    notes = None if decay is None else {"weight_decay": decay}
     if path is not None:
-        folder = RunFolder.create(path, config)
+        folder = RunFolder.create(path, config, notes)
     else:
-        folder = RunFolder.create_named(root, name, config)
+        folder = RunFolder.create_named(root, name, config, notes)
     for what, source in own_files(experiment.task, experiment.cell).items():
         with writing(f"the {what}", folder.path / f"{what}.py"):
             shutil.copyfile(source, folder.path / f"{what}.py")
@@ -77,7 +89,7 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
 
 
 def reopen(experiment: Experiment, path: Path) -> RunFolder:
-    """Opens the folder of a run that is to go on.
+    """Opens the folder of a run that is to go on, perhaps with more steps (`extend`).
 
     Args:
         experiment: what is asked for.
@@ -86,6 +98,7 @@ def reopen(experiment: Experiment, path: Path) -> RunFolder:
     Raises:
         ValueError: it is no run folder, it was made with another configuration, or a cell or task
             of the user's own is not what it was.
+        DiskError: the disk refused.
     """
     folder = RunFolder.open(path)
     stored = Experiment.from_config(folder.config, folder.path).config()
@@ -98,8 +111,50 @@ def reopen(experiment: Experiment, path: Path) -> RunFolder:
             )
         if stored[what] is not None:
             stored[what]["name"] = folder.config[what]["name"]  # the copy goes by it, too
+    stored["training"]["steps"] = experiment.training.steps  # `extend` checks them
     folder.require_same(experiment.config(), stored)
-    return folder
+    return extend(experiment, folder)
+
+
+def extend(experiment: Experiment, folder: RunFolder) -> RunFolder:
+    """Gives a run the steps of an experiment, more than it was made with; else changes nothing.
+
+    `config.json` gets the new number, and results that stand for fewer steps are removed. What
+    was measured stays. `carry_out` then trains on from the newest checkpoint. Seeds that failed,
+    or stopped because they solved the task, stay as they are. Evaluations follow each other at
+    the distance of `Training.dispatch` from the last step on.
+
+    Args:
+        experiment: what the run is to be; all but `training.steps` is as in the folder.
+        folder: the run.
+
+    Returns:
+        The folder with its new configuration.
+
+    Raises:
+        ValueError: the learning rate depends on the number of steps, or there are fewer than the
+            run has taken.
+        DiskError: the disk refused.
+    """
+    steps, stored = experiment.training.steps, folder.config["training"]["steps"]
+    if steps == stored:
+        return folder
+    if experiment.training.depends_on_steps:
+        raise ValueError(
+            f"steps: expected {stored}, those of {folder.path}, since the learning rate of "
+            f"schedule {experiment.training.schedule!r} depends on the last step; got {steps}"
+        )
+    taken = max(checkpoints(folder.checkpoints), default=0)
+    if steps < taken:
+        raise ValueError(
+            f"steps: expected at least {taken}, which {folder.path} has taken; got {steps}"
+        )
+    # Results first: without them, a run that is cut here writes them again.
+    for name in ("results.json", "report.html"):
+        with writing("the removal of old results", folder.path):
+            (folder.path / name).unlink(missing_ok=True)
+    training = folder.config["training"] | {"steps": steps}
+    return folder.replace_config(folder.config | {"training": training})
 
 
 def carry_out(
@@ -114,8 +169,10 @@ def carry_out(
     A run that was cut anywhere and resumed leaves the same metrics, but for times, as one that was
     not. A seed with a loss or gradient that is not finite ends there; the others go on.
 
+    With more steps than `folder.config` has, the run goes on to those (`extend`).
+
     Args:
-        experiment: what to run; `folder.config` is its configuration.
+        experiment: what to run; `folder.config` is its configuration, but for the steps.
         folder: where.
         stop: looked at after every dispatch; once true, the run is saved and left.
         on_progress: told after every dispatch.
@@ -124,7 +181,8 @@ def carry_out(
         The results (see `results`), or None if the run was stopped before its end.
 
     Raises:
-        ValueError: the task does not draw what it declares.
+        ValueError: the task does not draw what it declares; the steps cannot be changed; weight
+            decay shrank other parameters until now.
         CheckpointError: there are checkpoints, and none is intact.
         DiskError: the disk refused.
     """
@@ -133,6 +191,7 @@ def carry_out(
         check_shapes(task.at_lag(lag))
     validation = evaluation_batch(task, training.eval_size, "validation")
     check_values(task.evaluated("validation"), validation)
+    folder = extend(experiment, folder)
     states = init_states(model, training, experiment.seeds, experiment.first_seed)
     done = 0
     if checkpoints(folder.checkpoints):
@@ -142,6 +201,8 @@ def carry_out(
     else:
         folder.truncate(-1)
     active = _active(states, experiment)
+    if done and active.any():
+        _require_same_decay(experiment, folder)
     saved, saved_at = done, -CHECKPOINT_SECONDS
     while active.any() and not stop:
         began = time.perf_counter()
@@ -174,6 +235,17 @@ def carry_out(
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         replace_file(folder.path / "results.json", text)
     return found
+
+
+def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
+    """Refuses to go on with other weights decaying: the numbers would be of two optimisers."""
+    expected, got = experiment.weight_decay, folder.env.get("weight_decay")
+    if expected != got:
+        until_now = "every parameter" if got is None else ", ".join(got["decays"])
+        raise ValueError(
+            f"{folder.path} was trained with weight decay of {until_now} until now; expected "
+            f"{', '.join((expected or {'decays': ['none']})['decays'])}. Begin the run anew"
+        )
 
 
 def _active(states: TrainState, experiment: Experiment) -> np.ndarray:
