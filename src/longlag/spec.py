@@ -161,7 +161,7 @@ def _taken(value: Any, hint: Any) -> Any:
         value = value.item() if value.size == 1 and value.ndim == 0 else value
     if kind in (int, float):
         return _number(value, kind)
-    if not isinstance(kind, type) or kind is object:
+    if not isinstance(kind, type) or kind in (object, Any):
         return value
     return _unless(not isinstance(value, kind), value)
 
