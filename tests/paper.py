@@ -81,7 +81,8 @@ def stack_rnn(params, xs, h, stack):
     ys, depth = [], len(stack)
     for x in xs:
         h = np.tanh(x @ W + b + h @ U + stack[0] @ params["top"]["kernel"])
-        scores = np.exp(h @ params["action"]["kernel"] + params["action"]["bias"])
+        scores = h @ params["action"]["kernel"] + params["action"]["bias"]
+        scores = np.exp(scores - scores.max())
         push, pop, keep = scores / scores.sum()
         pushed = h @ params["push"]["kernel"] + params["push"]["bias"]
         old = [pushed, *stack, np.zeros_like(pushed)]  # entry i of the stack is old[i + 1]
@@ -99,14 +100,15 @@ def gsa(params, xs, state, heads, slots):
     for x in xs:
         z = x @ params["input"]["kernel"] + params["input"]["bias"]
         swished = z[: 3 * H] * sigmoid(z[: 3 * H])
-        y = np.zeros(H)
+        y = np.zeros(H, z.dtype)
         for n in range(heads):
             q, k, v = (swished[j * H + n * K : j * H + (n + 1) * K] for j in range(3))
             keep = sigmoid(z[3 * H + n * slots : 3 * H + (n + 1) * slots]) ** (1 / 8)
             for s in range(slots):
                 memory[n, s, :K] = keep[s] * memory[n, s, :K] + (1 - keep[s]) * k
                 memory[n, s, K:] = keep[s] * memory[n, s, K:] + (1 - keep[s]) * v
-            scores = np.exp(memory[n, :, :K] @ q / np.sqrt(K))
+            scores = memory[n, :, :K] @ q / np.sqrt(K)
+            scores = np.exp(scores - scores.max())
             y[n * K : (n + 1) * K] = scores / scores.sum() @ memory[n, :, K:]
         ys.append(y)
     return np.array(ys), (memory,)
@@ -299,7 +301,7 @@ def s6(params, xs, h, negative=False):
         u = x @ params["input"]["kernel"] + params["input"]["bias"]
         low, B, C = split_at(u @ params["select"]["kernel"], rank, states, states)
         step = softplus(low @ params["step"]["kernel"] + params["step"]["bias"])
-        y = np.zeros(features)
+        y = np.zeros(features, u.dtype)
         for feature in range(features):
             a = np.exp(step[feature] * A[feature])
             a = 2 * a - 1 if negative else a
@@ -314,9 +316,9 @@ def rg_lru(params, xs, h, negative=False):
     ys = []
     for x in xs:
         r, i, u = per_gate(x @ W + b, 3)
-        a = sigmoid(-params["decay"]) ** (8 * sigmoid(r))  # σ(Λ)^(c r), with Λ's sign turned
-        kept = 2 * a - 1 if negative else a
-        h = kept * h + np.sqrt(1 - a**2) * sigmoid(i) * u
+        log_a = -8 * sigmoid(r) * softplus(params["decay"])  # a = σ(Λ)^(c r), with Λ's sign turned
+        kept = 2 * np.exp(log_a) - 1 if negative else np.exp(log_a)
+        h = kept * h + np.sqrt(-np.expm1(2 * log_a)) * sigmoid(i) * u
         ys.append(h)
     return np.array(ys), (h,)
 
@@ -343,7 +345,7 @@ def linear_attention(params, xs, S):
     heads, K, V = S.shape[0], S.shape[1], S.shape[2] - 1
 
     def feature_map(v):
-        return np.where(v > 0, v, np.exp(v) - 1) + 1
+        return np.where(v > 0, v + 1, np.exp(v))  # elu(v) + 1
 
     def step(head, S, q, k, v, x):
         q, k = feature_map(q), feature_map(k)

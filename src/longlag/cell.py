@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Generic, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn import initializers
 from typing_extensions import TypeVar
 
@@ -48,6 +49,7 @@ __all__ = [
     "SeparableCell",
     "affine",
     "dot",
+    "finite_exp",
     "gate_projection",
     "keep_dtype",
     "lecun",
@@ -520,6 +522,15 @@ def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Arra
         loop stop it from vectorising on XLA:CPU.
     """
     return tuple(jnp.split(affine(params, xs), gates, axis=-1))
+
+
+def finite_exp(x: jax.Array) -> jax.Array:
+    """`exp(x)`, or a very large number where that would overflow: zero times it is zero, not NaN.
+
+    Its bound leaves room for a product with a number of ordinary size.
+    """
+    largest = 0.8 * float(np.log(np.finfo(x.dtype).max))
+    return jnp.exp(jnp.minimum(x, largest))
 
 
 def affine(params: Params, xs: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,11 @@ class LinearCell(AffineCell[Carry]):
 
     The state may have any shape; `zero_carry` says which if it is not `[*batch, H]`. It may be
     complex: `b`, the state, and as a rule `a` are then pairs of arrays `(re, im)`. All time steps
-    are computed by `longlag.linear_scan`, one after another or in parallel.
+    are computed by `longlag.linear_scan`, one after another or in parallel. A class whose decays
+    never exceed one in size sets `contracting = True`, which saves work in parallel.
     """
+
+    contracting: ClassVar[bool] = False
 
     @abc.abstractmethod
     def project(
@@ -81,6 +84,7 @@ class LinearCell(AffineCell[Carry]):
             h_reset=None if resets is None else first.h,
             method=method,
             reverse=reverse,
+            contracting=self.contracting,
         )
         # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
         seen = hs if mask is None else select(mask, hs, first.h)
@@ -111,6 +115,8 @@ class GatedLinearCell(LinearCell):
     Attributes:
         negative_eigenvalues: the decay is `2 a - 1` in place of `a`; the input stays as it is.
     """
+
+    contracting = True
 
     negative_eigenvalues: bool = dataclasses.field(default=False, kw_only=True)
 

@@ -2,13 +2,18 @@
 
 Within this module a number is a tuple of arrays, `(re,)` or `(re, im)`, so that real and complex
 states are one code. `a` keeps axes of size 1 throughout: it is never spread over the state.
+
+The parallel methods multiply decays with each other. Decays above one can overflow in such a
+product where every state is finite: `1e30 * 1e30` after a state of zero, or before a decay of
+`1e-35`. So these methods keep each number with an exponent of its own (`WIDE`), unless the caller
+promises that no decay exceeds one (`PLAIN`).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +52,7 @@ def linear_scan(
     h_reset: jax.Array | Pair | None = None,
     method: Method = "auto",
     reverse: bool = False,
+    contracting: bool = False,
 ) -> StateT:
     """Runs `h[t] = a[t] * h[t-1] + b[t]` over the leading axis, elementwise.
 
@@ -74,6 +80,8 @@ def linear_scan(
             a program that is lowered for CPU and "associative" in any other. Only CPU was measured
             by us.
         reverse: runs from the last step to the first; `h0` is then the state after the last step.
+        contracting: a promise that no decay is larger than one, so that no product of decays
+            overflows. "associative" and "chunked" then do less work. "scan" is the same program.
 
     Returns:
         All states, `[T, *state]`, in at least float32; a pair of them if `b` is a pair.
@@ -117,8 +125,7 @@ def linear_scan(
 
     axes = (1,) * (len(shape) - len(shapes["a"])) + shapes["a"]
     h = _scan(
-        method,
-        reverse,
+        Way(method, reverse, contracting),
         tuple(jnp.reshape(x, axes).astype(dtype) for x in parts["a"]),
         full("b", shape),
         full("h0", shape[1:]),
@@ -130,7 +137,7 @@ def linear_scan(
 
 def linear_step(a: jax.Array | Pair, b: StateT, h: jax.Array | Pair) -> StateT:
     """One step, `a * h + b`, of real numbers or of pairs; shapes broadcast."""
-    new = _plus(_times(_parts("a", a), _parts("h", h)), _parts("b", b))
+    new = _affine(_parts("a", a), _parts("h", h), _parts("b", b))
     return new if isinstance(b, tuple) else new[0]  # type: ignore[return-value]
 
 
@@ -168,12 +175,95 @@ def _plus(x: Parts, y: Parts) -> Parts:
     return tuple(p + q for p, q in zip(x, y, strict=True))
 
 
+def _affine(a: Parts, x: Parts, b: Parts) -> Parts:
+    return _plus(_times(a, x), b)
+
+
 def _conj(x: Parts) -> Parts:
     return (x[0], *(-part for part in x[1:]))
 
 
 def _zeros(x: Parts) -> Parts:
     return tuple(map(jnp.zeros_like, x))
+
+
+def _product(x: Parts, y: Parts, contracting: bool) -> Parts:
+    """`x * y`; zero where y is, even where x has overflowed, as it may unless `contracting`."""
+    product = _times(x, y)
+    if contracting:
+        return product
+    nothing = functools.reduce(jnp.logical_and, [part == 0 for part in y])
+    return tuple(jnp.where(nothing, 0, part) for part in product)
+
+
+class Arithmetic(NamedTuple):
+    """How the parallel methods calculate: from numbers, in numbers of their own kind, and back."""
+
+    lift: Callable[[Parts], Any]
+    times: Callable[[Any, Any], Any]
+    affine: Callable[[Any, Any, Any], Any]  # a * x + b
+    lower: Callable[[Any], Parts]
+
+
+class Wide(NamedTuple):
+    """A number `parts * 2 ** exponent` that neither overflows nor underflows.
+
+    Attributes:
+        parts: the larger of them is in [2, 4), or all are zero.
+        exponent: int32, of the shape of a part.
+    """
+
+    parts: Parts
+    exponent: jax.Array
+
+
+# The exponent of zero: less than that of any product, and two of them still fit in an int32.
+OF_ZERO = -(2**29)
+
+
+def _normalised(parts: Parts, exponent: Any) -> Wide:
+    size = functools.reduce(jnp.maximum, map(jnp.abs, parts))
+    info, bias = _format(size)
+    bits = jax.lax.bitcast_convert_type(size, f"int{info.bits}")
+    # With parts in [2, 4) the factor is a normal number whatever they were: from 2^-126 to 2^127.
+    shift = jnp.maximum(bits >> info.nmant, 1).astype(jnp.int32) - (bias + 1)
+    exponent = jnp.where(size == 0, OF_ZERO, exponent + shift)
+    return Wide(_scale(parts, -shift), exponent)
+
+
+def _scale(parts: Parts, exponent: jax.Array) -> Parts:
+    """`parts * 2 ** exponent`, where 2 ** exponent is at most a number of their dtype."""
+    info, bias = _format(parts[0])
+    # The bits of a factor that is too small are those of zero.
+    bits = jnp.maximum(exponent + bias, 0).astype(f"int{info.bits}") << info.nmant
+    factor = jax.lax.bitcast_convert_type(bits, parts[0].dtype)
+    return tuple(part * factor for part in parts)
+
+
+def _format(x: jax.Array) -> tuple[Any, int]:
+    """Of a floating number: what numpy knows, and the bias of its exponent."""
+    info = jnp.finfo(x.dtype)
+    return info, 2 ** (info.nexp - 1) - 1
+
+
+def _wide_times(x: Wide, y: Wide) -> Wide:
+    return _normalised(_times(x.parts, y.parts), x.exponent + y.exponent)
+
+
+def _wide_affine(a: Wide, x: Wide, b: Wide) -> Wide:
+    product, exponent = _times(a.parts, x.parts), a.exponent + x.exponent
+    top = jnp.maximum(exponent, b.exponent)
+    both = _scale(product, exponent - top), _scale(b.parts, b.exponent - top)
+    return _normalised(_plus(*both), top)
+
+
+def _lower(x: Wide) -> Parts:
+    """As numbers of the dtype, infinite or zero where they are out of its range."""
+    _, bias = _format(x.parts[0])
+    exponent = jnp.clip(x.exponent, -2 * bias, 2 * bias)
+    # In two factors, since the parts are not as small or large as the number may be.
+    half = exponent >> 1
+    return _scale(_scale(x.parts, half), exponent - half)
 
 
 def _varies(a: Parts, steps: int) -> bool:
@@ -183,10 +273,14 @@ def _varies(a: Parts, steps: int) -> bool:
 def _step(h: Parts, a: Parts, b: Parts, h_reset: Any, reset: Any) -> Parts:
     if reset is not None:
         h = select(reset, h_reset, h)
-    return _plus(_times(a, h), b)
+    return _affine(a, h, b)
 
 
-def _sequential(a, b, h0, h_reset, resets, reverse):
+PLAIN = Arithmetic(lambda x: x, _times, _affine, lambda x: x)
+WIDE = Arithmetic(lambda x: _normalised(x, 0), _wide_times, _wide_affine, _lower)
+
+
+def _sequential(a, b, h0, h_reset, resets, reverse, _):
     """One step after another."""
     a = _rows(a, b[0].shape[0])
 
@@ -252,35 +346,36 @@ def _filled(x: Parts, t: int) -> Parts:
     return jax.tree.map(lambda x: jnp.broadcast_to(x[t], x.shape), x)
 
 
-def _associative(a, b, h0, h_reset, resets, reverse):
+def _associative(a, b, h0, h_reset, resets, reverse, how):
     if not _varies(a, b[0].shape[0]):
         a = jax.tree.map(lambda x: jnp.broadcast_to(x, (b[0].shape[0], *x.shape[1:])), a)
     if resets is not None:
-        b = select(resets, _plus(_times(a, h_reset), b), b)
-    return _tree(a, b, h0, resets, reverse)
+        b = select(resets, _affine(a, h_reset, b), b)
+    return _tree(how.lift(a), how.lift(b), how.lift(h0), resets, reverse, how)
 
 
-def _tree(a, b, h0, anew, reverse):
+def _tree(a, b, h0, anew, reverse, how):
     """The states of the recurrence, where an element that is `anew` forgets all before it.
 
-    What it forgets is dropped by a selection, so that neither zero times NaN nor an overflow can
-    come through. Products of `a` across such an element are wrong, and never used.
+    `a`, `b` and `h0` are numbers of the kind that `how` calculates in. What an element forgets is
+    dropped by a selection, so that neither zero times NaN nor an overflow can come through.
+    Products of `a` across such an element are wrong, and never used.
     """
 
     def combine(left, right):
         forgets = right[2]
-        b = _plus(_times(right[0], left[1]), right[1])
+        b = how.affine(right[0], left[1], right[1])
         if forgets is None:
-            return _times(right[0], left[0]), b, None
+            return how.times(right[0], left[0]), b, None
         b = select(forgets, right[1], b)
-        return _times(right[0], left[0]), b, forgets | left[2]
+        return how.times(right[0], left[0]), b, forgets | left[2]
 
     a, b, anew = jax.lax.associative_scan(combine, (a, b, anew), reverse=reverse)
-    h = _plus(_times(a, h0), b)
-    return h if anew is None else select(anew, b, h)
+    h = how.affine(a, h0, b)
+    return how.lower(h if anew is None else select(anew, b, h))
 
 
-def _chunked(a, b, h0, h_reset, resets, reverse):
+def _chunked(a, b, h0, h_reset, resets, reverse, how):
     """All chunks side by side, one step of each at a time.
 
     A first sweep finds what each chunk makes of the state that enters it: the product of its
@@ -314,8 +409,10 @@ def _chunked(a, b, h0, h_reset, resets, reverse):
     def first(i, state):
         product, h, anew = state
         _, a, b, reset = at(i)
-        anew = None if reset is None else anew | reset
-        return _times(a, product), _step(h, a, b, h_reset, reset), anew
+        if reset is not None:
+            h, anew = select(reset, how.lift(h_reset), h), anew | reset
+        a = how.lift(a)
+        return how.times(a, product), how.affine(a, h, how.lift(b)), anew
 
     def second(i, state):
         h, hs = state
@@ -330,8 +427,9 @@ def _chunked(a, b, h0, h_reset, resets, reverse):
         jnp.full((chunks, *x.shape[1 if varies else 0 :]), 1.0 if i == 0 else 0.0, x.dtype)
         for i, x in enumerate(decay)
     )
-    product, last, anew = jax.lax.fori_loop(0, length, first, (one, blank, reset))
-    last = _tree(product, last, h0, anew, reverse)
+    begin = how.lift(one), how.lift(blank), reset
+    product, last, anew = jax.lax.fori_loop(0, length, first, begin)
+    last = _tree(product, last, how.lift(h0), anew, reverse, how)
     enters = _before(last, h0, reverse)
     hs = _zeros(inputs[1])
     _, hs = jax.lax.fori_loop(0, length, second, (enters, hs))
@@ -342,58 +440,70 @@ def _chunked(a, b, h0, h_reset, resets, reverse):
 RUN = {"scan": _sequential, "associative": _associative, "chunked": _chunked}
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(method, reverse, a, b, h0, h_reset, resets):
+class Way(NamedTuple):
+    """How a recurrence is run: `linear_scan` has the meaning of each."""
+
+    method: str
+    reverse: bool
+    contracting: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(way, a, b, h0, h_reset, resets):
+    if not b[0].shape[0]:
+        return b
+
     def run(method, *args):
-        return RUN[method](*args, reverse)
+        return RUN[method](*args, way.reverse, PLAIN if way.contracting else WIDE)
 
-    return by_method(run, method, a, b, h0, h_reset, resets) if b[0].shape[0] else b
+    return by_method(run, way.method, a, b, h0, h_reset, resets)
 
 
-def _scan_forward(method, reverse, a, b, h0, h_reset, resets):
-    h = _scan(method, reverse, a, b, h0, h_reset, resets)
+def _scan_forward(way, a, b, h0, h_reset, resets):
+    h = _scan(way, a, b, h0, h_reset, resets)
     return h, (a, h, h0, h_reset, resets)
 
 
-def _scan_backward(method, reverse, residuals, dh):
+def _scan_backward(way, residuals, dh):
     a, h, h0, h_reset, resets = residuals
     no_gradient = None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
     if h[0].shape[0] == 0:
         return *jax.tree.map(jnp.zeros_like, (a, h, h0, h_reset)), no_gradient
-    pull = functools.partial(_pull, reverse)
-    da, lam, dh0, dh_reset = by_method(pull, method, dh, *residuals)
+    pull = functools.partial(_pull, way)
+    da, lam, dh0, dh_reset = by_method(pull, way.method, dh, *residuals)
     return da, lam, dh0, None if resets is None else dh_reset, no_gradient
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
 
 
-def _pull(reverse, method, dh, a, h, h0, h_reset, resets):
+def _pull(way, method, dh, a, h, h0, h_reset, resets):
     """The gradients of `a`, `b`, `h0` and, with resets, `h_reset`."""
-    lam, dh0, dh_reset = _adjoint(method, reverse, a, dh, _zeros(h0), resets)
+    way = way._replace(method=method)
+    lam, dh0, dh_reset = _adjoint(way, a, dh, _zeros(h0), resets)
     if method == "scan" and a[0].shape != h[0].shape:
-        da = _decay_gradient_by_steps(a, lam, h, h0, h_reset, resets, reverse)
+        da = _decay_gradient_by_steps(way, a, lam, h, h0, h_reset, resets)
     else:
-        h_prev = _before(h, h0, reverse)
+        h_prev = _before(h, h0, way.reverse)
         if resets is not None:
             h_prev = select(resets, h_reset, h_prev)
-        da = _reduce(_times(lam, _conj(h_prev)), a)
+        da = _reduce(_product(lam, _conj(h_prev), way.contracting), a)
     return da, lam, dh0, dh_reset
 
 
-def _adjoint(method, reverse, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
+def _adjoint(way, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
     """`lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, without the last term if t+1 is a reset.
 
     Returns:
         `lam`, and the gradients of the first state and of the state after a reset.
     """
-    run = _adjoint_sequential if method == "scan" else functools.partial(_adjoint_parallel, method)
-    return run(_conj(a), dh, zero, resets, not reverse)
+    run = _adjoint_sequential if way.method == "scan" else _adjoint_parallel
+    return run(way._replace(reverse=not way.reverse), _conj(a), dh, zero, resets)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _adjoint_sequential(a, dh, zero, resets, reverse):
-    a, order = _rows(a, dh[0].shape[0]), _order(dh, reverse)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _adjoint_sequential(way, a, dh, zero, resets):
+    a, order = _rows(a, dh[0].shape[0]), _order(dh, way.reverse)
 
     def before(state, t):
         """What reaches the state before step t, and all that reached the states after resets."""
@@ -416,17 +526,17 @@ def _adjoint_sequential(a, dh, zero, resets, reverse):
     return lam, *before(state, order[-1])
 
 
-def _adjoint_sequential_forward(a, dh, zero, resets, reverse):
-    return _adjoint_sequential(a, dh, zero, resets, reverse), (a, dh, zero, resets)
+def _adjoint_sequential_forward(way, a, dh, zero, resets):
+    return _adjoint_sequential(way, a, dh, zero, resets), (a, dh, zero, resets)
 
 
-def _adjoint_sequential_backward(reverse, given, cotangents):
+def _adjoint_sequential_backward(way, given, cotangents):
     """As if it had been written with `_scan`, whose gradient is known.
 
     The gradient that jax takes of a loop that reads a row of an array adds up arrays at each step.
     """
     a, dh, zero, resets = given
-    again = functools.partial(_adjoint_parallel, "scan", resets=resets, reverse=reverse)
+    again = functools.partial(_adjoint_parallel, way, resets=resets)
     _, pull = jax.vjp(again, a, dh, zero)
     no_gradient = None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
     return *pull(cotangents), no_gradient
@@ -435,14 +545,15 @@ def _adjoint_sequential_backward(reverse, given, cotangents):
 _adjoint_sequential.defvjp(_adjoint_sequential_forward, _adjoint_sequential_backward)
 
 
-def _adjoint_parallel(method, a, dh, zero, resets, reverse):
+def _adjoint_parallel(way, a, dh, zero, resets):
+    reverse = way.reverse
     later, later_resets = a, None
     if _varies(a, dh[0].shape[0]):
         later = _before(a, _zeros(_at(a, 0)), reverse)
     if resets is not None:
         (later_resets,) = _before((resets,), (jnp.zeros_like(resets[0]),), reverse)
     h_reset = None if resets is None else zero
-    lam: Any = _scan(method, reverse, later, dh, zero, h_reset, later_resets)
+    lam: Any = _scan(way, later, dh, zero, h_reset, later_resets)
     last = 0 if reverse else -1
     dh0, dh_reset = _times(_at(a, last), _at(lam, last)), None
     if resets is not None:
@@ -452,7 +563,7 @@ def _adjoint_parallel(method, a, dh, zero, resets, reverse):
     return lam, dh0, dh_reset
 
 
-def _decay_gradient_by_steps(a, lam, h, h0, h_reset, resets, reverse):
+def _decay_gradient_by_steps(way, a, lam, h, h0, h_reset, resets):
     """`lam[t] * conj(h[t-1])` reduced to the shape of `a`, with no array of all steps in between.
 
     XLA:CPU would write out what it sums over a leading axis, and read it in strides.
@@ -465,10 +576,11 @@ def _decay_gradient_by_steps(a, lam, h, h0, h_reset, resets, reverse):
         lam, h, reset = inputs
         if reset is not None:
             h_prev = select(reset, h_reset, h_prev)
-        da = _reduce(_times(lam, _conj(h_prev)), like)
+        da = _reduce(_product(lam, _conj(h_prev), way.contracting), like)
         return (h, total if varies else _plus(total, da)), da if varies else None
 
-    (_, total), each = jax.lax.scan(body, (h0, _zeros(like)), (lam, h, resets), reverse=reverse)
+    begin = h0, _zeros(like)
+    (_, total), each = jax.lax.scan(body, begin, (lam, h, resets), reverse=way.reverse)
     return each if varies else jax.tree.map(lambda x: x[None], total)
 
 

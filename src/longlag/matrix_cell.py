@@ -21,7 +21,8 @@ from longlag.time_parallel import Backward
 
 __all__ = ["Association", "MatrixCarry", "MatrixCell", "Reads"]
 
-# The logarithm of an input gate that is shut: of a masked step.
+# The logarithm of an input gate that is shut, as at a masked step, and of the scale of a memory
+# that nothing was written to. Sums and differences of it are finite, which those of -inf are not.
 SHUT = -1e30
 
 
@@ -31,8 +32,8 @@ class MatrixCarry:
 
     Attributes:
         S: memory, `[*batch, N, K, V]`, with a column more where the cell is `normalised`.
-        log_scale: m, `[*batch, N]`: the memory stands for `S exp(m)`; None unless the cell is
-            `exponential`.
+        log_scale: m, `[*batch, N]`: the memory stands for `S exp(m)`, and m is `SHUT` until
+            something is written; None unless the cell is `exponential`.
     """
 
     S: jax.Array
@@ -47,8 +48,8 @@ class Association:
         q: query, `[..., N, K]`.
         k: key, `[..., N, K]`.
         v: value, `[..., N, V]`.
-        log_decay: logarithm of the decay, at most 0, `[..., N, 1]` for a head or `[..., N, K]` for
-            each of its keys, or without the leading axes; None: nothing is forgotten.
+        log_decay: logarithm of the decay, from -inf to 0, `[..., N, 1]` for a head or `[..., N,
+            K]` for each of its keys, or without the leading axes; None: nothing is forgotten.
         rate: β of the delta rule, `[..., N]`: how much of what the key stands for is replaced;
             None: the value is added.
         log_input: logarithm of the input gate, `[..., N]`, of an `exponential` cell.
@@ -153,12 +154,17 @@ class MatrixCell(AffineCell[MatrixCarry]):
         return merge_heads(reads.y)
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> MatrixCarry:
-        """An empty memory, of scale one."""
+        """An empty memory.
+
+        Its scale does not bound the scale of what is written first, so that no gate is too small.
+        A learned memory begins at scale one: at scale zero it would have no gradient.
+        """
         values = self.features // self.heads + self.normalised
         batch = (*batch_shape, self.heads)
+        scale = 0.0 if self.learned_carry else SHUT
         return MatrixCarry(
             S=jnp.zeros((*batch, self.key_width, values), dtype),
-            log_scale=jnp.zeros(batch, dtype) if self.exponential else None,
+            log_scale=jnp.full(batch, scale, dtype) if self.exponential else None,
         )
 
     def step(
@@ -168,7 +174,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
         scale = None
         if self.exponential:
             assert carry.log_scale is not None
-            scale = jnp.maximum(carry.log_scale + self._head_decay(z), z.log_input)
+            scale = jnp.maximum(carry.log_scale + self._head_decay(z), self._log_input(z))
         q, k, v, log_decay = self._scaled(z, carry.log_scale, scale)
         S, y = matrix_step(carry.S, q, k, v, log_decay, z.rate)
         return MatrixCarry(S, scale), self.readout(params, self._reads(y, scale), z.aux)
@@ -207,7 +213,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
         scales = before = None
         if self.exponential:
             scales, before = _log_scales(
-                self._head_decay(z), z.log_input, begin, first, resets, reverse
+                self._head_decay(z), self._log_input(z), begin, first, resets, reverse
             )
         q, k, v, log_decay = self._scaled(z, before, scales)
         S, ys = matrix_scan(
@@ -237,7 +243,10 @@ class MatrixCell(AffineCell[MatrixCarry]):
         return out, (ys if mask is None else select(mask, ys, jnp.zeros_like(ys)))
 
     def _head_decay(self, z: Association) -> Any:
-        return 0.0 if z.log_decay is None else z.log_decay[..., 0]
+        return 0.0 if z.log_decay is None else jnp.maximum(z.log_decay[..., 0], SHUT)
+
+    def _log_input(self, z: Association) -> jax.Array:
+        return jnp.maximum(z.log_input, SHUT)
 
     def _scaled(self, z: Association, before: Any, after: Any) -> tuple[Any, ...]:
         """Query, key, value and decay of the memory that is kept, `S exp(-m)`."""
@@ -245,7 +254,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
         if self.normalised:
             v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         if self.exponential:
-            k = k * jnp.exp(z.log_input - after)[..., None]
+            k = k * jnp.exp(self._log_input(z) - after)[..., None]
             log_decay = (self._head_decay(z) + before - after)[..., None]
         return z.q, k, v, log_decay
 

@@ -17,6 +17,9 @@ take u to y. With a rate, u solves a triangular system, all chunks at once,
 (Yang et al. 2024, arXiv 2406.06484; with decay 2412.06464).
 A reset cuts a chunk in segments: steps meet within their segment alone, and those after a reset see
 the state after a reset in place of the one that entered.
+
+A decay of zero has the logarithm -inf. The chunked form adds logarithms up in products with zeros
+and ones, so it takes a finite number in its place whose exponential is zero too (`_finite`).
 """
 
 from __future__ import annotations
@@ -100,8 +103,8 @@ def matrix_scan(
         k: keys, `[T, *batch, K]`.
         v: values, `[T, *batch, V]`.
         S0: the state before the first step, `[*batch, K, V]`.
-        log_decay: g ≤ 0, broadcastable to `[T, *batch, K]`; with a last axis of 1 a head has one
-            decay, which costs less. None: no decay.
+        log_decay: g ≤ 0, broadcastable to `[T, *batch, K]`; -inf is a decay of zero. With a last
+            axis of 1 a head has one decay, which costs less. None: no decay.
         rate: β, broadcastable to `[T, *batch]`: the delta rule. In [0, 1] the state keeps what it
             has about other keys; up to 2, with keys of length 1, it has negative eigenvalues
             (Grazzi et al. 2025, arXiv 2411.12537). None: no delta rule.
@@ -232,6 +235,8 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
     def rows(flag, x):
         return x if flag is None else jnp.where(flag[..., None], x, 0)
 
+    if log_decay is not None:
+        log_decay = _finite(log_decay)
     if log_decay is None:
         pairs = None
         since = to_end = jnp.ones((*q.shape[:-1], 1), q.dtype)
@@ -297,6 +302,12 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
     ys = jnp.moveaxis(ys, -2, 1)
     ys = ys.reshape(steps + missing, *ys.shape[2:])[:steps]
     return last, (jnp.flip(ys, 0) if reverse else ys)
+
+
+def _finite(log_decay: jax.Array) -> jax.Array:
+    """The same, where a decay that is zero in its dtype has a logarithm that can be added up."""
+    smallest = float(np.log(np.finfo(log_decay.dtype).smallest_subnormal))
+    return jnp.maximum(log_decay, 2 * smallest)
 
 
 def _inverse(lower: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
-from longlag.cell import Params, SeparableCell
+from longlag.cell import Params, SeparableCell, finite_exp
 from longlag.matrix_cell import Association, MatrixCarry, MatrixCell, unit
 
 __all__ = ["DeltaNet", "GatedDeltaNet"]
@@ -83,5 +83,5 @@ class GatedDeltaNet(DeltaNet):
         """As DeltaNet, and the decay."""
         z = super().project(params, xs, key=key)
         alpha = self.per_head(params, xs)[4]
-        log_decay = -jnp.exp(params["decay_log"].astype(alpha.dtype)) * softplus(alpha)
+        log_decay = -finite_exp(params["decay_log"].astype(alpha.dtype)) * softplus(alpha)
         return dataclasses.replace(z, log_decay=log_decay[..., None])

@@ -42,6 +42,7 @@ class GSA(LinearCell):
     slots: int = 16
 
     gates = ("q", "k", "v", "alpha")
+    contracting = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from longlag.cell import Params
 from longlag.matrix_cell import Association, MatrixCell, Reads, merge_heads
@@ -31,8 +32,13 @@ class LinearAttention(MatrixCell):
         """Positive queries and keys."""
         del key
         q, k, v = self.per_head(params, xs)
-        return Association(jax.nn.elu(q) + 1, jax.nn.elu(k) + 1, v)
+        return Association(positive(q), positive(k), v)
 
     def readout(self, params: Params, reads: Reads, aux) -> jax.Array:
         """The mean of the values, weighted by the kernel; zero where nothing was written."""
         return merge_heads(reads.y / (reads.norm[..., None] + 1e-6))
+
+
+def positive(s: jax.Array) -> jax.Array:
+    """elu(s) + 1, without the cancellation that leaves no digit of exp(s) where s is below -16."""
+    return jnp.where(s > 0, s + 1, jnp.exp(jnp.where(s > 0, 0, s)))

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import Carry, Params, dot, lecun
+from longlag.cell import Carry, Params, dot, finite_exp, lecun
 from longlag.linear_cell import LinearCell
 
 __all__ = ["LRU"]
@@ -42,6 +42,7 @@ class LRU(LinearCell):
     max_phase: float = 2 * math.pi
 
     gates = ("re", "im")
+    contracting = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +95,7 @@ class LRU(LinearCell):
             params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
             for name in ("nu", "theta", "gamma_log")
         )
-        size, phase, gamma = jnp.exp(-jnp.exp(nu)), jnp.exp(theta), jnp.exp(gamma_log)
+        size, phase, gamma = jnp.exp(-finite_exp(nu)), finite_exp(theta), jnp.exp(gamma_log)
         a = (size * jnp.cos(phase), size * jnp.sin(phase))
         a = jax.tree.map(lambda part: part.reshape((1,) * (xs.ndim - 1) + part.shape), a)
         re, im = jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1)

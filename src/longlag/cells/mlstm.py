@@ -83,7 +83,13 @@ class MLSTM(SeparableCell[MatrixCarry], MatrixCell):
         )
 
     def readout(self, params: Params, reads: Reads, aux: jax.Array) -> jax.Array:
-        """σ(o) ⊙ C q / max(|n q|, 1), the one being exp(-m) in the scale that is kept."""
-        least = jnp.exp(-reads.log_scale)
-        y = merge_heads(reads.y / jnp.maximum(jnp.abs(reads.norm), least)[..., None])
+        """σ(o) ⊙ C q / max(|n q|, 1), the one being exp(-m) in the scale that is kept.
+
+        What m has below -20 is multiplied to the reads instead: exp(-m) could overflow there, or
+        its square in the gradient.
+        """
+        rest = jnp.exp(jnp.minimum(reads.log_scale + 20, 0))
+        least = jnp.exp(-jnp.maximum(reads.log_scale, -20))
+        over = jnp.maximum(jnp.abs(reads.norm) * rest, least)
+        y = merge_heads(reads.y * rest[..., None] / over[..., None])
         return aux * y if self.output_gate else y

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jax.nn import sigmoid, softplus
+from jax.nn import log_sigmoid, sigmoid, softplus
 
 from longlag.cell import Carry, Params, SeparableCell, gate_projection
 from longlag.linear_cell import GatedLinearCell
@@ -57,6 +59,16 @@ class RGLRU(SeparableCell[Carry], GatedLinearCell):
         del key
         r, i, u = gate_projection(params["input"], xs, len(self.gates))
         log_a = -SHARPNESS * sigmoid(r) * softplus(params["decay"].astype(r.dtype))
-        # 1 - a², without the cancellation where a is near one; the root's slope must stay finite.
-        left = jnp.sqrt(jnp.maximum(-jnp.expm1(2 * log_a), 1e-12))
+        # 1 - a², without the cancellation where a is near one. Below 1e-12 it is -2 log a, whose
+        # root is finite in value and slope as the exponential of half its logarithm.
+        left = -jnp.expm1(2 * log_a)
+        log_rate = log_sigmoid(r) + log_softplus(params["decay"].astype(r.dtype))
+        near_one = jnp.exp(0.5 * (log_rate + math.log(2 * SHARPNESS)))
+        left = jnp.where(left < 1e-12, near_one, jnp.sqrt(jnp.maximum(left, 1e-12)))
         return self.bounded(jnp.exp(log_a)), left * sigmoid(i) * u, None
+
+
+def log_softplus(x: jax.Array) -> jax.Array:
+    """The logarithm of softplus, which is `x` itself where softplus is too small for its dtype."""
+    small = x < -20
+    return jnp.where(small, x, jnp.log(softplus(jnp.where(small, 0, x))))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.cell import Carry, Params, dot, lecun
+from longlag.cell import Carry, Params, dot, finite_exp, lecun
 from longlag.linear_cell import LinearCell
 
 __all__ = ["S5"]
@@ -44,6 +44,7 @@ class S5(LinearCell):
     max_step: float = 1e-1
 
     gates = ("re", "im")
+    contracting = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,13 +97,16 @@ class S5(LinearCell):
             params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
             for name in ("lambda_re", "lambda_im", "log_step")
         )
-        re, step = jnp.minimum(re, -1e-4), jnp.exp(step)
+        re, step = jnp.minimum(re, -1e-4), finite_exp(step)
         size, phase = jnp.exp(re * step), im * step
         a_re, a_im = size * jnp.cos(phase), size * jnp.sin(phase)
+        # Re a - 1, without the cancellation where the step is small.
+        near_one = jnp.expm1(re * step) * jnp.cos(phase) - 2 * jnp.sin(phase / 2) ** 2
+        less_one = jnp.where(re * step > -1, near_one, a_re - 1)
         # (a - 1) / Λ = (a - 1) conj(Λ) / |Λ|²
         square = re * re + im * im
-        g_re = ((a_re - 1) * re + a_im * im) / square
-        g_im = (a_im * re - (a_re - 1) * im) / square
+        g_re = (less_one * re + a_im * im) / square
+        g_im = (a_im * re - less_one * im) / square
         u_re, u_im = jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1)
         b = (g_re * u_re - g_im * u_im, g_re * u_im + g_im * u_re)
         leading = (1,) * (xs.ndim - 1)

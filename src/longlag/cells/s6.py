@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from longlag.cell import Carry, Params, SeparableCell, dot, gate_projection, lecun
+from longlag.cell import Carry, Params, SeparableCell, dot, finite_exp, gate_projection, lecun
 from longlag.linear_cell import GatedLinearCell
 
 __all__ = ["S6"]
@@ -103,7 +103,7 @@ class S6(SeparableCell[Carry], GatedLinearCell):
         selected = dot(u, params["select"]["kernel"])
         step, B, C = jnp.split(selected, [rank, rank + self.state], axis=-1)
         step = softplus(dot(step, params["step"]["kernel"]) + params["step"]["bias"])
-        decay = jnp.exp(params["decay_log"].astype(step.dtype))
+        decay = finite_exp(params["decay_log"].astype(step.dtype))
         a = jnp.exp(-step[..., None] * decay)
         return self.bounded(a), (step * u)[..., None] * B[..., None, :], (C, u)
 

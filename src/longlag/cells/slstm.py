@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from longlag.cell import DenseCell, Params, SeparableCell, lecun, split_heads
+from longlag.cell import DenseCell, Params, SeparableCell, finite_exp, lecun, split_heads
 
 __all__ = ["SLSTM", "SLSTMCarry"]
 
@@ -36,7 +36,7 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
     """An LSTM with exponential input gates, a normaliser, and a recurrence within heads.
 
         i~, f~, z~, o~ = W x + b + R h        R block-diagonal, one block per head
-        m' = max(log σ(f~) + m, i~)
+        m' = max(log σ(f~) + m, i~), or i~ where n = 0
         i  = exp(i~ - m'),  f = exp(log σ(f~) + m - m')
         c' = f ⊙ c + i ⊙ tanh(z~)
         n' = f ⊙ n + i
@@ -54,7 +54,8 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
     some not.
 
     Reference: Beck et al. 2024, arXiv 2405.04517, equations 8 to 15 (the forget gate a sigmoid);
-    the normalisation of h by groups, which their block has, is a layer.
+    the normalisation of h by groups, which their block has, is a layer. That m' is i~ where nothing
+    was written yet is in their code: c' / n' is then tanh(z~), however small the input gate is.
 
     Cost: 4H (D + H/N + 1) parameters, carry 4H, N recurrent products `[H/N, 4H/N]` per step.
     """
@@ -102,9 +103,7 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
     def update(self, params, carry, z):
         """The equations above, from the sums."""
         i, f, z, o = z
-        f = log_sigmoid(f) + carry.m
-        m = jnp.maximum(f, i)
-        i, f = jnp.exp(i - m), jnp.exp(f - m)
+        i, f, m = self._gates(carry, i, f)
         c, n = f * carry.c + i * jnp.tanh(z), f * carry.n + i
         h = sigmoid(o) * c / n
         return SLSTMCarry(h, c, n, m), h
@@ -112,6 +111,12 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
     def probe(self, params, carry, z):
         """The gates as they act on c: i, f, o."""
         i, f, _, o = self.mix(params, carry, z)
+        i, f, _ = self._gates(carry, i, f)
+        return {"i": i, "f": f, "o": sigmoid(o)}
+
+    def _gates(self, carry, i, f):
+        """The gates i and f as they act on c and n, and m'."""
         f = log_sigmoid(f) + carry.m
-        m = jnp.maximum(f, i)
-        return {"i": jnp.exp(i - m), "f": jnp.exp(f - m), "o": sigmoid(o)}
+        m = jnp.where(carry.n == 0, i, jnp.maximum(f, i))
+        # f may exceed one only where n is zero. There it counts for the gradient of a learned n.
+        return jnp.exp(i - m), finite_exp(f - m), m

@@ -1,0 +1,224 @@
+"""Extreme values: a cell in float32 against its own step in float64.
+
+Every case is a row of one program. So a cell costs two compilations, however many cases there are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from longlag import Cell, LinearCell, MatrixCell, unroll
+from longlag.testing.cells import in_chunks, jit, random_like
+
+LEVELS = (50.0, 88.0, 104.0, 1e4)
+SCALES = (1.0, 30.0, 255.0, 32768.0)
+STEPS = 5
+RTOL = 1e-5
+ULP = float(np.finfo(np.float32).eps)
+# Inputs that are as near as float32 has them: what the equation itself makes of their rounding is
+# allowed, since no program can know better.
+NEIGHBOURS, SPREADS = 4, 8
+# Numbers of float32 with room for a sum, and gradients whose factors are such numbers too.
+LARGEST, LARGEST_GRADIENT = 1e37, 1e18
+# A factor below the smallest normal number is zero in float32, whatever it is multiplied by.
+TINY = float(np.finfo(np.float32).tiny) * 1e12
+
+
+def check_extremes(cell: Cell, in_features: int = 2, *, fixed: Collection[str] = ()) -> None:
+    """Raises unless extreme inputs and parameters give the values and gradients of float64.
+
+    The inputs have scales from 1 to 32,768. The vectors among the parameters, which are biases as a
+    rule, are moved by ±50, ±88, ±104 and ±1e4, so that gates are shut, open, or both at random and
+    decays are exactly zero and one. Single steps have an input of ±1e4: the first, so that gates
+    may be shut before anything was written, or one in the middle, so that all may be forgotten. In
+    one case everything is zero, queries and keys too. Every method, and one step at a time, gives
+    the same.
+
+    Args:
+        cell: the cell.
+        in_features: D.
+        fixed: names of vectors that stay: a phase of exp(50) radians has no digit in float32.
+
+    Raises:
+        AssertionError: a value or a gradient is not finite, or differs by more than 1e-5 of itself
+            and what the rounding of the inputs to float32 explains, where it is finite in float64
+            and a number of float32. A dense cell may differ by an ulp of one, since `1 - z` has no
+            more digits, and a gradient by ulps of what arrives at a saturated gate or of the
+            largest gradient.
+    """
+    names, params, xs = extremes(cell, in_features, fixed)
+    with in_chunks():
+        got = jax.tree.map(np.asarray, low_precision(cell, params, xs))
+    with jax.enable_x64(True):
+        expected, spread = high_precision(cell, params, xs)
+    inputs = 1 + largest(xs)
+    memory = isinstance(cell, (LinearCell, MatrixCell))
+    kept = TINY if memory else SPREADS * ULP
+    # A slope that is wrong by an ulp is multiplied by the input and by what the gate lets through:
+    # in a memory the product of a value, a key and a query.
+    passed = inputs * np.maximum(inputs, largest(params)) ** (3 if memory else 1)
+    slope = SPREADS * ULP * np.maximum(passed, largest(expected[1]))
+    # Where an output is no number of float32, its gradients need not be.
+    slope = np.where(largest(expected[0]) < LARGEST, slope, np.inf)
+    for way, (ys, gradients) in got.items():
+        what = f"{cell}, {way}: outputs"
+        compare(ys, expected[0], spread[0], kept * inputs, LARGEST, names, what)
+        if gradients is not None:
+            what = f"{cell}, {way}: gradients"
+            compare(gradients, expected[1], spread[1], slope, LARGEST_GRADIENT, names, what)
+
+
+def extremes(
+    cell: Cell, in_features: int, fixed: Collection[str]
+) -> tuple[list[str], Any, np.ndarray]:
+    """Names of the cases, parameters with a leading axis of cases, and inputs `[N, T, D]`."""
+    fresh = jit(lambda: cell.init(jax.random.key(1), in_features))()
+    fresh = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), fresh)
+    noisy = jax.tree.map(lambda leaf, noise: leaf + 0.1 * noise, fresh, random_like(fresh, 2))
+    # A learned first state begins at nothing, and a gate may be shut before it.
+    fresh = noisy | {name: fresh[name] for name in ("carry",) if name in fresh}
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(STEPS, in_features))
+    cases: list[tuple[str, Any, np.ndarray]] = [
+        (f"inputs of scale {scale:g}", fresh, scale * inputs) for scale in SCALES
+    ]
+    for step, value in ((0, 1e4), (0, -1e4), (2, 1e4), (2, -1e4)):
+        spiked = inputs.copy()
+        spiked[step] = value
+        cases.append((f"an input of {value:g} at step {step}", fresh, spiked))
+    for level in LEVELS:
+        for signs in ((1,), (-1,), (-1, 0, 1), (-1, 0, 1)):
+            moved = moved_vectors(fresh, level, signs, {*fixed, "carry"}, rng)
+            cases.append((f"vectors moved by {level:g} times {signs}", moved, inputs))
+    zero = {k: jax.tree.map(np.zeros_like, v) if k == "input" else v for k, v in fresh.items()}
+    cases.append(("no input", zero, 0 * inputs))
+    names, params, xs = zip(*cases, strict=True)
+    return list(names), jax.tree.map(lambda *x: np.stack(x), *params), np.stack(xs).astype("f4")
+
+
+def moved_vectors(params: Any, level: float, signs: tuple[int, ...], fixed: set[str], rng) -> Any:
+    """The vectors among the parameters moved up or down; a learned first state stays."""
+
+    def move(path, leaf):
+        if leaf.ndim != 1 or path[0].key in fixed:
+            return leaf
+        return leaf + np.float32(level) * rng.choice(signs, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(move, params)
+
+
+def pulled(run, params, xs) -> tuple[Any, Any]:
+    """Outputs and the gradient of their weighted sum in parameters and inputs."""
+    ys, pull = jax.vjp(run, params, xs)
+    return ys, pull(jax.tree.map(jnp.asarray, random_like(ys)))
+
+
+@functools.partial(jit, static_argnums=0)
+def low_precision(cell: Cell, params, xs) -> dict[str, tuple[Any, Any]]:
+    """Outputs and gradients by every method, and outputs of one step at a time."""
+
+    def whole(method, params, xs):
+        return unroll(cell, params, xs[None], method=method)[1]
+
+    def by_steps(params, xs):
+        def body(carry, x):
+            return unroll(cell, params, x[None, None], carry)
+
+        ys = jax.lax.scan(body, cell.initial_carry(params, (1,)), xs)[1]
+        return jax.tree.map(lambda y: jnp.swapaxes(y[:, :, 0], 0, 1), ys)
+
+    methods = ["scan"]
+    methods += ["chunked"] * isinstance(cell, (LinearCell, MatrixCell))
+    methods += ["associative"] * isinstance(cell, LinearCell)
+    found: dict[str, tuple[Any, Any]] = {
+        method: jax.vmap(functools.partial(pulled, functools.partial(whole, method)))(params, xs)
+        for method in methods
+    }
+    return found | {"step by step": (jax.vmap(by_steps)(params, xs), None)}
+
+
+def high_precision(cell: Cell, params, xs) -> tuple[Any, Any]:
+    """Outputs and gradients of the step in float64, and how far neighbours of the inputs are."""
+    rng = np.random.default_rng(4)
+
+    def neighbours(leaf):
+        leaf = np.asarray(leaf, np.float64)
+        signs = rng.choice([-1, 1], (NEIGHBOURS, *leaf.shape))
+        return np.concatenate([leaf[None], leaf * (1 + ULP * signs)])
+
+    everything = jax.tree.map(neighbours, (params, xs))
+    one_input = jax.ShapeDtypeStruct((1, xs.shape[-1]), np.float64)
+    one_case = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], np.float64), params)
+    stored = jax.eval_shape(
+        lambda params, x: (cell.project(params, x), cell.initial_carry(params, (1,))),
+        one_case,
+        one_input,
+    )
+    ones = jax.tree.map(lambda leaf: neighbours(np.ones((*xs.shape[:2], *leaf.shape))), stored)
+    expected = jax.tree.map(np.asarray, in_float64(cell, *everything, ones))
+    with np.errstate(invalid="ignore", over="ignore"):
+        spread = jax.tree.map(lambda leaf: np.abs(leaf[1:] - leaf[0]).max(axis=0), expected)
+    return jax.tree.map(lambda leaf: leaf[0], expected), spread
+
+
+@functools.partial(jit, static_argnums=0)
+def in_float64(cell: Cell, params, xs, ones) -> tuple[Any, Any]:
+    """Of every case and its neighbours, by jax's own gradient of a plain loop.
+
+    What float32 rounds at each step, the projected input and the carry, is multiplied by numbers
+    that are one, or an ulp more or less.
+    """
+
+    def one_case(params, xs, ones):
+        def run(params, xs):
+            def body(carry, inputs):
+                x, ones = inputs
+                z, carry = jax.tree.map(rounded, (cell.project(params, x[None]), carry), ones)
+                return cell.step(params, carry, z)
+
+            ys = jax.lax.scan(body, cell.initial_carry(params, (1,)), (xs, ones))[1]
+            return jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)
+
+        return pulled(run, params, xs)
+
+    return jax.vmap(jax.vmap(one_case))(params, xs, ones)
+
+
+def rounded(leaf: jax.Array, ones: jax.Array) -> jax.Array:
+    """A floating leaf and its neighbour."""
+    return leaf * ones if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def largest(tree: Any) -> np.ndarray:
+    """The largest number of each case, `[N]`."""
+    leaves = [np.abs(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate(leaves, axis=1).max(axis=1)
+
+
+def compare(
+    got: Any, expected: Any, spread: Any, atol: np.ndarray, most: float, names: list[str], what: str
+):
+    """Leaves `[N, ...]` agree, case by case."""
+
+    def leaf(path, g, e, s):
+        each = atol.reshape(-1, *(1,) * (e.ndim - 1))
+        with np.errstate(invalid="ignore", over="ignore"):
+            counts = (np.abs(e) + s < most) & np.isfinite(each)
+            off = np.abs(g - e) - RTOL * np.abs(e) - SPREADS * s - each
+        wrong = counts & ~(off <= 0)
+        if wrong.any():
+            at = tuple(np.argwhere(wrong)[0])
+            cases = [names[i] for i in sorted({*np.argwhere(wrong)[:, 0]})]
+            raise AssertionError(
+                f"{what}{jax.tree_util.keystr(path)}, {names[at[0]]}: expected {e[at]:g} "
+                f"(give or take {s[at]:g}), got {g[at]:g}; wrong in {wrong.sum()} numbers of the "
+                f"cases: {', '.join(cases)}"
+            )
+
+    jax.tree_util.tree_map_with_path(leaf, got, expected, spread)
