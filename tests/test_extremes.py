@@ -91,14 +91,14 @@ def test_decays_above_one_overflow_only_where_the_states_do(method):
 
     @jit
     def run(a, b, h0):
-        found = []
+        results = []
         for reverse in (False, True):
             scan = functools.partial(ll.linear_scan, method=method, reverse=reverse)
             hs, pull = jax.vjp(scan, a.T, b.T, h0)
-            found.append((hs, *pull(jnp.broadcast_to(dh[:, None], hs.shape))))
+            results.append((hs, *pull(jnp.broadcast_to(dh[:, None], hs.shape))))
             pair = (a.T, 0 * a.T), (b.T, -b.T), (h0, -h0)
-            found.append(scan(*pair))
-        return found
+            results.append(scan(*pair))
+        return results
 
     forward, both, backward, both_back = run(a, b, h0)
     for reverse, got, pair in ((False, forward, both), (True, backward, both_back)):
@@ -146,11 +146,12 @@ def test_a_decay_of_zero_forgets_in_chunks_as_it_does_step_by_step(keys, rate, r
 
     @jit
     def run(arrays):
-        found = []
-        for method in ("scan", "chunked"):
-            out, pull = jax.vjp(lambda x, m=method: matrix_scan(**x, method=m), arrays)
-            found.append((out, pull(jax.tree.map(jnp.cos, out))))
-        return found
+        results = []
+        steps = functools.partial(matrix_scan, method="scan")
+        for scan in (steps, functools.partial(matrix_scan, method="chunked")):
+            out, pull = jax.vjp(lambda arrays, scan=scan: scan(**arrays), arrays)
+            results.append((out, pull(jax.tree.map(jnp.cos, out))))
+        return results
 
     with in_chunks():
         steps, chunked = run(arrays)
