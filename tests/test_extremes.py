@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import longlag as ll
-from longlag.cells import MLSTM, SLSTM
+from longlag.cells import LRU, MLSTM, SLSTM
 from longlag.linear_scan import METHODS
 from longlag.matrix_scan import matrix_scan
 from longlag.testing import check_extremes
@@ -28,12 +28,29 @@ UNLEARNED = [
 ]
 
 
-@pytest.mark.parametrize("cell", [*CELLS, *UNLEARNED], ids=repr)
+def one_of_each(cells):
+    """Whose options make other programs of the same equations are for `make test-deep`."""
+    kinds = [type(cell) for cell in cells]
+    return [[pytest.mark.deep] * (kind in kinds[:i]) for i, kind in enumerate(kinds)]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(cell, marks=marks) for cell, marks in zip(CELLS, one_of_each(CELLS), strict=True)]
+    + UNLEARNED,
+    ids=repr,
+)
 def test_extreme_values_are_those_of_float64(cell):
     check_extremes(cell, fixed=FIXED)
 
 
-@pytest.mark.parametrize(("cell", "equations"), PAPERS, ids=lambda v: repr(v) * hasattr(v, "init"))
+@pytest.mark.parametrize(
+    ("cell", "equations"),
+    [
+        pytest.param(*pair, marks=marks, id=repr(pair[0]))
+        for pair, marks in zip(PAPERS, one_of_each([cell for cell, _ in PAPERS]), strict=True)
+    ],
+)
 def test_extreme_values_in_float64_are_the_papers(cell, equations, x64):
     """The equations as they stand in numbers of 80 bits, with exponents from -4932 to 4932."""
     names, params, xs = extremes(cell, 2, FIXED)
@@ -223,3 +240,13 @@ def test_a_first_input_gate_of_an_mlstm_is_in_its_output_and_its_slope():
     # The slope is y itself, but zero where n q is more than one.
     slopes = np.where(1e8 * np.exp(i) > 1, 0, expected)
     np.testing.assert_allclose(pull(jnp.ones_like(ys))[0][:, 0, 0], slopes, 1e-5)
+
+
+def test_a_decay_of_an_lru_that_is_zero_has_a_gradient_of_zero():
+    """exp(104) is infinite in float32, and zero times it would be NaN."""
+    cell = LRU(2)
+    params = cell.init(jax.random.key(0), 2) | {"nu": jnp.full(2, 104.0)}
+    sizes, pull = jax.vjp(lambda params: cell.project(params, jnp.ones((1, 2)))[0], params)
+    assert not np.any(sizes)
+    (gradient,) = pull(jax.tree.map(jnp.ones_like, sizes))
+    np.testing.assert_array_equal(gradient["nu"], [0, 0])
