@@ -35,6 +35,7 @@ from typing_extensions import TypeVar
 from longlag import time_parallel
 from longlag.checks import check_like, check_rows
 from longlag.linear_scan import Method
+from longlag.promotion import add, at_least_float32
 from longlag.select import select
 from longlag.spec import Spec, choose
 from longlag.time_parallel import Backward
@@ -198,12 +199,14 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
 
         def begin(consts, carry, inputs):
             z, live, reset, _ = inputs
-            first = consts[1]
+            given, first = carry, jax.tree.map(_as_wide, consts[1], carry)
+            carry = jax.tree.map(_as_wide, carry, consts[1])
             if reset is not None:
                 carry = select(reset, first, carry)
             # A masked step is computed and thrown away. It starts from a clean carry, since zero
             # times a NaN in the kept one would be a NaN in the gradient.
-            return carry, carry if live is None else select(live, carry, first), z, live
+            start = carry if live is None else select(live, carry, first)
+            return jax.tree.map(keep_dtype, carry, given), start, z, live
 
         def mix(consts, carry, inputs):
             _, start, z, _ = begin(consts, carry, inputs)
@@ -212,9 +215,9 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         def update(consts, carry, inputs, mixed):
             carry, start, z, live = begin(consts, carry, inputs)
             new, y = _stepped(self, self._update(consts[0], start, z, mixed), start, rows)
-            new = jax.tree.map(keep_dtype, new, carry)
             if zoneout:
                 new, y = _zone_out(zoneout, start, new, y, inputs[3])
+            new = jax.tree.map(keep_dtype, new, carry)
             if live is not None:
                 new = select(live, new, carry)
                 y = select(live, y, jax.tree.map(jnp.zeros_like, y))
@@ -276,6 +279,12 @@ def keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
     """`new`, in the dtype that the carry came with."""
     floating = jnp.issubdtype(old.dtype, jnp.floating)
     return new.astype(old.dtype) if floating and new.dtype != old.dtype else new
+
+
+def _as_wide(leaf: jax.Array, natural: jax.Array) -> jax.Array:
+    """A leaf of a carry that a step can take: of at least the dtype that the cell's own has."""
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(at_least_float32(leaf, natural)) if floating else leaf
 
 
 def draw_held(key: jax.Array, rate: float, carry: Any, steps: int) -> list[jax.Array | None]:
@@ -361,11 +370,11 @@ class AffineCell(Cell[DenseCarryT]):
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> DenseCarryT:
         """Zeros in at least float32, or the learned first state in every row."""
         batch_shape = tuple(batch_shape)
-        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        dtype = at_least_float32(*jax.tree.leaves(params))
         if not self.learned_carry:
             return self.zero_carry(batch_shape, dtype)
         return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, batch_shape + leaf.shape).astype(dtype),
+            lambda leaf: jnp.broadcast_to(jnp.array(leaf, dtype), batch_shape + leaf.shape),
             params["carry"],
         )
 
@@ -495,7 +504,7 @@ def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         `[..., K]`.
     """
-    accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
+    accumulate = at_least_float32(kernel)
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=accumulate)
 
 
@@ -536,5 +545,5 @@ def finite_exp(x: jax.Array) -> jax.Array:
 def affine(params: Params, xs: jax.Array) -> jax.Array:
     """`x W + b` in at least float32, or without a kernel `x + b`."""
     if "kernel" in params:
-        return dot(xs, params["kernel"]) + params["bias"]
-    return xs.astype(jnp.promote_types(xs.dtype, jnp.float32)) + params["bias"]
+        xs = dot(xs, params["kernel"])
+    return add(xs, params["bias"])

@@ -54,7 +54,8 @@ def sum_over_time(
     Args:
         step: `(state, chunk, index) -> (state, sums)`: the state has one structure, shapes and
             dtypes throughout; `chunk` holds leaves `[B, C, ...]` of the inputs, and `index` the
-            number of the chunk, int32, to be folded into a key. It may close over parameters.
+            number of the chunk, int32, to be folded into a key. It may close over parameters, whose
+            gradients are added up over the chunks in their own dtype.
         state: before the first step.
         inputs: a tree, leaves `[B, T, ...]`, None stays None.
         chunk: C, the steps of a chunk, or "sqrt": near √T. The last chunk may be shorter.
@@ -142,7 +143,7 @@ def rematerialised(
         return *part(state, steps, index), None
 
     total = jax.tree.leaves(steps)[0].shape[0]
-    index = jnp.arange(max(-(-total // length), 1))
+    index = jnp.arange(max(-(-total // length), 1), dtype=jnp.int32)
     # A scan cannot merge the second run with the first, so nothing has to prevent it.
     again = jax.checkpoint(chunk, prevent_cse=False)
     state, out, _ = over_chunks(again, state, steps, index, length, reverse)

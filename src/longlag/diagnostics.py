@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.block import Block
-from longlag.cell import Cell, Params
+from longlag.cell import Cell, Params, affine
 from longlag.layers import Recurrent, Repeated, Stack
 from longlag.models import SequenceModel
+from longlag.promotion import widen
 from longlag.unroll import unroll
 
 __all__ = [
@@ -60,7 +61,7 @@ def gradient_by_lag(
 
     def loss(embedded):
         _, ys = model.stack.apply(params["layers"], embedded, mask=mask_t)
-        answers = ys[when, row] @ params["head"]["kernel"] + params["head"]["bias"]
+        answers = affine(params["head"], ys[when, row])
         if targets is None:
             return answers.sum()
         wanted = targets[row, when]
@@ -70,11 +71,11 @@ def gradient_by_lag(
         return ((answers - wanted) ** 2).sum()
 
     norms = jnp.linalg.norm(jax.grad(loss)(embedded), axis=-1)  # [T, B]
-    back = when - jnp.arange(steps)[:, None]  # the step that lies so many steps back
+    back = when[None] - jnp.arange(steps)[:, None]  # the step that lies so many steps back
     found = jnp.take_along_axis(norms, jnp.maximum(back, 0), axis=0)
     there = back >= 0
     total = jnp.sum(jnp.where(there, found, 0), axis=1)
-    return total / jnp.maximum(there.sum(axis=1), 1)
+    return total / jnp.maximum(there.sum(axis=1), 1).astype(total.dtype)
 
 
 def jacobians(cell: Cell, params: Params, xs: jax.Array) -> jax.Array:
@@ -158,11 +159,15 @@ def attention_by_lag(
     rows, steps, _ = weights.shape
     readers = jnp.ones((rows, steps), bool) if mask is None else mask
     if at is not None:
-        readers = readers & (jnp.arange(steps) == at[:, None])
-    weights = jnp.where(readers[..., None], weights, 0)
-    lag = jnp.arange(steps)[:, None] - jnp.arange(steps)
-    sums = jnp.zeros(steps).at[jnp.maximum(lag, 0)].add(jnp.where(lag >= 0, weights.sum(0), 0))
-    return sums / jnp.maximum(readers.sum(), 1)
+        readers = readers & (jnp.arange(steps, dtype=at.dtype)[None] == at[:, None])
+    weights = jnp.where(readers[..., None], widen(weights), 0)
+    lag = jnp.arange(steps)[:, None] - jnp.arange(steps)[None]
+    sums = (
+        jnp.zeros(steps, weights.dtype)
+        .at[jnp.maximum(lag, 0)]
+        .add(jnp.where(lag >= 0, weights.sum(0), 0))
+    )
+    return sums / jnp.maximum(readers.sum(), 1).astype(sums.dtype)
 
 
 def recurrences(model: SequenceModel, params: Params) -> Iterator[tuple[str, Cell, Params]]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from longlag.cell import Params
 from longlag.checks import check_sequence, check_tokens
 from longlag.layers import Dense
+from longlag.promotion import look_up
 from longlag.select import select
 from longlag.spec import Spec, choose
 from longlag.weight_decay import by_name
@@ -104,6 +105,4 @@ class Embedding(Spec):
         inputs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (inputs, mask, resets))
         if self.inputs == "features":
             return Dense(self.width).at_each_step(params, inputs, None), mask, resets
-        table = jnp.asarray(params["embedding"]).at[inputs]
-        xs = table.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-        return xs, mask, resets
+        return look_up(params["embedding"], inputs), mask, resets

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.cell import Cell, Params, dot, split_heads
+from longlag.cell import Cell, Params, affine, dot, split_heads
 from longlag.layer import Layer, State
+from longlag.promotion import add, at_least_float32, multiply, promote, widen
 from longlag.spec import choose
 from longlag.unroll import unroll
 from longlag.weight_decay import by_name
@@ -210,11 +211,11 @@ class Dense(_Pointwise):
         if self.blocks == 1:
             ys = dot(xs, kernel)
         else:
-            accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
+            accumulate = at_least_float32(kernel)
             parts = split_heads(xs, self.blocks).astype(kernel.dtype)
             ys = jnp.einsum("...nd,ndk->...nk", parts, kernel, preferred_element_type=accumulate)
             ys = ys.reshape(*xs.shape[:-1], self.features)
-        return ys + params["bias"] if self.bias else ys
+        return add(ys, params["bias"]) if self.bias else ys
 
 
 class Scale(_Pointwise):
@@ -226,7 +227,7 @@ class Scale(_Pointwise):
 
     def at_each_step(self, params, xs, key):
         """In at least float32."""
-        return xs.astype(jnp.promote_types(xs.dtype, jnp.float32)) * params["scale"]
+        return multiply(xs, params["scale"])
 
 
 class MLP(_Pointwise):
@@ -302,12 +303,13 @@ class Norm(_Pointwise):
 
     def at_each_step(self, params, xs, key):
         """In at least float32."""
-        xs = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
+        xs = widen(xs)
         parts = split_heads(xs, self.groups)
         if self.centered:
             parts = parts - jnp.mean(parts, axis=-1, keepdims=True)
         square = jnp.mean(parts * parts, axis=-1, keepdims=True)
-        return (parts * jax.lax.rsqrt(square + self.epsilon)).reshape(xs.shape) * params["scale"]
+        normed = (parts * jax.lax.rsqrt(square + self.epsilon)).reshape(xs.shape)
+        return multiply(normed, params["scale"])
 
 
 class Dropout(_Pointwise):
@@ -581,13 +583,13 @@ class Residual(_Around):
         state, ys = self.inner.apply(
             params["inner"], self.normed(params, xs), state, mask=mask, resets=resets, key=key
         )
-        return state, xs + ys
+        return state, add(xs, ys)
 
     def probe(self, params, xs, *, mask=None, resets=None):
         """Those of the inner layer under `inner/name`, and the outputs."""
         found = self.inner.probe(params["inner"], self.normed(params, xs), mask=mask, resets=resets)
         named: dict[str, Any] = {f"inner/{name}": value for name, value in found.items()}
-        return named | {"outputs": xs + found["outputs"]}
+        return named | {"outputs": add(xs, found["outputs"])}
 
     def normed(self, params: Params, xs: jax.Array) -> jax.Array:
         """What the inner layer is given."""
@@ -621,18 +623,18 @@ class Gated(_Around):
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         """See `Layer.apply`."""
         state, ys = self.inner.apply(params["inner"], xs, state, mask=mask, resets=resets, key=key)
-        return state, self._gate(params, xs) * ys
+        return state, multiply(self._gate(params, xs), ys)
 
     def probe(self, params, xs, *, mask=None, resets=None):
         """Those of the inner layer under `inner/name`, the gate, and the outputs."""
         found = self.inner.probe(params["inner"], xs, mask=mask, resets=resets)
         named: dict[str, Any] = {f"inner/{name}": value for name, value in found.items()}
         gate = self._gate(params, xs)
-        return named | {"gate": gate, "outputs": gate * found["outputs"]}
+        outputs = multiply(gate, found["outputs"])
+        return named | {"gate": gate, "outputs": outputs}
 
     def _gate(self, params, xs):
-        gate = dot(xs, params["gate"]["kernel"]) + params["gate"]["bias"]
-        return getattr(jax.nn, self.activation)(gate)
+        return getattr(jax.nn, self.activation)(affine(params["gate"], xs))
 
 
 class Read(_Around):
@@ -675,5 +677,5 @@ class Read(_Around):
         return named | {"outputs": self._join(params, xs, found["outputs"])}
 
     def _join(self, params, xs, contexts):
-        both = jnp.concatenate([xs, contexts], axis=-1)
+        both = jnp.concatenate(promote(xs, contexts), axis=-1)
         return jnp.tanh(Dense(xs.shape[-1]).at_each_step(params["join"], both, None))

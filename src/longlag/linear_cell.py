@@ -87,7 +87,7 @@ class LinearCell(AffineCell[Carry]):
             contracting=self.contracting,
         )
         # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
-        seen = hs if mask is None else select(mask, hs, first.h)
+        seen = hs if mask is None else select(mask, hs, jax.tree.map(keep_dtype, first.h, hs))
         ys = self.readout(params, seen, aux)
         check_rows("readout", ys, xs.shape[:2], str(self))
         if mask is not None:

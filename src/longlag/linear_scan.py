@@ -21,6 +21,7 @@ import numpy as np
 
 from longlag.checks import as_array
 from longlag.platforms import on_cpu_or_else
+from longlag.promotion import add, at_least_float32, multiply
 from longlag.select import select
 from longlag.spec import choose, take
 
@@ -117,10 +118,10 @@ def linear_scan(
             f"got {resets.dtype} {resets.shape}"
         )
     numbers = (parts["a"], parts["b"], parts["h0"])
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(numbers)), jnp.float32)
+    dtype = at_least_float32(*jax.tree.leaves(numbers))
 
     def full(name: str, shape: tuple[int, ...]) -> Parts:
-        real, *imag = (jnp.broadcast_to(x, shape).astype(dtype) for x in parts[name])
+        real, *imag = (jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x in parts[name])
         return (real, *(imag or [jnp.zeros_like(real)])) if len(parts["b"]) == 2 else (real,)
 
     axes = (1,) * (len(shape) - len(shapes["a"])) + shapes["a"]
@@ -165,14 +166,15 @@ def _parts(name: str, x: Any) -> Parts:
 
 def _times(x: Parts, y: Parts) -> Parts:
     if len(x) == 1:
-        return tuple(x[0] * part for part in y)
+        return tuple(multiply(x[0], part) for part in y)
     if len(y) == 1:
         return _times(y, x)
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+    real = multiply(x[0], y[0]) - multiply(x[1], y[1])
+    return real, multiply(x[0], y[1]) + multiply(x[1], y[0])
 
 
 def _plus(x: Parts, y: Parts) -> Parts:
-    return tuple(p + q for p, q in zip(x, y, strict=True))
+    return tuple(add(p, q) for p, q in zip(x, y, strict=True))
 
 
 def _affine(a: Parts, x: Parts, b: Parts) -> Parts:

@@ -15,6 +15,7 @@ from longlag.checks import is_zero
 from longlag.linear_cell import refuse_backward
 from longlag.linear_scan import Method
 from longlag.matrix_scan import METHODS, matrix_scan, matrix_step
+from longlag.promotion import add, widen
 from longlag.select import select
 from longlag.spec import choose
 from longlag.time_parallel import Backward
@@ -206,10 +207,10 @@ class MatrixCell(AffineCell[MatrixCarry]):
         z = self._project(params, xs, mask, key)
         if mask is not None:
             z = _idle(z, mask)
-        begin, unseen = carry, None
+        begin, unseen = widen(carry), None
         # Of no steps none sees the carry, which must come out as it is.
         if (mask is not None or resets is not None) and not is_zero(xs.shape[0]):
-            begin, unseen = _what_is_seen(carry, mask, resets, reverse)
+            begin, unseen = _what_is_seen(begin, mask, resets, reverse)
         scales = before = None
         if self.exponential:
             scales, before = _log_scales(
@@ -235,10 +236,10 @@ class MatrixCell(AffineCell[MatrixCarry]):
             if scales is not None:
                 last = scales[0 if reverse else -1] if len(scales) else begin.log_scale
             out = MatrixCarry(S, last)
+        out = jax.tree.map(keep_dtype, out, carry)
         if unseen is not None:
             unseen = unseen if every_carry else unseen[0 if reverse else -1]
             out = select(unseen, carry, out)
-        out = jax.tree.map(keep_dtype, out, carry)
         ys = self.readout(params, self._reads(ys, scales), z.aux)
         return out, (ys if mask is None else select(mask, ys, jnp.zeros_like(ys)))
 
@@ -276,7 +277,7 @@ def unit(x: jax.Array) -> jax.Array:
 
 def low_rank(params: Params, xs: jax.Array) -> jax.Array:
     """An affine map through a narrow middle: `x down up + b`."""
-    return dot(dot(xs, params["down"]), params["up"]) + params["bias"]
+    return add(dot(dot(xs, params["down"]), params["up"]), params["bias"])
 
 
 def init_low_rank(key: jax.Array, in_features: int, rank: int, out_features: int) -> Params:
@@ -323,14 +324,14 @@ def _what_is_seen(carry, mask, resets, reverse):
         before = ~jax.lax.associative_scan(jnp.logical_or, resets, reverse=reverse)
     live = before if mask is None else before & mask
     seen = jnp.any(live, axis=0)
-    return select(seen, carry, jax.tree.map(jnp.zeros_like, carry)), before & ~seen
+    return select(seen, carry, jax.tree.map(jnp.zeros_like, carry)), before & ~seen[None]
 
 
 def _log_scales(log_decay, log_input, carry, first, resets, reverse):
     """`m[t] = max(log_decay[t] + m[t-1], log_input[t])` after and before each step, `[T, B, N]`."""
     log_decay = jnp.broadcast_to(log_decay, log_input.shape)
     if resets is not None:
-        anew = jnp.maximum(log_decay + first.log_scale, log_input)
+        anew = jnp.maximum(add(log_decay, first.log_scale), log_input)
         log_input = select(resets, anew, log_input)
 
     def combine(left, right):
@@ -345,7 +346,7 @@ def _log_scales(log_decay, log_input, carry, first, resets, reverse):
     decay, top, anew = jax.lax.associative_scan(
         combine, (log_decay, log_input, resets), reverse=reverse
     )
-    after = jnp.maximum(decay + carry.log_scale, top)
+    after = jnp.maximum(add(decay, carry.log_scale), top)
     after = after if anew is None else select(anew, top, after)
     entry = carry.log_scale.astype(after.dtype)[None]
     before = [after[1:], entry] if reverse else [entry, after[:-1]]

@@ -33,6 +33,7 @@ import numpy as np
 
 from longlag.checks import as_array
 from longlag.platforms import on_cpu_or_else
+from longlag.promotion import at_least_float32, match_rank, multiply
 from longlag.select import select
 from longlag.spec import choose, take
 
@@ -75,7 +76,7 @@ def matrix_step(
         The new state, and `Sᵀ q`, `[*batch, V]`.
     """
     if log_decay is not None:
-        S = jnp.exp(log_decay)[..., None] * S
+        S = multiply(jnp.exp(log_decay)[..., None], S)
     if rate is not None:
         v = rate[..., None] * (v - jnp.einsum("...kv,...k->...v", S, k))
     S = S + k[..., None] * v[..., None, :]
@@ -132,7 +133,7 @@ def matrix_scan(
     if every_state and method == "chunked":
         raise ValueError("matrix_scan: expected method 'scan' or 'auto' for every state")
     steps, batch = q.shape[0], q.shape[1:-1]
-    dtype = jnp.promote_types(jnp.result_type(q, k, v, S0), jnp.float32)
+    dtype = at_least_float32(q, k, v, S0)
     q, k, v, S0 = (x.astype(dtype) for x in (q, k, v, S0))
     if log_decay is not None:
         keys = log_decay.shape[-1]
@@ -225,7 +226,7 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
         return jnp.moveaxis(x, 1, q.ndim - 1)
 
     q, k, v, log_decay, rate, resets = jax.tree.map(cut, (q, k, v, log_decay, rate, resets))
-    together = jnp.tril(jnp.ones((length, length), bool))
+    together = match_rank(jnp.tril(jnp.ones((length, length), bool)), q)
     entered = ends = None  # which steps see the state that entered, and which the last step sees
     if resets is not None:
         segment = jax.lax.associative_scan(jnp.add, resets.astype(jnp.int32), axis=-1)

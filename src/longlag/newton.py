@@ -29,6 +29,7 @@ from longlag.cell import CarryT, Cell, Params
 from longlag.checks import as_key, check_sequence
 from longlag.linear_cell import LinearCell
 from longlag.linear_scan import by_method, linear_scan
+from longlag.promotion import at_least_float32
 from longlag.select import select
 from longlag.spec import choose, take
 from longlag.unroll import unroll
@@ -224,7 +225,7 @@ def _as_vectors(cell: Cell, carry: Any, batch: int) -> tuple[Callable, Callable]
                 f"cell: newton expected a carry of floating numbers, got {jnp.result_type(leaf)} "
                 f"in the carry of {cell}; unroll runs such a cell"
             )
-    dtype = jnp.result_type(jnp.float32, *leaves)
+    dtype = at_least_float32(*leaves)
     shapes = [leaf.shape[1:] for leaf in leaves]
     ends = [0]
     for shape in shapes:
@@ -286,7 +287,8 @@ def _solve(method, consts, start, inputs):
         moved = correction - left
         finite = jnp.isfinite(moved).all(-1, keepdims=True)
         length = jnp.abs(moved).max(-1, keepdims=True)
-        within = jnp.where(length > radius[:, None], radius[:, None] / length, 1)
+        most = radius[None, :, None]
+        within = jnp.where(length > most, most / length, 1)
         new = jnp.where(finite, now + moved * within, now)
         new_error, new_unsolved = _residual(new, advance(new))
         # The largest residual says little on the way: it stays until the last step falls into
@@ -294,7 +296,7 @@ def _solve(method, consts, start, inputs):
         # its moves are bounded and all are taken.
         worse = ~(new_unsolved <= unsolved)
         refused = worse & jnp.isinf(radius)
-        new = jnp.where(refused[:, None], states, new)
+        new = jnp.where(refused[None, :, None], states, new)
         return (
             iteration + 1,
             new,

@@ -10,6 +10,7 @@ from flax import linen
 
 from longlag.cell import Params
 from longlag.checks import as_array
+from longlag.promotion import at_least_float32, implicit
 from longlag.spec import Spec
 from longlag.weight_decay import by_name
 
@@ -38,7 +39,8 @@ class _Convolution(linen.Module):
             for i in range(3)
             for j in range(3)
         ]
-        return linen.Dense(self.features)(jnp.concatenate(moved, axis=-1))
+        dense = linen.Dense(self.features, param_dtype=jnp.result_type(float))
+        return dense(jnp.concatenate(moved, axis=-1))
 
 
 class _Convolutions(linen.Module):
@@ -47,7 +49,8 @@ class _Convolutions(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for features, stride in ((self.width // 4, 2), (self.width // 2, 2), (self.width, 1)):
-            x = linen.relu(linen.LayerNorm()(_Convolution(features, stride)(x)))
+            norm = linen.LayerNorm(param_dtype=jnp.result_type(float))
+            x = linen.relu(norm(_Convolution(features, stride)(x)))
         return x
 
 
@@ -101,7 +104,8 @@ class Pictures(Spec):
     def init(self, key: jax.Array) -> Params:
         """Draws parameters."""
         one = jnp.zeros((1, self.side, self.side, CHANNELS))
-        return dict(_Convolutions(self.width).init(key, one)["params"])
+        with implicit():
+            return dict(_Convolutions(self.width).init(key, one)["params"])
 
     def decays(self, params: Params) -> Any:
         """See `longlag.layer.Layer.decays`."""
@@ -125,7 +129,11 @@ class Pictures(Spec):
         """
         inputs, _, _ = self.check(inputs, mask)
         pixels = jnp.reshape(inputs, (len(inputs), self.side, self.side, CHANNELS))
-        found = _Convolutions(self.width).apply({"params": params}, pixels)
+        # flax would round sums to the dtype of half-precision parameters.
+        dtype = at_least_float32(pixels, *jax.tree.leaves(params))
+        params, pixels = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, pixels))
+        with implicit():
+            found = _Convolutions(self.width).apply({"params": params}, pixels)
         assert isinstance(found, jax.Array)
         return jnp.moveaxis(found.reshape(len(inputs), self.grid**2, self.width), 0, 1), None, None
 

@@ -82,9 +82,10 @@ def _sample(model, steps, params, prompt, mask, key, temperature):
         last = jnp.take_along_axis(answers, place[:, None, None], axis=1)[:, 0]
 
     def draw(logits, key):
-        drawn = jax.random.categorical(key, logits / jnp.where(temperature > 0, temperature, 1))
+        scale = jnp.where(temperature > 0, temperature, 1).astype(logits.dtype)
+        drawn = jax.random.categorical(key, logits / scale).astype(jnp.int32)
         drawn = jnp.where(is_nan(logits), NO_CLASS, drawn)
-        return jnp.where(temperature > 0, drawn, likeliest(logits)).astype(jnp.int32)
+        return jnp.where(temperature > 0, drawn, likeliest(logits))
 
     def step(carry, key):
         state, logits = carry

@@ -98,7 +98,7 @@ def beam_search(
         # What has ended goes on by `stop` alone, at no cost.
         rest = jnp.where(jnp.arange(V) == stop, 0.0, -jnp.inf)
         total = log_probs[:, None] + jnp.where(ended[:, None], rest, each)
-        count = count + ~ended
+        count = jnp.where(ended, count, count + 1)
         ranked = total / _penalty(count, length_penalty)[:, None]
         ranked = jnp.where(jnp.isnan(ranked), jnp.inf, ranked).reshape(-1)
         _, best = jax.lax.top_k(ranked, K)
@@ -121,20 +121,20 @@ def beam_search(
         jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (K, *jnp.shape(leaf))), state),
         jnp.full((K, max_length), stop, jnp.int32),
         jnp.zeros(K, jnp.int32),
-        jnp.full(K, -jnp.inf).at[0].set(0.0),
+        jnp.full(K, -jnp.inf, jnp.float32).at[0].set(0.0),
         jnp.zeros(K, bool),
     )
     _, _, tokens, count, log_probs, ended = jax.lax.while_loop(going, body, first)
     return Hypotheses(
         tokens=tokens,
-        lengths=count - ended,
+        lengths=jnp.where(ended, count - 1, count),
         log_probs=log_probs,
         scores=log_probs / _penalty(count, length_penalty),
     )
 
 
 def _penalty(count: jax.Array, alpha: float) -> jax.Array:
-    return ((5 + count) / 6) ** alpha
+    return ((5 + count.astype(jnp.float32)) / 6) ** alpha
 
 
 def generate(

@@ -7,6 +7,8 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from longlag.promotion import match_rank
+
 __all__ = ["poison", "select"]
 
 Tree = TypeVar("Tree")
@@ -26,8 +28,8 @@ def select(flag: jax.Array, if_true: Tree, if_false: Tree) -> Tree:
     """
 
     def pick(x, y):
-        ndim = max(jnp.ndim(x), jnp.ndim(y))
-        return jnp.where(flag.reshape(flag.shape + (1,) * (ndim - flag.ndim)), x, y)
+        x, y = match_rank(x, y), match_rank(y, x)
+        return jnp.where(flag.reshape(flag.shape + (1,) * (max(x.ndim, y.ndim) - flag.ndim)), x, y)
 
     return jax.tree.map(pick, if_true, if_false)
 

@@ -29,6 +29,7 @@ from longlag.layer import Layer, State
 from longlag.layers import Dense, Stack
 from longlag.model import Cost, Model, check_at
 from longlag.pictures import Pictures
+from longlag.promotion import add, at_least_float32, promote
 from longlag.select import select
 from longlag.spec import choose
 from longlag.tasks.task import Batch
@@ -228,7 +229,7 @@ class Seq2Seq(Model):
             capacity: steps of the target that an attention of the decoder's own past has room for.
         """
         layers = self._stack.init_state(params["decoder"], (batch_size,), capacity)
-        like = jnp.result_type(params["attentional"]["kernel"], jnp.float32)
+        like = at_least_float32(params["attentional"]["kernel"])
         fed = jnp.zeros((batch_size, self.width), like) if self.input_feeding else None
         return DecoderState(layers, fed)
 
@@ -356,7 +357,7 @@ class Seq2Seq(Model):
 
     def _attentional(self, params, encoded, tokens, state, key):
         """The decoder's new state, all h̃ `[L, B, W]` and all h `[L, B, H]`."""
-        us = self.target.apply(params["target"], tokens)[0] + encoded.summary
+        us = add(self.target.apply(params["target"], tokens)[0], encoded.summary)
         if not self.input_feeding:
             layers = None if state is None else state.layers
             layers, hs = self._stack.apply(params["decoder"], us, layers, key=key)
@@ -390,7 +391,8 @@ def _mean(ms: jax.Array, mask: jax.Array | None) -> jax.Array:
         return ms.mean(axis=0)
     mask = jnp.ones(ms.shape[:2], bool) if mask is None else mask
     real = select(mask, ms, jnp.zeros_like(ms))
-    return real.sum(axis=0) / jnp.maximum(mask.sum(axis=0), 1)[:, None]
+    count = jnp.maximum(mask.sum(axis=0), 1)[:, None]
+    return real.sum(axis=0) / count.astype(real.dtype)
 
 
 def _context_features(attention: Attention, params: Params, hidden: int, encoded: int) -> int:
@@ -407,7 +409,7 @@ def _combine(attention, params, memory, hs):
     """h̃ from h, at every step: `[L, B, W]`."""
     if attention is not None:
         contexts, _ = attention.read_memory(params["attention"], hs, memory)
-        hs = jnp.concatenate([hs, contexts], axis=-1)
+        hs = jnp.concatenate(promote(hs, contexts), axis=-1)
     return jnp.tanh(affine(params["attentional"], hs))
 
 
@@ -427,7 +429,7 @@ class _InputFeeding(Cell[DecoderState]):
 
     def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> DecoderState:
         layers: State = Stack(self.layers).init_state(params["decoder"], batch_shape, 1)
-        like = jnp.result_type(params["attentional"]["kernel"], jnp.float32)
+        like = at_least_float32(params["attentional"]["kernel"])
         return DecoderState(layers, jnp.zeros((*batch_shape, self.width), like))
 
     def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None) -> Any:
@@ -437,7 +439,7 @@ class _InputFeeding(Cell[DecoderState]):
     def step(self, params: Params, carry: DecoderState, z: Any) -> tuple[DecoderState, Any]:
         u, key = z
         assert carry.attentional is not None
-        u = u + dot(carry.attentional, params["feed"]["kernel"])
+        u = add(u, dot(carry.attentional, params["feed"]["kernel"]))
         layers, hs = Stack(self.layers).apply(params["decoder"], u[None], carry.layers, key=key)
         combined = _combine(self.attention, params, params.get("memory"), hs)[0]
         return DecoderState(layers, combined), (combined, hs[0])

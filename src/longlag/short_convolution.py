@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from longlag.cell import Params
 from longlag.layer import Layer, State
+from longlag.promotion import at_least_float32, multiply
 
 __all__ = ["ShortConvolution"]
 
@@ -49,7 +50,7 @@ class ShortConvolution(Layer):
         """Zeros."""
         del capacity
         features = params["kernel"].shape[1]
-        dtype = jnp.result_type(jnp.float32, params["kernel"])
+        dtype = at_least_float32(params["kernel"])
         return jnp.zeros((*batch_shape, self.width - 1, features), dtype)
 
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
@@ -66,8 +67,8 @@ class ShortConvolution(Layer):
         if resets is not None:
             segment = jax.lax.associative_scan(jnp.add, resets.T.astype(jnp.int32), axis=1)
         total = segment[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
-        live, of_live = jnp.broadcast_to(jnp.arange(T), (B, T)), segment
-        count = jnp.full((B, 1), T)
+        live, of_live = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T)), segment
+        count = jnp.full((B, 1), T, jnp.int32)
         if mask is not None:
             # The unmasked steps side by side: their inputs and segments, then gaps.
             taken = jax.lax.associative_scan(jnp.add, mask.T.astype(jnp.int32), axis=1)
@@ -79,16 +80,16 @@ class ShortConvolution(Layer):
         of_input = jnp.concatenate([jnp.zeros((B, before), jnp.int32), of_live], axis=1)
         ys = jnp.zeros_like(xs)
         if self.bias:
-            ys = jnp.broadcast_to(params["bias"], xs.shape).astype(past.dtype)
+            ys = jnp.broadcast_to(params["bias"].astype(past.dtype), xs.shape)
         for j in range(self.width):
             at = slice(before - j, before - j + T)
             same = (of_input[:, at] == of_live)[..., None]
-            ys = ys + jnp.where(same, inputs[:, at], 0) * kernel[j]
+            ys = ys + multiply(jnp.where(same, inputs[:, at], 0), kernel[j])
         if mask is not None:
             ys = jnp.where(mask.T[..., None], ys[row, jnp.maximum(live, 0)], 0)
         if keep:
             # The newest inputs of the segment that goes on; what a reset has cut off is zero.
-            newest = count + jnp.arange(before)
+            newest = count + jnp.arange(before, dtype=jnp.int32)[None]
             kept = (of_input[row, newest] == total)[..., None]
             state = jnp.where(kept, inputs[row, newest], 0)
         return state, jnp.swapaxes(ys, 0, 1)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from longlag.chunks import chunk_length, over_chunks
+from longlag.promotion import at_least_float32, through_float32
 
 __all__ = ["BACKWARDS", "Backward", "scan"]
 
@@ -81,8 +82,10 @@ def scan(
     """
     functions = (project, mix, update)
     if backward == "autodiff":
+        consts_of_step = through_float32(consts)
 
         def body(carry, z):
+            consts = consts_of_step()
             new, y = update(consts, carry, z, mix(consts, carry, z))
             return new, (new if every_carry else None, y)
 
@@ -213,11 +216,12 @@ def _scan_backward(functions, options, residuals, cotangents):
         d_update, d_zs = jax.vjp(all_updates, consts_f, zs_f)[1]((lams, dys))
         d_mix, d_zs_mix = jax.vjp(all_mixes, consts_f, zs_f)[1](d_rs)
         d_project, d_xs = pull_project(jax.tree.map(jnp.add, d_zs, d_zs_mix))
-        d_consts = jax.tree.map(lambda *d: sum(d), d_consts, d_update, d_mix, d_project)
+        of_chunk = zip(d_consts, d_update, d_mix, d_project, strict=True)
+        d_consts = [sum(d.astype(of[0].dtype) for d in of) for of in of_chunk]
         return (lam, d_consts), d_xs, None
 
     # Sums over chunks in at least float32, whatever the parameters have.
-    precise = [jnp.promote_types(leaf.dtype, jnp.float32) for leaf in consts_f]
+    precise = [at_least_float32(leaf) for leaf in consts_f]
     state = (lam, [jnp.zeros(leaf.shape, dtype) for leaf, dtype in zip(consts_f, precise)])
     inputs = (xs, every, rs, d_every, dys)
     (lam, d_consts), d_xs, _ = over_chunks(chunk, state, inputs, entries, length, not reverse)

@@ -29,6 +29,15 @@ from longlag.optimizers import (
     takes_weight_decay,
 )
 from longlag.platforms import on_cpu_or_else
+from longlag.promotion import (
+    add,
+    at_least_float32,
+    implicit,
+    multiply,
+    promote,
+    through_float32,
+    widen,
+)
 from longlag.spec import Spec, choose, refuse_idle
 from longlag.tasks import Batch, Task
 from longlag.tasks.checks import check_answers, least_steps
@@ -233,6 +242,7 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
         ValueError: answers, targets or weights of shapes or dtypes that do not fit.
     """
     check_answers(task, answers, batch)
+    answers = widen(answers)
     if task.targets_kind == "transcripts":
         return _transcribed(task, answers, batch)
     # Selected, not only weighted: what is not asked must not reach the gradient either.
@@ -242,7 +252,7 @@ def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
         right = likeliest(answers) == batch.targets
     else:
-        error = jnp.where(asked, answers - batch.targets, 0.0)
+        error = jnp.where(asked, add(answers, -batch.targets), 0.0)
         each = (error * error).mean(-1)
         right = (jnp.abs(error) < task.tolerance).all(-1)
     return jnp.where(batch.weights > 0, each, 0.0), right
@@ -278,17 +288,19 @@ def _transcribed(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Arra
         )
     classes = asked & (batch.targets > 0)
     # What optax calls paddings are steps without sound, and places without a class.
-    whole = optax.ctc_loss(answers, 1.0 - mask, batch.targets, 1.0 - classes)[:, None]
+    silent, over = (1.0 - flag.astype(answers.dtype) for flag in (mask, classes))
+    with implicit():
+        whole = optax.ctc_loss(answers, silent, batch.targets, over)[:, None]
     # optax has a large number for what cannot be.
     possible = least_steps(batch.targets, classes) <= mask.sum(axis=1)
     whole = jnp.where(possible[:, None], whole, jnp.inf)
     count = asked.sum(axis=1, keepdims=True)
     written = _padded_to(transcript(answers, mask), L)
     ended = (written != 0).sum(axis=1, keepdims=True) == classes.sum(axis=1, keepdims=True)
-    last = jnp.arange(L) == count - 1
+    last = jnp.arange(L)[None] == count - 1
     right = (written[:, :L] == batch.targets) & (ended | ~last)
     right &= ~is_nan
-    return jnp.where(asked, whole / jnp.maximum(count, 1), 0.0), right
+    return jnp.where(asked, whole / jnp.maximum(count, 1).astype(whole.dtype), 0.0), right
 
 
 def _padded_to(written: jax.Array, places: int) -> jax.Array:
@@ -331,6 +343,7 @@ def answered(
 
 def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
     """Weighted mean over all positions."""
+    each, weights = promote(each, weights)
     return (each * weights).sum() / weights.sum()
 
 
@@ -345,16 +358,18 @@ def _loss(model, task, training, params, batch, key, carry):
         answers, asked, _ = answered(model, task, params, batch, key)
         return mean_loss(losses(task, answers, asked)[0], asked.weights), None
 
+    params_of_chunk = through_float32(params)
+
     def chunk_loss(state, chunk, index):
         state, answers = model.apply(
-            params,
+            params_of_chunk(),
             chunk.inputs,
             state,
             mask=chunk.mask,
             resets=chunk.resets,
             key=jax.random.fold_in(key, index),
         )
-        return state, (losses(task, answers, chunk)[0] * chunk.weights).sum()
+        return state, multiply(losses(task, answers, chunk)[0], chunk.weights).sum()
 
     assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
     rows, steps = batch.weights.shape
@@ -365,7 +380,7 @@ def _loss(model, task, training, params, batch, key, carry):
         chunk=training.time_chunk,
         truncate=training.truncate,
     )
-    return total / batch.weights.sum(), None
+    return total / batch.weights.sum().astype(total.dtype), None
 
 
 def check_streaming(model: Model, task: Task, training: Training) -> None:
@@ -420,13 +435,15 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
         params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
         # A parameter that was written as a number is an array like the others from here on.
         params = strong(params)
+        with implicit():
+            # No leaf is weakly typed: a checkpoint has no such thing.
+            opt_state = strong(training.transformation_for(model).init(params))
         return TrainState(
             seed=seed,
             rate=jnp.float32(training.learning_rate),
             step=jnp.int32(0),
             params=params,
-            # No leaf is weakly typed: a checkpoint has no such thing.
-            opt_state=strong(training.transformation_for(model).init(params)),
+            opt_state=opt_state,
             failed=jnp.bool_(False),
             norm=jnp.float32(0),
             streak=jnp.int32(0),
@@ -467,6 +484,7 @@ def compiled_dispatch(
 ) -> tuple[TrainState, jax.Array]:
     """What `dispatch` compiles. The learning rate is that of each state, not of `training`."""
     optimizer = training.at_unit_rate.transformation_for(model)
+    loss_dtype = at_least_float32(*jax.tree.leaves(states.params))
 
     def step(state: TrainState, _):
         key = jax.random.key(state.seed)
@@ -477,11 +495,14 @@ def compiled_dispatch(
             return _loss(model, task, training, params, batch, dropout_key, state.carry)
 
         (loss, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        updates = optax.tree.scale(state.rate, updates)
+        loss = loss.astype(loss_dtype)
+        with implicit():
+            norm = optax.tree.norm(grads)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            updates = optax.tree.scale(state.rate, updates)
+            params = optax.apply_updates(state.params, updates)
         moved = state.replace(  # type: ignore[attr-defined]
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             opt_state=opt_state,
             step=state.step + 1,
             norm=norm.astype(jnp.float32),
@@ -501,9 +522,9 @@ def compiled_dispatch(
 
         def run(state):
             state, (each, taken) = jax.lax.scan(step, state, length=training.dispatch)
-            return state, each.sum() / jnp.maximum(taken.sum(), 1)
+            return state, each.sum() / jnp.maximum(taken.sum(), 1).astype(loss_dtype)
 
-        return jax.lax.cond(active, run, lambda state: (state, jnp.float32(0)), state)
+        return jax.lax.cond(active, run, lambda state: (state, jnp.zeros((), loss_dtype)), state)
 
     return over_seeds(training, one, (states, active))
 

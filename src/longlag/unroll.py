@@ -16,6 +16,7 @@ from longlag.checks import as_key, check_like, check_sequence
 from longlag.chunks import Chunk, check_chunk, rematerialised, steps_of
 from longlag.linear_scan import METHODS
 from longlag.linear_scan import Method as OwnMethod
+from longlag.promotion import through_float32
 from longlag.spec import choose, take
 from longlag.time_parallel import BACKWARDS, Backward
 
@@ -127,10 +128,12 @@ def unroll(
         else:
             check_like("carry", carry, first, f"{cell}, batch {batch}")
 
+        params_of_part = through_float32(params)
+
         def run(carry, steps, key):
             xs, mask, resets = steps
             return scan(
-                params,
+                params_of_part() if remat is not None else params,
                 carry,
                 xs,
                 first=first,

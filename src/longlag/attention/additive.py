@@ -8,7 +8,8 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
-from longlag.cell import Params, dot
+from longlag.cell import Params, affine, dot
+from longlag.promotion import contract, widen
 
 __all__ = ["Additive"]
 
@@ -60,8 +61,8 @@ class Additive(Attention):
 
     def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
         """The equations above, in blocks of queries."""
-        queries = dot(xs, params["query"]["kernel"]) + params["query"]["bias"]
-        score = params["score"]["kernel"][:, 0]
+        queries = affine(params["query"], xs)
+        score = widen(params["score"]["kernel"])[:, 0]
 
         @jax.checkpoint
         def block(inputs):
@@ -69,7 +70,7 @@ class Additive(Attention):
             hidden = jnp.tanh(queries[:, :, None, :] + memory.entries["key"][:, None, :, :])
             part = memory.replace(visible=visible, scale=scale)  # type: ignore[attr-defined]
             weights = weigh(hidden @ score, part)
-            return jnp.einsum("bqm,bmd->bqd", weights, memory.entries["value"]), weights
+            return contract("bqm,bmd->bqd", weights, memory.entries["value"]), weights
 
         B, T, _ = queries.shape
         if T <= QUERY_BLOCK:

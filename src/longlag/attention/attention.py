@@ -24,6 +24,7 @@ from longlag.cell import Params
 from longlag.checks import check_like, check_sequence
 from longlag.layer import Layer, State
 from longlag.platforms import on_cpu_or_else
+from longlag.promotion import at_least_float32, through_float32
 from longlag.select import poison, select
 
 __all__ = ["Attention"]
@@ -98,7 +99,7 @@ class Attention(Layer):
         features = self._in_features(params)
         leaves = jax.tree.leaves(params)
         # Without parameters (`Multiplicative` by "dot") jax's own default is all there is to go by.
-        dtype = jnp.result_type(jnp.float32, *leaves) if leaves else jnp.result_type(float)
+        dtype = at_least_float32(*leaves) if leaves else jnp.result_type(float)
         one = jax.ShapeDtypeStruct((1, 1, features), dtype)
         position = jax.ShapeDtypeStruct((1, 1), jnp.int32)
         entry = jax.eval_shape(self.write, params, one, position)
@@ -288,8 +289,10 @@ class Attention(Layer):
             x = x.reshape(x.shape[0], blocks, self.window, *x.shape[2:])
             return jnp.swapaxes(x, 0, 1)
 
+        params_of_block = through_float32(params)
+
         def body(state, block):
-            state, contexts, _ = self._chunk(params, block[0], state, *block[1:])
+            state, contexts, _ = self._chunk(params_of_block(), block[0], state, *block[1:])
             return state, contexts
 
         inputs = jax.tree.map(split, (xs, mask, resets))

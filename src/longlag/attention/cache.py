@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from longlag.promotion import promote
 from longlag.select import select
 
 __all__ = [
@@ -140,13 +141,13 @@ def recall(
         window: position t reads t - window + 1 .. t; None means everything.
     """
     T = position.shape[1]
-    visible = jnp.tril(jnp.ones((T, T), bool)) & (segment[:, :, None] == segment[:, None, :])
+    visible = jnp.tril(jnp.ones((1, T, T), bool)) & (segment[:, :, None] == segment[:, None, :])
     if mask is not None:
         visible &= mask[:, None, :]
     memory_position = position
     if cache is not None:
         old = cache.entries
-        entries = jax.tree.map(lambda o, e: jnp.concatenate([o, e], axis=1), old, entries)
+        entries = jax.tree.map(lambda o, e: jnp.concatenate(promote(o, e), axis=1), old, entries)
         memory_position = jnp.concatenate([cache.position, position], axis=1)
         visible_old = (cache.position >= 0)[:, None, :] & (segment[:, :, None] == 0)
         visible = jnp.concatenate([visible_old, visible], axis=2)

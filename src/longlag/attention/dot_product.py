@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
 from longlag.cell import Params, dot, split_heads
+from longlag.promotion import add, at_least_float32, contract, look_up, multiply, promote
 from longlag.select import select
 from longlag.spec import choose
 
@@ -140,19 +141,19 @@ class DotProduct(Attention):
         query = self._turn(query, position)
         scale = query.shape[-1] ** -0.5
         key, value = memory.entries["key"], memory.entries["value"]
-        bias = self._bias(memory)
         # Heads first, and a dimension for all queries that read the same keys: XLA:CPU takes up to
         # sixteen times as long over the same products with the heads between.
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
         B, heads, T, K = q.shape
         sharing = (B, self.key_heads, heads // self.key_heads * T)
-        logits = jnp.einsum("bgqk,bgmk->bgqm", q.reshape(*sharing, K), k) * scale
+        logits = contract("bgqk,bgmk->bgqm", q.reshape(*sharing, K), k) * scale
         logits = logits.reshape(B, heads, T, k.shape[2])
+        bias = self._bias(memory, logits.dtype)
         if bias is not None:
             logits += bias
         weights = weigh(logits, memory)
         if self.implementation is None or memory.scale is not None:
-            contexts = jnp.einsum("bgqm,bgmk->bgqk", weights.reshape(*sharing, k.shape[2]), v)
+            contexts = contract("bgqm,bgmk->bgqk", weights.reshape(*sharing, k.shape[2]), v)
             contexts = jnp.swapaxes(contexts.reshape(B, heads, T, K), 1, 2)
         else:
             contexts = jax.nn.dot_product_attention(
@@ -181,16 +182,15 @@ class DotProduct(Attention):
         if self.positions != "learned":
             return xs
         # The position of a masked step means nothing; -1 is one that no step is at.
-        table = jnp.asarray(params["position"]["embedding"]).at[jnp.maximum(position, 0)]
-        return xs + table.get(mode="fill", fill_value=jnp.nan)
+        return add(xs, look_up(params["position"]["embedding"], jnp.maximum(position, 0)))
 
-    def _bias(self, memory: Memory) -> jax.Array | None:
+    def _bias(self, memory: Memory, dtype: Any) -> jax.Array | None:
         """`[B, N, T, M]`, or None."""
         if self.positions != "alibi":
             return None
-        slopes = 2.0 ** (-8 * jnp.arange(1, self.heads + 1) / self.heads)
+        slopes = 2.0 ** (-8 * jnp.arange(1, self.heads + 1, dtype=dtype) / self.heads)
         distance = memory.query_position[:, :, None] - memory.position[:, None, :]
-        return -slopes[:, None, None] * distance[:, None]
+        return multiply(-slopes[:, None, None], distance[:, None])
 
 
 def rotate(x: jax.Array, position: jax.Array, base: float = 10_000.0) -> jax.Array:
@@ -209,9 +209,10 @@ def rotate(x: jax.Array, position: jax.Array, base: float = 10_000.0) -> jax.Arr
     Reference: Su et al. 2021, arXiv 2104.09864.
     """
     half = x.shape[-1] // 2
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = at_least_float32(x)
     frequency = base ** (-jnp.arange(half, dtype=dtype) / half)
-    angle = position[..., None, None].astype(dtype) * frequency
+    angle = multiply(position[..., None, None].astype(dtype), frequency)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
+    x, cos, sin = promote(x, cos, sin)
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -12,6 +12,7 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
 from longlag.cell import Params, dot
+from longlag.promotion import multiply, promote
 from longlag.weight_decay import by_name
 
 __all__ = ["Local"]
@@ -89,8 +90,9 @@ class Local(Attention):
         """The equations above."""
         count = memory.visible.sum(axis=-1)
         hidden = jnp.tanh(dot(xs, params["position"]["kernel"]))
-        center = count * jax.nn.sigmoid(dot(hidden, params["position"]["score"])[..., 0])
-        distance = memory.position[:, None, :] - center[:, :, None]
+        center = multiply(count, jax.nn.sigmoid(dot(hidden, params["position"]["score"])[..., 0]))
+        place, center = promote(memory.position[:, None, :], center[:, :, None])
+        distance = place - center
         near = memory.replace(  # type: ignore[attr-defined]
             visible=memory.visible & (jnp.abs(distance) <= self.radius),
             scale=jnp.exp(-2 * jnp.square(distance / self.radius)),

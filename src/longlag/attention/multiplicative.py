@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
 from longlag.cell import Params, dot
+from longlag.promotion import contract
 from longlag.spec import choose
 
 __all__ = ["Multiplicative"]
@@ -73,9 +73,9 @@ class Multiplicative(Attention):
     def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
         """The equations above."""
         values = memory.entries["value"]
-        logits = jnp.einsum("btd,bmd->btm", xs, memory.entries.get("key", values))
+        logits = contract("btd,bmd->btm", xs, memory.entries.get("key", values))
         weights = weigh(logits, memory)
-        return jnp.einsum("btm,bmd->btd", weights, values), weights
+        return contract("btm,bmd->btd", weights, values), weights
 
     def _in_features(self, params: Params) -> int:
         del params

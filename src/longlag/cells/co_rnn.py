@@ -71,8 +71,8 @@ class CoRNN(DenseCell[CoRNNCarry]):
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> CoRNNCarry:
         """At rest."""
-        zeros = jnp.zeros((*batch_shape, self.features), dtype)
-        return CoRNNCarry(y=zeros, z=zeros)
+        shape = (*batch_shape, self.features)
+        return CoRNNCarry(y=jnp.zeros(shape, dtype), z=jnp.zeros(shape, dtype))
 
     def mix(self, params, carry, u):
         """The sum under the tanh."""

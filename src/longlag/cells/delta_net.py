@@ -10,6 +10,7 @@ from jax.nn import sigmoid, silu, softplus
 
 from longlag.cell import Params, SeparableCell, finite_exp
 from longlag.matrix_cell import Association, MatrixCarry, MatrixCell, unit
+from longlag.promotion import multiply, widen
 
 __all__ = ["DeltaNet", "GatedDeltaNet"]
 
@@ -83,5 +84,5 @@ class GatedDeltaNet(DeltaNet):
         """As DeltaNet, and the decay."""
         z = super().project(params, xs, key=key)
         alpha = self.per_head(params, xs)[4]
-        log_decay = -finite_exp(params["decay_log"].astype(alpha.dtype)) * softplus(alpha)
+        log_decay = multiply(-finite_exp(widen(params["decay_log"])), softplus(alpha))
         return dataclasses.replace(z, log_decay=log_decay[..., None])

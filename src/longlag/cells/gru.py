@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from longlag.cell import Carry, DenseCell, Params, dot
+from longlag.promotion import add
 from longlag.spec import choose
 
 __all__ = ["GRU"]
@@ -66,7 +67,7 @@ class GRU(DenseCell):
         kernel = params["recurrent"]["kernel"]
         if self.reset == "after":
             r, z, n = jnp.split(dot(carry.h, kernel), 3, axis=-1)
-            return u[0] + r, u[1] + z, u[2], n + params["recurrent"]["bias"]
+            return u[0] + r, u[1] + z, u[2], add(n, params["recurrent"]["bias"])
         gates, candidate = kernel[:, : 2 * self.features], kernel[:, 2 * self.features :]
         r, z = jnp.split(dot(carry.h, gates), 2, axis=-1)
         r, z = u[0] + r, u[1] + z

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.cell import Carry, DenseCell, Params
+from longlag.promotion import multiply
 
 __all__ = ["IndRNN"]
 
@@ -54,7 +55,7 @@ class IndRNN(DenseCell):
         scale = params["recurrent"]["scale"]
         if self.longest_lag is not None:
             scale = jnp.clip(scale, -self.bound, self.bound)
-        return (u[0] + scale * carry.h,)
+        return (u[0] + multiply(scale, carry.h),)
 
     def update(self, params, carry, z):
         """h' = relu(z)."""

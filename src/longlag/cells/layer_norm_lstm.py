@@ -8,6 +8,7 @@ from jax.nn import sigmoid
 
 from longlag.cell import Params, dot
 from longlag.cells.lstm import LSTM, LSTMCarry
+from longlag.promotion import add, multiply
 
 __all__ = ["LayerNormLSTM"]
 
@@ -46,20 +47,22 @@ class LayerNormLSTM(LSTM):
     def project(self, params, xs, *, key=None):
         """α_x ⊙ N(W x) + b, one array per gate."""
         del key
-        products = normalise(dot(xs, params["input"]["kernel"])) * params["norm"]["input"]
-        return tuple(jnp.split(products + params["input"]["bias"], 4, axis=-1))
+        products = normalise(dot(xs, params["input"]["kernel"]))
+        products = add(multiply(products, params["norm"]["input"]), params["input"]["bias"])
+        return tuple(jnp.split(products, 4, axis=-1))
 
     def mix(self, params, carry, u):
         """All gates' sums."""
         products = normalise(dot(carry.h, params["recurrent"]["kernel"]))
-        parts = jnp.split(products * params["norm"]["recurrent"], 4, axis=-1)
+        products = multiply(products, params["norm"]["recurrent"])
+        parts = jnp.split(products, 4, axis=-1)
         return tuple(map(jnp.add, u, parts))
 
     def update(self, params, carry, z):
         """The equations above, from the sums z."""
         i, f, g, o = z
         c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
-        shown = normalise(c) * params["norm"]["cell"] + params["norm"]["bias"]
+        shown = add(multiply(normalise(c), params["norm"]["cell"]), params["norm"]["bias"])
         h = sigmoid(o) * jnp.tanh(shown)
         return LSTMCarry(h, c), h
 

@@ -59,8 +59,8 @@ class LEM(DenseCell[LEMCarry]):
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> LEMCarry:
         """Both zero."""
-        zeros = jnp.zeros((*batch_shape, self.features), dtype)
-        return LEMCarry(y=zeros, z=zeros)
+        shape = (*batch_shape, self.features)
+        return LEMCarry(y=jnp.zeros(shape, dtype), z=jnp.zeros(shape, dtype))
 
     def mix(self, params, carry, u):
         """The four sums, of which the last needs z'."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from longlag.cell import Carry, Params, dot, finite_exp, lecun
 from longlag.linear_cell import LinearCell
+from longlag.promotion import add, match_rank, promote, widen
 
 __all__ = ["LRU"]
 
@@ -82,8 +83,8 @@ class LRU(LinearCell):
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
         """h as a pair `(re, im)`, each `[*batch, N]`."""
-        zeros = jnp.zeros((*batch_shape, self.states), dtype)
-        return Carry(h=(zeros, zeros))
+        shape = (*batch_shape, self.states)
+        return Carry(h=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
 
     def project(
         self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
@@ -91,16 +92,13 @@ class LRU(LinearCell):
         """λ, the same at every step; γ ⊙ (B x); and D x."""
         del key
         # In float32 at least: a phase in bfloat16 is lost after a few hundred steps.
-        nu, theta, gamma_log = (
-            params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
-            for name in ("nu", "theta", "gamma_log")
-        )
+        nu, theta, gamma_log = widen([params[name] for name in ("nu", "theta", "gamma_log")])
         size, phase, gamma = jnp.exp(-finite_exp(nu)), finite_exp(theta), jnp.exp(gamma_log)
         a = (size * jnp.cos(phase), size * jnp.sin(phase))
-        a = jax.tree.map(lambda part: part.reshape((1,) * (xs.ndim - 1) + part.shape), a)
-        re, im = jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1)
+        a = jax.tree.map(lambda part: match_rank(part, xs), a)
+        re, im, gamma = promote(*jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1), gamma)
         return a, (gamma * re, gamma * im), dot(xs, params["skip"]["kernel"])
 
     def readout(self, params: Params, h: Any, aux: jax.Array) -> jax.Array:
         """Re(C h) + D x."""
-        return dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]) + aux
+        return add(dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]), aux)

@@ -85,8 +85,8 @@ class LSTM(DenseCell[LSTMCarry]):
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> LSTMCarry:
         """h and c, both zero."""
-        zeros = jnp.zeros((*batch_shape, self.features), dtype)
-        return LSTMCarry(h=zeros, c=zeros)
+        shape = (*batch_shape, self.features)
+        return LSTMCarry(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
     def update(self, params, carry, z):
         """The equations above, from the pre-activations z."""

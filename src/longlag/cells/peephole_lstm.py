@@ -8,6 +8,7 @@ from jax.nn import sigmoid
 
 from longlag.cell import Params
 from longlag.cells.lstm import LSTM, LSTMCarry
+from longlag.promotion import multiply
 
 __all__ = ["PeepholeLSTM"]
 
@@ -51,6 +52,7 @@ class PeepholeLSTM(LSTM):
     def _gates(self, params, carry, z):
         p_i, p_f, p_o = jnp.split(params["peephole"]["scale"], 3)
         i, f, g, o = z
-        i, f, g = sigmoid(i + p_i * carry.c), sigmoid(f + p_f * carry.c), jnp.tanh(g)
+        i, f = sigmoid(i + multiply(p_i, carry.c)), sigmoid(f + multiply(p_f, carry.c))
+        g = jnp.tanh(g)
         c = f * carry.c + i * g
-        return {"i": i, "f": f, "g": g, "o": sigmoid(o + p_o * c)}, c
+        return {"i": i, "f": f, "g": g, "o": sigmoid(o + multiply(p_o, c))}, c

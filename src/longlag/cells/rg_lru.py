@@ -10,6 +10,7 @@ from jax.nn import log_sigmoid, sigmoid, softplus
 
 from longlag.cell import Carry, Params, SeparableCell, gate_projection
 from longlag.linear_cell import GatedLinearCell
+from longlag.promotion import add, multiply, widen
 
 __all__ = ["RGLRU"]
 
@@ -58,11 +59,12 @@ class RGLRU(SeparableCell[Carry], GatedLinearCell):
         """The decay a, and the gated input at the variance that is left."""
         del key
         r, i, u = gate_projection(params["input"], xs, len(self.gates))
-        log_a = -SHARPNESS * sigmoid(r) * softplus(params["decay"].astype(r.dtype))
+        decay = widen(params["decay"])
+        log_a = multiply(-SHARPNESS * sigmoid(r), softplus(decay))
         # 1 - a², without the cancellation where a is near one. Below 1e-12 it is -2 log a, whose
         # root is finite in value and slope as the exponential of half its logarithm.
         left = -jnp.expm1(2 * log_a)
-        log_rate = log_sigmoid(r) + log_softplus(params["decay"].astype(r.dtype))
+        log_rate = add(log_sigmoid(r), log_softplus(decay))
         near_one = jnp.exp(0.5 * (log_rate + math.log(2 * SHARPNESS)))
         left = jnp.where(left < 1e-12, near_one, jnp.sqrt(jnp.maximum(left, 1e-12)))
         return self.bounded(jnp.exp(log_a)), left * sigmoid(i) * u, None

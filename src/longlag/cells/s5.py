@@ -11,6 +11,7 @@ import numpy as np
 
 from longlag.cell import Carry, Params, dot, finite_exp, lecun
 from longlag.linear_cell import LinearCell
+from longlag.promotion import add, match_rank, promote, widen
 
 __all__ = ["S5"]
 
@@ -85,18 +86,15 @@ class S5(LinearCell):
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
         """h as a pair `(re, im)`, each `[*batch, N]`."""
-        zeros = jnp.zeros((*batch_shape, self.states), dtype)
-        return Carry(h=(zeros, zeros))
+        shape = (*batch_shape, self.states)
+        return Carry(h=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
 
     def project(
         self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
     ) -> tuple[Any, Any, jax.Array]:
         """exp(Λ Δ), the same at every step; the held input; and D x."""
         del key
-        re, im, step = (
-            params[name].astype(jnp.promote_types(params[name].dtype, jnp.float32))
-            for name in ("lambda_re", "lambda_im", "log_step")
-        )
+        re, im, step = widen([params[name] for name in ("lambda_re", "lambda_im", "log_step")])
         re, step = jnp.minimum(re, -1e-4), finite_exp(step)
         size, phase = jnp.exp(re * step), im * step
         a_re, a_im = size * jnp.cos(phase), size * jnp.sin(phase)
@@ -108,14 +106,13 @@ class S5(LinearCell):
         g_re = (less_one * re + a_im * im) / square
         g_im = (a_im * re - less_one * im) / square
         u_re, u_im = jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1)
+        u_re, u_im, g_re, g_im = promote(u_re, u_im, g_re, g_im)
         b = (g_re * u_re - g_im * u_im, g_re * u_im + g_im * u_re)
-        leading = (1,) * (xs.ndim - 1)
-        a = (a_re.reshape(leading + a_re.shape), a_im.reshape(leading + a_im.shape))
-        return a, b, dot(xs, params["skip"]["kernel"])
+        return (match_rank(a_re, xs), match_rank(a_im, xs)), b, dot(xs, params["skip"]["kernel"])
 
     def readout(self, params: Params, h: Any, aux: jax.Array) -> jax.Array:
         """2 Re(C h) + D x."""
-        return 2 * dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]) + aux
+        return add(2 * dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]), aux)
 
 
 @functools.cache

@@ -8,8 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from longlag.cell import Carry, Params, SeparableCell, dot, finite_exp, gate_projection, lecun
+from longlag.cell import (
+    Carry,
+    Params,
+    SeparableCell,
+    affine,
+    dot,
+    finite_exp,
+    gate_projection,
+    lecun,
+)
 from longlag.linear_cell import GatedLinearCell
+from longlag.promotion import add, multiply, widen
 
 __all__ = ["S6"]
 
@@ -98,16 +108,19 @@ class S6(SeparableCell[Carry], GatedLinearCell):
         if self.input_kernel:
             (u,) = gate_projection(params["input"], xs, len(self.gates))
         else:
-            u = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
+            u = widen(xs)
         rank = self.step_rank
         selected = dot(u, params["select"]["kernel"])
         step, B, C = jnp.split(selected, [rank, rank + self.state], axis=-1)
-        step = softplus(dot(step, params["step"]["kernel"]) + params["step"]["bias"])
+        step = softplus(affine(params["step"], step))
         decay = finite_exp(params["decay_log"].astype(step.dtype))
-        a = jnp.exp(-step[..., None] * decay)
-        return self.bounded(a), (step * u)[..., None] * B[..., None, :], (C, u)
+        a = jnp.exp(multiply(-step[..., None], decay))
+        written = multiply(step, u)[..., None]
+        return self.bounded(a), written * B[..., None, :], (C, u)
 
     def readout(self, params: Params, h: jax.Array, aux: Any) -> jax.Array:
         """h C + D ⊙ u."""
         C, u = aux
-        return jnp.einsum("...hn,...n->...h", h, C) + params["skip"]["scale"] * u
+        read = jnp.einsum("...hn,...n->...h", h, C)
+        skipped = multiply(params["skip"]["scale"], u)
+        return add(read, skipped)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
 from longlag.cell import DenseCell, Params, SeparableCell, finite_exp, lecun, split_heads
+from longlag.promotion import at_least_float32
 
 __all__ = ["SLSTM", "SLSTMCarry"]
 
@@ -88,14 +89,19 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
 
     def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> SLSTMCarry:
         """All zero."""
-        zeros = jnp.zeros((*batch_shape, self.features), dtype)
-        return SLSTMCarry(h=zeros, c=zeros, n=zeros, m=zeros)
+        shape = (*batch_shape, self.features)
+        return SLSTMCarry(
+            h=jnp.zeros(shape, dtype),
+            c=jnp.zeros(shape, dtype),
+            n=jnp.zeros(shape, dtype),
+            m=jnp.zeros(shape, dtype),
+        )
 
     def mix(self, params, carry, u):
         """The sums of the four gates."""
         kernel = params["recurrent"]["kernel"]
         heads = split_heads(carry.h, self.heads).astype(kernel.dtype)
-        accumulate = jnp.promote_types(kernel.dtype, jnp.float32)
+        accumulate = at_least_float32(kernel)
         products = jnp.einsum("...nk,nkg->...ng", heads, kernel, preferred_element_type=accumulate)
         parts = jnp.split(products, 4, axis=-1)
         return tuple(a + part.reshape(a.shape) for a, part in zip(u, parts))

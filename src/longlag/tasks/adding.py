@@ -74,7 +74,7 @@ class Adding(Task):
         numbers = jax.random.uniform(of_numbers, (B, T), jnp.float32)
         first = jax.random.randint(of_first, (B, 1), 0, T // 2, jnp.int32)
         second = jax.random.randint(of_second, (B, 1), T // 2, T, jnp.int32)
-        steps = jnp.arange(T, dtype=jnp.int32)
+        steps = jnp.arange(T, dtype=jnp.int32)[None]
         markers = ((steps == first) | (steps == second)).astype(jnp.float32)
         last = jnp.broadcast_to(steps == T - 1, (B, T))
         total = jnp.sum(numbers * markers, axis=1, keepdims=True)

@@ -44,10 +44,10 @@ class BinaryTask(EndedTask):
         share = jax.random.randint(of_share, lengths.shape, 1, lengths - 1, jnp.int32)
         first = positive(of_first, share, self.max_length)
         second = positive(of_second, lengths - 1 - share, self.max_length)
-        places = jnp.arange(self.max_length, dtype=jnp.int32)
+        places = jnp.arange(self.max_length, dtype=jnp.int32)[None]
         tokens = jnp.where(places < share, first, pick(second, places - share - 1))
         bits = carry(self.columns(first, second).T)[0].T
-        counts = jnp.arange(1, bits.shape[1] + 1, dtype=jnp.int32) * bits
+        counts = jnp.arange(1, bits.shape[1] + 1, dtype=jnp.int32)[None] * bits
         answers = ended(bits, counts.max(axis=1, keepdims=True))
         return jnp.where(places == share, OPERATOR, tokens), answers
 
@@ -67,7 +67,7 @@ def positive(key: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
         `[B, N]` int32, zero from the length on.
     """
     of_low, of_high = jax.random.split(key)
-    places = jnp.arange(size, dtype=jnp.int32)
+    places = jnp.arange(size, dtype=jnp.int32)[None]
     beyond = jnp.left_shift(jnp.int32(1), jnp.minimum(lengths, 30))
     low = jax.random.randint(of_low, lengths.shape, 1, beyond, jnp.int32)
     high = jax.random.randint(of_high, (len(lengths), size), 0, 2, jnp.int32)

@@ -43,7 +43,8 @@ def expressions(
         place, coin, choice = at
         length = plan[place]
         pair = length >= 5
-        left = jnp.where(pair, 1 + coin % jnp.maximum(length - 4, 1), length - 1 - (length > 2))
+        first = 1 + coin % jnp.maximum(length - 4, 1)
+        left = jnp.where(pair, first, length - jnp.where(length > 2, 2, 1))
         operator, close = place + 1 + left, place + length - 1
         for where, what, if_so in (
             (place + 1, left, length >= 2),
@@ -51,7 +52,8 @@ def expressions(
             (operator + 1, length - 3 - left, pair),
             (close, jnp.full_like(length, CLOSE), length >= 3),
         ):
-            plan = jnp.where((column == where) & if_so, what, plan)
+            here = (column == jnp.reshape(where, (1, -1))) & if_so[None]
+            plan = jnp.where(here, what[None], plan)
         return plan, operator
 
     # The plan has the length of an expression where it begins, a sign where an operator or a

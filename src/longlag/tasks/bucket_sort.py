@@ -46,11 +46,14 @@ class BucketSort(SymbolTask):
 
     def answers(self, symbols: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
         """At each place the number of symbols that are used up before it."""
-        steps = jnp.arange(symbols.shape[1], dtype=jnp.int32)
+        steps = jnp.arange(symbols.shape[1], dtype=jnp.int32)[None]
         symbols = jnp.where(steps < lengths, symbols, self.symbols)
         kinds = jnp.arange(self.symbols, dtype=jnp.int32)[:, None, None]
-        counts = (symbols <= kinds).sum(axis=2, dtype=jnp.int32)  # [symbols, B], of these or less
-        return (counts[..., None] <= places).sum(axis=0, dtype=jnp.int32)
+        # [symbols, B], of these or less
+        counts = (symbols[None] <= kinds).sum(
+            axis=2, dtype=jnp.int32
+        )  # [symbols, B], of these or less
+        return (counts[..., None] <= places[None]).sum(axis=0, dtype=jnp.int32)
 
     def floor(self) -> Floor:
         """The likeliest symbol by the length and the place."""

@@ -65,9 +65,9 @@ class ComputeSqrt(OutputTask):
         """Numbers, and the last bits of their roots."""
         longest = self.output_length(self.max_length)
         bits = positive(key, lengths, 2 * longest)
-        from_the_highest = jnp.arange(self.max_length, dtype=jnp.int32)
+        from_the_highest = jnp.arange(self.max_length, dtype=jnp.int32)[None]
         tokens = pick(bits, lengths - 1 - from_the_highest)
-        places = jnp.arange(longest, dtype=jnp.int32) - self.output_length(lengths)
+        places = jnp.arange(longest, dtype=jnp.int32)[None] - self.output_length(lengths)
         return tokens, pick(_root(bits), longest + places)
 
     def floor(self) -> Floor:
@@ -98,12 +98,12 @@ def _root(bits: jax.Array) -> jax.Array:
 
     def extend(held: tuple[jax.Array, jax.Array], pair: jax.Array):
         rest, root = held
-        rest = 4 * rest + unit * pair
+        rest = 4 * rest + unit * pair[None]
         columns = jnp.stack([rest, rest - 4 * root - unit, 2 * root], axis=1)
         carried, out = carry(columns, DIGIT)
-        one = out[1] >= 0
-        rest = jnp.where(one, carried[:, 1], carried[:, 0])
-        return (rest, carried[:, 2] + unit * one), one.astype(jnp.int32)
+        one = (out[1] >= 0).astype(jnp.int32)
+        rest = jnp.where(one[None] > 0, carried[:, 1], carried[:, 0])
+        return (rest, carried[:, 2] + unit * one[None]), one
 
     pairs = (bits[:, ::2] + 2 * bits[:, 1::2]).T[::-1]
     zero = jnp.zeros((digits, B), jnp.int32)

@@ -77,7 +77,7 @@ class FirstInput(Task):
         """Draws inputs and targets `[B, T]` int32, scored at the last step."""
         B, T, V = batch_size, self.time_steps, self.symbols
         drawn = jax.random.randint(key, (B, T), 0, V, jnp.int32)
-        steps = jnp.arange(T, dtype=jnp.int32)
+        steps = jnp.arange(T, dtype=jnp.int32)[None]
         last = jnp.broadcast_to(steps == T - 1, (B, T))
         asked = last | self.dense
         return Batch(

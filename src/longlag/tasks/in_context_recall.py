@@ -116,8 +116,9 @@ class InContextRecall(Task):
         keys = motifs(of_keys, B, self.keys, self.key_tokens, full=edge)
         values = motifs(of_values, B, self.values, self.value_tokens, full=jnp.zeros_like(edge))
         of_chance, of_tokens = jax.random.split(of_noise)
-        pair = edge | (jax.random.uniform(of_chance, (B, P), jnp.float32) >= self.noise)
+        pair = edge[None] | (jax.random.uniform(of_chance, (B, P), jnp.float32) >= self.noise)
 
+        frames = frames[None]
         # The frame in which a key came first, whose value it keeps.
         same = jnp.all(keys[:, :, None] == keys[:, None], axis=3) & pair[:, None]
         first = jax.lax.argmax(same, 2, jnp.int32)
@@ -126,13 +127,13 @@ class InContextRecall(Task):
         askable = pair & full & (first == frames) & (frames < P - 1)
         lots = jnp.where(askable, jax.random.uniform(of_query, (B, P), jnp.float32), -1)
         first = first.at[:, -1].set(jax.lax.argmax(lots, 1, jnp.int32))
-        keys = jnp.where((frames == P - 1)[:, None], take(keys, first), keys)
+        keys = jnp.where((frames == P - 1)[..., None], take(keys, first), keys)
         values = take(values, first)
 
         # A pair of sizes k and v lies anywhere in its frame; place 0 is where its key begins.
         k, v = sizes(keys), sizes(values)
         start = jax.random.randint(of_places, (B, P, 1), 0, F + 1 - k - v, jnp.int32)
-        place = jnp.arange(F, dtype=jnp.int32) - start
+        place = jnp.arange(F, dtype=jnp.int32)[None, None] - start
         in_key, in_value = (place >= 0) & (place < k), (place >= k) & (place < k + v)
         key_token = jnp.take_along_axis(keys, jnp.clip(place, 0, self.key_tokens - 1), axis=2)
         value_token = jnp.take_along_axis(
@@ -212,8 +213,8 @@ def motifs(key: jax.Array, batch_size: int, tokens: int, most: int, full: jax.Ar
     of_tokens, of_sizes = jax.random.split(key)
     rows = distinct(of_tokens, batch_size * len(full), tokens, most).reshape(*shape[:2], most)
     size = jax.random.randint(of_sizes, shape, 1, most + 1, jnp.int32)
-    size = jnp.where(full[:, None], most, size)
-    return jnp.where(jnp.arange(most, dtype=jnp.int32) < size, rows, -1)
+    size = jnp.where(full[None, :, None], most, size)
+    return jnp.where(jnp.arange(most, dtype=jnp.int32)[None, None] < size, rows, -1)
 
 
 def sizes(rows: jax.Array) -> jax.Array:

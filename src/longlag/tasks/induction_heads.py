@@ -75,7 +75,7 @@ class InductionHeads(Task):
         of_tokens, of_place = jax.random.split(key)
         tokens = jax.random.randint(of_tokens, (B, N), 0, V - 1, jnp.int32)
         place = jax.random.randint(of_place, (B, 1), 0, N - 2, jnp.int32)
-        steps = jnp.arange(N, dtype=jnp.int32)
+        steps = jnp.arange(N, dtype=jnp.int32)[None]
         last = jnp.broadcast_to(steps == N - 1, (B, N))
         followed = jnp.take_along_axis(tokens, place + 1, axis=1)
         return Batch(

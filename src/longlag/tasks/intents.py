@@ -164,7 +164,7 @@ class Intents(Task):
         if self.shuffled:
             tokens = in_any_order(of_order, tokens, mask)
         lost = jax.random.bernoulli(of_words, self.word_dropout, tokens.shape) & mask
-        asked = jnp.arange(tokens.shape[1]) == mask.sum(1, keepdims=True) - 1
+        asked = jnp.arange(tokens.shape[1])[None] == mask.sum(1, keepdims=True) - 1
         target = jnp.asarray(present, jnp.int32)[intent][:, None]
         return Batch(
             inputs=jnp.where(lost, data.UNKNOWN, tokens),

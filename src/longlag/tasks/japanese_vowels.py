@@ -118,7 +118,7 @@ class JapaneseVowels(Task):
             whole = jnp.arange(batch_size) < count
             chosen = jnp.where(whole, jnp.arange(batch_size), 0)
         mask = jnp.asarray(utterances.mask)[chosen]
-        last = jnp.arange(self.length) == jnp.asarray(utterances.lengths)[chosen][:, None] - 1
+        last = jnp.arange(self.length)[None] == jnp.asarray(utterances.lengths)[chosen][:, None] - 1
         last &= whole[:, None]
         return Batch(
             inputs=jnp.asarray(utterances.cepstra)[chosen],

@@ -66,7 +66,7 @@ class MissingDuplicate(AnswerTask):
         hole = jax.random.randint(of_hole, lengths.shape, 0, 2 * half, jnp.int32)
         longest = max(self.max_length // 2, 1)
         bits = jax.random.randint(of_bits, (len(lengths), longest), 0, 2, jnp.int32)
-        places = jnp.arange(self.max_length, dtype=jnp.int32)
+        places = jnp.arange(self.max_length, dtype=jnp.int32)[None]
         tokens = jnp.where(places < 2 * half, pick(bits, places % half), EMPTY)
         return jnp.where(places == hole, HOLE, tokens), pick(bits, hole % half)
 

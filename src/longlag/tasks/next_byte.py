@@ -93,11 +93,11 @@ class NextByte(Task):
         apart = jnp.arange(batch_size, dtype=jnp.int32) * pieces // batch_size
         at = (jax.random.randint(key, (), 0, pieces, jnp.int32) + apart + step) % pieces
         batch = self._pieces(at * self.length)
-        first = jnp.arange(self.length) == 0
+        first = jnp.arange(self.length)[None] == 0
         return batch.replace(resets=(at == 0)[:, None] & first)  # type: ignore[attr-defined]
 
     def _pieces(self, starts: jax.Array) -> Batch:
-        steps = starts[:, None] + jnp.arange(self.length + 1)
+        steps = starts[:, None] + jnp.arange(self.length + 1)[None]
         read = jnp.asarray(self._bytes)[steps].astype(jnp.int32)
         everywhere = jnp.ones((len(starts), self.length), bool)
         return Batch(

@@ -54,7 +54,7 @@ class OutputTask(StringTask):
         tokens, answers = self.draw(of_string, lengths)
         beyond = self.time_steps - self.max_length
         tokens = jnp.pad(tokens[:, : self.max_length], ((0, 0), (0, beyond)))
-        place = jnp.arange(self.time_steps, dtype=jnp.int32) - lengths  # among the output steps
+        place = jnp.arange(self.time_steps, dtype=jnp.int32)[None] - lengths
         mask = place < self.output_length(lengths)
         output = mask & (place >= 0)
         return Batch(
@@ -92,7 +92,7 @@ class SymbolTask(OutputTask):
         Args:
             symbols: `[B, T]` int32, of which the first are the string.
             lengths: `[B, 1]` int32.
-            places: 0, 1, ..., as many as the longest string has output steps.
+            places: `[1, places]` int32: 0, 1, ..., as many as the longest string has output steps.
         """
 
     def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -100,7 +100,7 @@ class SymbolTask(OutputTask):
         # More than there are places: the frozen data of Reverse have a symbol for every step.
         shape = (len(lengths), self.time_steps)
         symbols = jax.random.randint(key, shape, 0, self.symbols, jnp.int32)
-        places = jnp.arange(self.output_length(self.max_length), dtype=jnp.int32)
+        places = jnp.arange(self.output_length(self.max_length), dtype=jnp.int32)[None]
         return symbols, self.answers(symbols, lengths, places)
 
     def floor(self) -> Floor:
@@ -123,8 +123,8 @@ class EndedTask(OutputTask):
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the output steps, scored up to END."""
         batch = super().sample(key, batch_size)
-        steps = jnp.arange(self.time_steps, dtype=jnp.int32)
-        end = (batch.targets == END).argmax(axis=1)[:, None]
+        steps = jnp.arange(self.time_steps, dtype=jnp.int32)[None]
+        end = jax.lax.argmax(batch.targets == END, 1, jnp.int32)[:, None]
         return batch.replace(scored=batch.scored & (steps <= end))  # type: ignore[attr-defined]
 
     @abc.abstractmethod
@@ -147,7 +147,7 @@ class EndedTask(OutputTask):
 
 def ended(bits: jax.Array, counts: jax.Array) -> jax.Array:
     """The first `counts [B, 1]` bits of each row `[B, N]`, then END, then zeros."""
-    places = jnp.arange(bits.shape[1], dtype=jnp.int32)
+    places = jnp.arange(bits.shape[1], dtype=jnp.int32)[None]
     return jnp.where(places < counts, bits, jnp.where(places == counts, END, 0))
 
 

@@ -119,7 +119,7 @@ def power_law_gaps(key: jax.Array, batch_size: int, size: int, count: int) -> ja
         `[batch_size, count]` int32, in the order drawn.
     """
     tickets = np.rint(2**20 * np.arange(1, size + 1) ** (POWER - 1)).astype(np.int32)
-    gaps = jnp.arange(size, dtype=jnp.int32)
+    gaps = jnp.arange(size, dtype=jnp.int32)[None]
 
     def draw(left: jax.Array, of_draw: jax.Array) -> tuple[jax.Array, jax.Array]:
         ends = jnp.cumsum(left, axis=1, dtype=jnp.int32)

@@ -71,8 +71,10 @@ class SolveEquation(AnswerTask):
         M, size, left = self.modulus, self.max_length - 2, lengths - 2
         tokens, values = expressions(of_expression, left, size, M, operators=2)
         start = jax.random.randint(of_place, left.shape, 0, left, jnp.int32)
-        places = jnp.arange(self.max_length, dtype=jnp.int32)
-        ahead = jnp.where((tokens < M) & (places[:-2] < left), (places[:-2] - start) % left, size)
+        places = jnp.arange(self.max_length, dtype=jnp.int32)[None]
+        ahead = jnp.where(
+            (tokens < M) & (places[:, :-2] < left), (places[:, :-2] - start) % left, size
+        )
         x = ahead.argmin(axis=1, keepdims=True).astype(jnp.int32)
         equation = jnp.where(places == x, M + 4, jnp.pad(tokens, ((0, 0), (0, 2))))
         equation = jnp.where(places == left, M + 5, equation)

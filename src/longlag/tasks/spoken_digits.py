@@ -102,10 +102,10 @@ class SpokenDigits(Task):
         if self.part != "test":
             count = jax.random.randint(of_count, (batch_size,), 1, N + 1, jnp.int32)
         elif N == 1 and batch_size >= 10 * voices:
-            row = jnp.arange(batch_size, dtype=jnp.int32)
+            row = jnp.arange(batch_size, dtype=jnp.int32)[None]
             whole = row < 10 * voices
             voice, digits = jnp.where(whole, row // 10, 0), (row % 10)[:, None]
-        said = jnp.arange(N) < count[:, None]
+        said = jnp.arange(N)[None] < count[:, None]
         pauses = jax.random.uniform(of_pauses, (batch_size, N + 1))
         of_slowness, of_hiss, of_band, of_width = jax.random.split(of_channel, 4)
         slowness = jnp.ones(batch_size)

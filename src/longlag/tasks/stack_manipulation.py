@@ -61,7 +61,7 @@ class StackManipulation(EndedTask):
         size = jax.random.randint(of_size, lengths.shape, 1, most, jnp.int32)
         bits = jax.random.randint(of_bits, shape, 0, 2, jnp.int32)
         actions = jax.random.randint(of_actions, shape, POP, POP + 3, jnp.int32)
-        places = jnp.arange(self.max_length, dtype=jnp.int32)
+        places = jnp.arange(self.max_length, dtype=jnp.int32)[None]
         tokens = jnp.where(places < size, bits, actions)
 
         def act(held: tuple[jax.Array, jax.Array], step: tuple[jax.Array, jax.Array]):
@@ -74,7 +74,7 @@ class StackManipulation(EndedTask):
         empty = jnp.zeros(shape, jnp.int32), jnp.zeros_like(lengths)
         steps = tokens.T[..., None], (places < lengths).T[..., None]
         stack, depth = jax.lax.scan(act, empty, steps)[0]
-        from_the_top = jnp.arange(self.max_length + 1, dtype=jnp.int32)
+        from_the_top = jnp.arange(self.max_length + 1, dtype=jnp.int32)[None]
         return tokens, ended(pick(stack, depth - 1 - from_the_top), depth)
 
     def chances(self, length: int) -> tuple[np.ndarray, np.ndarray]:

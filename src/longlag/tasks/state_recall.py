@@ -100,7 +100,7 @@ class StateRecall(StringTask):
         states = jnp.take_along_axis(prefix_products(self.group, word), lengths - 1, axis=1)
         answer = jnp.take_along_axis(values, states % D, axis=1)
 
-        steps = jnp.arange(self.time_steps, dtype=jnp.int32)
+        steps = jnp.arange(self.time_steps, dtype=jnp.int32)[None]
         mask, query = steps <= 2 * D + lengths, steps == 2 * D + lengths
         stream = jnp.concatenate([pairs.reshape(B, 2 * D), V + D + word], axis=1)
         stream = jnp.where(query, V + D + size, stream)

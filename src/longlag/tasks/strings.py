@@ -78,7 +78,7 @@ class AnswerTask(StringTask):
         """Draws inputs and targets `[B, T]` int32, asked at the last token or at every one."""
         of_tokens, of_lengths = jax.random.split(key)
         lengths = self.lengths(of_lengths, batch_size)
-        steps = jnp.arange(self.max_length, dtype=jnp.int32)
+        steps = jnp.arange(self.max_length, dtype=jnp.int32)[None]
         mask, last = steps < lengths, steps == lengths - 1
         tokens, answers = self.draw(of_tokens, lengths)
         of_token = (batch_size, self.max_length)

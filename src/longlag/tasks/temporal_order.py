@@ -82,7 +82,7 @@ class TemporalOrder(Task):
         of_noise, of_lengths, of_symbols, of_places = jax.random.split(key, 4)
         lengths = jax.random.randint(of_lengths, (B, 1), self.length, T + 1, jnp.int32)
         symbols = jax.random.randint(of_symbols, (B, self.symbols), 0, 2, jnp.int32)
-        steps = jnp.arange(T, dtype=jnp.int32)
+        steps = jnp.arange(T, dtype=jnp.int32)[None]
         mask, last = steps < lengths, steps == lengths - 1
         inputs = jax.random.randint(of_noise, (B, T), NOISE, START, jnp.int32)
         order = jnp.zeros((B, 1), jnp.int32)
