@@ -373,7 +373,7 @@ def _tree(a, b, h0, anew, reverse, how):
         return how.times(right[0], left[0]), b, forgets | left[2]
 
     a, b, anew = jax.lax.associative_scan(combine, (a, b, anew), reverse=reverse)
-    h = how.affine(a, h0, b)
+    h = how.affine(a, jax.tree.map(lambda x: x[None], h0), b)
     return how.lower(h if anew is None else select(anew, b, h))
 
 

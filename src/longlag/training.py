@@ -290,7 +290,7 @@ def _transcribed(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Arra
     # What optax calls paddings are steps without sound, and places without a class.
     silent, over = (1.0 - flag.astype(answers.dtype) for flag in (mask, classes))
     with implicit():
-        whole = optax.ctc_loss(answers, silent, batch.targets, over)[:, None]
+        whole = optax.ctc_loss(answers, silent, batch.targets, over)[:, None].astype(answers.dtype)
     # optax has a large number for what cannot be.
     possible = least_steps(batch.targets, classes) <= mask.sum(axis=1)
     whole = jnp.where(possible[:, None], whole, jnp.inf)

@@ -240,6 +240,8 @@ class Attention(Layer):
         entries = self.write(params, xs, position)
         memory = recall(state, entries, position, segment, mask, self.window)
         contexts, weights = self._read_in_parts(params, xs, memory)
+        # A wider cache is not seen in what is read.
+        contexts = contexts.astype(at_least_float32(xs, *jax.tree.leaves(params)))
         if mask is not None:
             contexts = select(mask, contexts, jnp.zeros_like(contexts))
         lost = memory.spoilt
