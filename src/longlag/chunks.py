@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 
+from longlag.any_length import is_known
+
 __all__ = [
     "Chunk",
     "check_chunk",
@@ -102,6 +104,8 @@ def check_chunk(name: str, chunk: Any) -> None:
 
 def steps_of(chunk: Chunk, steps: int) -> int:
     """The steps of a chunk of a sequence of `steps`."""
+    if not is_known(steps):
+        return steps
     if chunk == "sqrt":
         return chunk_length(steps, max(math.isqrt(steps), 1))
     return max(min(chunk, steps), 1)
@@ -110,8 +114,10 @@ def steps_of(chunk: Chunk, steps: int) -> int:
 def chunk_length(steps: int, aim: int) -> int:
     """Steps of a chunk near `aim`: a divisor of all steps if there is one near it.
 
-    A sequence of up to one and a half times the aim is one chunk.
+    A sequence of up to one and a half times the aim is one chunk, and so is one of unknown length.
     """
+    if not is_known(steps):
+        return steps
     if steps <= 3 * aim // 2:
         return max(steps, 1)
     near = range(max(3 * aim // 4, 1), 3 * aim // 2 + 1)

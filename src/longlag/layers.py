@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from longlag.any_length import associative_scan
 from longlag.attention.attention import Attention
 from longlag.cell import Cell, Params, affine, dot, split_heads
 from longlag.layer import Layer, State
@@ -375,7 +376,7 @@ class VariationalDropout(Layer):
 
     def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
         """See `Layer.apply`."""
-        if key is None or self.rate == 0 or not len(xs):
+        if key is None or self.rate == 0 or not xs.shape[0]:
             return state, xs
         T, B, D = xs.shape
         now = state or self.init_state(params, (B,), 0)
@@ -384,7 +385,7 @@ class VariationalDropout(Layer):
         # Drawn for every step, so that a sequence may begin at any; used at the last beginning.
         drawn = jax.random.bernoulli(key, 1 - self.rate, (T, B, D))
         steps = jnp.where(begins, jnp.arange(T)[:, None], -1)
-        last = jax.lax.associative_scan(jnp.maximum, steps)
+        last = associative_scan(jnp.maximum, steps)
         kept = jnp.where(
             (last < 0)[..., None],
             now["kept"],

@@ -146,9 +146,12 @@ def _zone_out(rate, key, a, b, h):
 
 
 def refuse_backward(cell: Any, backward: Backward) -> None:
-    """Raises `ValueError` for a backward that a parallel kind of cell does not have."""
-    if backward not in ("auto", "recompute"):
+    """Raises `ValueError` for a backward that a parallel kind of cell does not have.
+
+    Its derivative serves forward mode too, so that "autodiff" asks for nothing more.
+    """
+    if backward not in ("auto", "recompute", "autodiff"):
         raise ValueError(
-            f"backward: expected 'auto' for {type(cell).__name__}, which has a gradient of its own "
-            f"kind; got {backward!r}"
+            f"backward: expected 'auto', 'recompute' or 'autodiff' for {type(cell).__name__}, "
+            f"whose derivative is of its own kind; got {backward!r}"
         )

@@ -17,9 +17,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from longlag.checks import as_array
+from longlag.any_length import associative_scan, is_known
+from longlag.checks import as_array, is_zero
+from longlag.derivative import custom_derivative
+from longlag.placement import zeros_like
 from longlag.platforms import on_cpu_or_else
 from longlag.promotion import add, at_least_float32, multiply
 from longlag.select import select
@@ -62,8 +64,8 @@ def linear_scan(
 
     The gradient is our own: it keeps `a` and `h` only, and is again one linear recurrence, run the
     other way: `lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, `db = lam`,
-    `da[t] = lam[t] * conj(h[t-1])`. It can be differentiated again in reverse mode; `jax.jvp`
-    through it is not defined. The gradient of a pair is the pair of the gradients of its parts.
+    `da[t] = lam[t] * conj(h[t-1])`. Forward mode is one linear recurrence more. Both can be
+    differentiated again. The gradient of a pair is the pair of the gradients of its parts.
 
     Args:
         a: decay, `[T, *state]` or anything that broadcasts to it. It is not spread over the axes
@@ -79,7 +81,7 @@ def linear_scan(
             `log2(T)` levels), "chunked" (all chunks of 32 steps side by side, twice, and a tree
             over the chunks in between: far less traffic than the tree alone), or "auto": "scan" in
             a program that is lowered for CPU and "associative" in any other. Only CPU was measured
-            by us.
+            by us. Always "scan" for a T that is symbolic (`jax.export`).
         reverse: runs from the last step to the first; `h0` is then the state after the last step.
         contracting: a promise that no decay is larger than one, so that no product of decays
             overflows. "associative" and "chunked" then do less work. "scan" is the same program.
@@ -117,6 +119,8 @@ def linear_scan(
             f"linear_scan: expected resets bool of a shape that begins {shape}, "
             f"got {resets.dtype} {resets.shape}"
         )
+    if not is_known(shape[0]):
+        method = "scan"
     numbers = (parts["a"], parts["b"], parts["h0"])
     dtype = at_least_float32(*jax.tree.leaves(numbers))
 
@@ -186,7 +190,7 @@ def _conj(x: Parts) -> Parts:
 
 
 def _zeros(x: Parts) -> Parts:
-    return tuple(map(jnp.zeros_like, x))
+    return tuple(map(zeros_like, x))
 
 
 def _product(x: Parts, y: Parts, contracting: bool) -> Parts:
@@ -284,6 +288,8 @@ WIDE = Arithmetic(lambda x: _normalised(x, 0), _wide_times, _wide_affine, _lower
 
 def _sequential(a, b, h0, h_reset, resets, reverse, _):
     """One step after another."""
+    if not is_known(b[0].shape[0]):
+        return _any_length(a, b, h0, h_reset, resets, reverse)
     a = _rows(a, b[0].shape[0])
 
     def body(h, t):
@@ -292,6 +298,18 @@ def _sequential(a, b, h0, h_reset, resets, reverse, _):
 
     order = _order(b, reverse)
     return _over_steps(body, h0, _filled(b, order[0]), order)[1]
+
+
+def _any_length(a, b, h0, h_reset, resets, reverse):
+    """One step after another, where the number of steps is not known."""
+    varies = _varies(a, b[0].shape[0])
+
+    def body(h, inputs):
+        decay, b, reset = inputs
+        h = _step(h, decay if varies else _at(a, 0), b, h_reset, reset)
+        return h, h
+
+    return jax.lax.scan(body, h0, (a if varies else None, b, resets), reverse=reverse)[1]
 
 
 def _over_steps(body, state, outputs, order):
@@ -372,7 +390,7 @@ def _tree(a, b, h0, anew, reverse, how):
         b = select(forgets, right[1], b)
         return how.times(right[0], left[0]), b, forgets | left[2]
 
-    a, b, anew = jax.lax.associative_scan(combine, (a, b, anew), reverse=reverse)
+    a, b, anew = associative_scan(combine, (a, b, anew), reverse=reverse)
     h = how.affine(a, jax.tree.map(lambda x: x[None], h0), b)
     return how.lower(h if anew is None else select(anew, b, h))
 
@@ -423,12 +441,10 @@ def _chunked(a, b, h0, h_reset, resets, reverse, how):
         write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=1)
         return h, jax.tree.map(write, hs, h)
 
-    _, decay, blank, reset = jax.tree.map(jnp.zeros_like, at(0))
-    chunks = blank[0].shape[0]
-    one = tuple(
-        jnp.full((chunks, *x.shape[1 if varies else 0 :]), 1.0 if i == 0 else 0.0, x.dtype)
-        for i, x in enumerate(decay)
-    )
+    decay, blank, reset = jax.tree.map(zeros_like, at(0)[1:])
+    if not varies:
+        decay = jax.tree.map(lambda x: jnp.broadcast_to(x, (blank[0].shape[0], *x.shape)), decay)
+    one = (decay[0] + 1, *decay[1:])
     begin = how.lift(one), how.lift(blank), reset
     product, last, anew = jax.lax.fori_loop(0, length, first, begin)
     last = _tree(product, last, how.lift(h0), anew, reverse, how)
@@ -450,9 +466,8 @@ class Way(NamedTuple):
     contracting: bool
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(way, a, b, h0, h_reset, resets):
-    if not b[0].shape[0]:
+def _run(way, a, b, h0, h_reset, resets):
+    if is_zero(b[0].shape[0]):
         return b
 
     def run(method, *args):
@@ -466,17 +481,25 @@ def _scan_forward(way, a, b, h0, h_reset, resets):
     return h, (a, h, h0, h_reset, resets)
 
 
+def _scan_tangent(way, residuals, tangents):
+    a, h, h0, h_reset, resets = residuals
+    da, db, dh0, dh_reset, _ = tangents
+    if not is_zero(h[0].shape[0]):
+        seen = _seen(h, h0, h_reset, resets, way.reverse)
+        db = _plus(db, _product(da, seen, way.contracting))
+    return _scan(way, a, db, dh0, dh_reset, resets)
+
+
 def _scan_backward(way, residuals, dh):
     a, h, h0, h_reset, resets = residuals
-    no_gradient = None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
-    if h[0].shape[0] == 0:
-        return *jax.tree.map(jnp.zeros_like, (a, h, h0, h_reset)), no_gradient
+    if is_zero(h[0].shape[0]):
+        return *jax.tree.map(zeros_like, (a, h, h0, h_reset)), None
     pull = functools.partial(_pull, way)
     da, lam, dh0, dh_reset = by_method(pull, way.method, dh, *residuals)
-    return da, lam, dh0, None if resets is None else dh_reset, no_gradient
+    return da, lam, dh0, None if resets is None else dh_reset, None
 
 
-_scan.defvjp(_scan_forward, _scan_backward)
+_scan = custom_derivative(_run, _scan_forward, _scan_tangent, _scan_backward)
 
 
 def _pull(way, method, dh, a, h, h0, h_reset, resets):
@@ -499,11 +522,12 @@ def _adjoint(way, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
     Returns:
         `lam`, and the gradients of the first state and of the state after a reset.
     """
-    run = _adjoint_sequential if way.method == "scan" else _adjoint_parallel
+    by_rows = way.method == "scan" and is_known(dh[0].shape[0])
+    run = _adjoint_sequential if by_rows else _adjoint_parallel
     return run(way._replace(reverse=not way.reverse), _conj(a), dh, zero, resets)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _adjoint_sequential(way, a, dh, zero, resets):
     a, order = _rows(a, dh[0].shape[0]), _order(dh, way.reverse)
 
@@ -528,23 +552,15 @@ def _adjoint_sequential(way, a, dh, zero, resets):
     return lam, *before(state, order[-1])
 
 
-def _adjoint_sequential_forward(way, a, dh, zero, resets):
-    return _adjoint_sequential(way, a, dh, zero, resets), (a, dh, zero, resets)
-
-
-def _adjoint_sequential_backward(way, given, cotangents):
-    """As if it had been written with `_scan`, whose gradient is known.
+@_adjoint_sequential.defjvp
+def _(way, primals, tangents):
+    """As if it had been written with `_scan`, whose derivative is known.
 
     The gradient that jax takes of a loop that reads a row of an array adds up arrays at each step.
     """
-    a, dh, zero, resets = given
+    *given, resets = primals
     again = functools.partial(_adjoint_parallel, way, resets=resets)
-    _, pull = jax.vjp(again, a, dh, zero)
-    no_gradient = None if resets is None else np.zeros(resets.shape, jax.dtypes.float0)
-    return *pull(cotangents), no_gradient
-
-
-_adjoint_sequential.defvjp(_adjoint_sequential_forward, _adjoint_sequential_backward)
+    return jax.jvp(again, tuple(given), tuple(tangents[:3]))
 
 
 def _adjoint_parallel(way, a, dh, zero, resets):
@@ -553,7 +569,7 @@ def _adjoint_parallel(way, a, dh, zero, resets):
     if _varies(a, dh[0].shape[0]):
         later = _before(a, _zeros(_at(a, 0)), reverse)
     if resets is not None:
-        (later_resets,) = _before((resets,), (jnp.zeros_like(resets[0]),), reverse)
+        (later_resets,) = _before((resets,), (zeros_like(resets[0]),), reverse)
     h_reset = None if resets is None else zero
     lam: Any = _scan(way, later, dh, zero, h_reset, later_resets)
     last = 0 if reverse else -1
@@ -594,6 +610,12 @@ def _before(h: Parts, h0: Parts, reverse: bool) -> Parts:
     """What stood before each step, in the direction of the recurrence; `h0` before the first."""
     order = (lambda x, x0: (x[1:], x0[None])) if reverse else (lambda x, x0: (x0[None], x[:-1]))
     return tuple(jnp.concatenate(order(x, x0)) for x, x0 in zip(h, h0, strict=True))
+
+
+def _seen(h: Parts, h0: Parts, h_reset: Any, resets: Any, reverse: bool) -> Parts:
+    """The state that each step begins with."""
+    before = _before(h, h0, reverse)
+    return before if resets is None else select(resets, h_reset, before)
 
 
 def _reduce(x: Parts, like: Parts) -> Parts:

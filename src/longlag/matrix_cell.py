@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from longlag.any_length import associative_scan
 from longlag.cell import AffineCell, Params, affine, dot, keep_dtype, lecun, split_heads
 from longlag.checks import is_zero
 from longlag.linear_cell import refuse_backward
@@ -234,7 +235,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
         if not every_carry:
             last = None
             if scales is not None:
-                last = scales[0 if reverse else -1] if len(scales) else begin.log_scale
+                last = scales[0 if reverse else -1] if scales.shape[0] else begin.log_scale
             out = MatrixCarry(S, last)
         out = jax.tree.map(keep_dtype, out, carry)
         if unseen is not None:
@@ -321,7 +322,7 @@ def _what_is_seen(carry, mask, resets, reverse):
     flags = mask if resets is None else resets
     before = jnp.ones_like(flags)
     if resets is not None:
-        before = ~jax.lax.associative_scan(jnp.logical_or, resets, reverse=reverse)
+        before = ~associative_scan(jnp.logical_or, resets, reverse=reverse)
     live = before if mask is None else before & mask
     seen = jnp.any(live, axis=0)
     return select(seen, carry, jax.tree.map(jnp.zeros_like, carry)), before & ~seen[None]
@@ -341,11 +342,9 @@ def _log_scales(log_decay, log_input, carry, first, resets, reverse):
             return left[0] + right[0], top, None
         return left[0] + right[0], select(forgets, right[1], top), forgets | left[2]
 
-    if not len(log_input):
+    if not log_input.shape[0]:
         return log_input, log_input
-    decay, top, anew = jax.lax.associative_scan(
-        combine, (log_decay, log_input, resets), reverse=reverse
-    )
+    decay, top, anew = associative_scan(combine, (log_decay, log_input, resets), reverse=reverse)
     after = jnp.maximum(add(decay, carry.log_scale), top)
     after = after if anew is None else select(anew, top, after)
     entry = carry.log_scale.astype(after.dtype)[None]

@@ -31,7 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.any_length import associative_scan, is_known
 from longlag.checks import as_array
+from longlag.placement import zeros_like
 from longlag.platforms import on_cpu_or_else
 from longlag.promotion import at_least_float32, match_rank, multiply
 from longlag.select import select
@@ -114,7 +116,7 @@ def matrix_scan(
         S_reset: the state after a reset, broadcastable to `[*batch, K, V]`; zeros if None.
         method: "chunked" as above; "scan", one step after another; "auto": "chunked", but "scan"
             for a single step, where every state is asked for, and for small states in a program
-            that is lowered for CPU.
+            that is lowered for CPU. Always "scan" for a T that is symbolic (`jax.export`).
         reverse: from the last step to the first.
         every_state: returns the states after every step, `[T, *batch, K, V]`, not the last; "scan".
 
@@ -156,6 +158,8 @@ def matrix_scan(
         most = SMALL_BY_STEPS if rate is not None or per_key else SMALL
         if q.shape[-1] * v.shape[-1] <= most:
             run = functools.partial(on_cpu_or_else, sequential, run)
+    if not is_known(steps):
+        run = sequential
     found: tuple[Any, Any] = run(q, k, v, S0, log_decay, rate, resets, S_reset)
     return found
 
@@ -229,7 +233,7 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
     together = match_rank(jnp.tril(jnp.ones((length, length), bool)), q)
     entered = ends = None  # which steps see the state that entered, and which the last step sees
     if resets is not None:
-        segment = jax.lax.associative_scan(jnp.add, resets.astype(jnp.int32), axis=-1)
+        segment = associative_scan(jnp.add, resets.astype(jnp.int32), axis=-1)
         together = together & (segment[..., :, None] == segment[..., None, :])
         entered, ends = segment == 0, segment == segment[..., -1:]
 
@@ -327,17 +331,19 @@ def _inverse(lower: jax.Array) -> jax.Array:
     pad = [(0, 0)] * (lower.ndim - 2) + [(0, full - size)] * 2
     lower = jnp.pad(lower, pad)
     lead = lower.shape[:-2]
-    inverse, block = jnp.ones((*lead, full, 1, 1), lower.dtype), 1
+    inverse, block = zeros_like(lower[..., :1, None]) + 1, 1
     while block < full:
         pairs = full // (2 * block)
-        cut = lower.reshape(*lead, pairs, 2, block, pairs, 2, block)
+        # In two steps: with the batch cut on a mesh, jax cuts one axis at a time.
+        cut = lower.reshape(*lead, pairs, 2, block, full)
+        cut = cut.reshape(*lead, pairs, 2, block, pairs, 2, block)
         # [.., block, block, pairs]
         below = jnp.diagonal(cut[..., 1, :, :, 0, :], axis1=-4, axis2=-2)
         first, second = inverse[..., 0::2, :, :], inverse[..., 1::2, :, :]
         corner = -second @ jnp.moveaxis(below, -1, -3) @ first
         inverse = jnp.concatenate(
             [
-                jnp.concatenate([first, jnp.zeros_like(corner)], axis=-1),
+                jnp.concatenate([first, zeros_like(corner)], axis=-1),
                 jnp.concatenate([corner, second], axis=-1),
             ],
             axis=-2,

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from longlag.placement import look_up as _take
+
 __all__ = [
     "add",
     "at_least_float32",
@@ -87,10 +89,6 @@ def look_up(table: Any, rows: jax.Array) -> jax.Array:
     """
     table = jnp.asarray(table)
     return (_take if table.dtype == at_least_float32(table) else _take_half)(table, rows)
-
-
-def _take(table: jax.Array, rows: jax.Array) -> jax.Array:
-    return table.at[rows].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
 @jax.custom_jvp

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.any_length import associative_scan
 from longlag.cell import Params
 from longlag.layer import Layer, State
+from longlag.placement import alike, put_rows, take_rows, zeros_like
 from longlag.promotion import at_least_float32, multiply
 
 __all__ = ["ShortConvolution"]
@@ -57,27 +59,29 @@ class ShortConvolution(Layer):
         """See `Layer.apply`."""
         del key
         T, B, _ = xs.shape
-        kernel, before = params["kernel"], self.width - 1
+        before = self.width - 1
         keep = state is not None
         past = self.init_state(params, (B,), 0) if state is None else state
+        given = (params, past, xs, mask, resets)
+        params, past, xs, mask, resets = alike(given, (-1, 0, 1, 1, 1))
+        kernel = params["kernel"]
         xs = jnp.swapaxes(xs, 0, 1).astype(past.dtype)
-        row = jnp.arange(B)[:, None]
         # Resets so far; an input is seen only by steps of its own segment.
-        segment = jnp.zeros((B, T), jnp.int32)
+        segment = zeros_like(xs[..., 0], jnp.int32)
         if resets is not None:
-            segment = jax.lax.associative_scan(jnp.add, resets.T.astype(jnp.int32), axis=1)
+            segment = associative_scan(jnp.add, resets.T.astype(jnp.int32), axis=1)
         total = segment[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
         live, of_live = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T)), segment
         count = jnp.full((B, 1), T, jnp.int32)
         if mask is not None:
             # The unmasked steps side by side: their inputs and segments, then gaps.
-            taken = jax.lax.associative_scan(jnp.add, mask.T.astype(jnp.int32), axis=1)
+            taken = associative_scan(jnp.add, mask.T.astype(jnp.int32), axis=1)
             live, count = taken - 1, taken[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
             slot = jnp.where(mask.T, live, T)
-            xs = jnp.zeros_like(xs).at[row, slot].set(xs, mode="drop")
-            of_live = jnp.zeros_like(segment).at[row, slot].set(segment, mode="drop")
+            xs = put_rows(zeros_like(xs), slot, xs)
+            of_live = put_rows(zeros_like(segment), slot, segment)
         inputs = jnp.concatenate([past, xs], axis=1)
-        of_input = jnp.concatenate([jnp.zeros((B, before), jnp.int32), of_live], axis=1)
+        of_input = jnp.concatenate([zeros_like(past[..., 0], jnp.int32), of_live], axis=1)
         ys = jnp.zeros_like(xs)
         if self.bias:
             ys = jnp.broadcast_to(params["bias"].astype(past.dtype), xs.shape)
@@ -86,10 +90,11 @@ class ShortConvolution(Layer):
             same = (of_input[:, at] == of_live)[..., None]
             ys = ys + multiply(jnp.where(same, inputs[:, at], 0), kernel[j])
         if mask is not None:
-            ys = jnp.where(mask.T[..., None], ys[row, jnp.maximum(live, 0)], 0)
+            ys = jnp.where(mask.T[..., None], take_rows(ys, jnp.maximum(live, 0)), 0)
         if keep:
             # The newest inputs of the segment that goes on; what a reset has cut off is zero.
+            count, _ = alike((count, xs), 0)
             newest = count + jnp.arange(before, dtype=jnp.int32)[None]
-            kept = (of_input[row, newest] == total)[..., None]
-            state = jnp.where(kept, inputs[row, newest], 0)
+            kept = (take_rows(of_input, newest) == total)[..., None]
+            state = jnp.where(kept, take_rows(inputs, newest), 0)
         return state, jnp.swapaxes(ys, 0, 1)

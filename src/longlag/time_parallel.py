@@ -24,7 +24,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
+from longlag.any_length import is_known
 from longlag.chunks import chunk_length, over_chunks
+from longlag.derivative import custom_derivative, split, whole
+from longlag.placement import zeros_like
 from longlag.promotion import at_least_float32, through_float32
 
 __all__ = ["BACKWARDS", "Backward", "scan"]
@@ -72,9 +75,9 @@ def scan(
         reverse: from the last step to the first.
         every_carry: return the carries after every step, leaves `[T, ...]`, not the last.
         backward: what the forward keeps beside the carries: "recompute", nothing; "store", what
-            `mix` returned. Both can be differentiated in reverse mode, to any order,
-            and forward over reverse, but `jax.jvp` is defined for "autodiff" only, which is
-            `jax.lax.scan` as it stands.
+            `mix` returned. Both can be differentiated in both modes, to any order. In forward
+            mode they take the steps twice, and "autodiff" once, which is `jax.lax.scan` as it
+            stands.
         rows: the batch size, from which the length of the chunks follows.
 
     Returns:
@@ -92,17 +95,17 @@ def scan(
         last, (every, ys) = jax.lax.scan(body, carry, project(consts, xs), reverse=reverse)
     else:
         store = backward == "store"
+        rows = rows if is_known(rows) else 1
         aim = min(max(ROWS // max(rows, 1), CHUNK_AT_LEAST), CHUNK_AT_MOST)
         length = chunk_length(jax.tree.leaves(xs)[0].shape[0], aim)
         options = (reverse, every_carry, store, length)
-        found: Any = _scan(functions, options, consts, carry, xs)
+        found: Any = _scan((functions, options), consts, carry, xs)
         last, every, ys = found
     return (every if every_carry else last), ys
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(functions, options, consts, carry, xs):
-    reverse, every_carry, _, length = options
+def _run(static, consts, carry, xs):
+    functions, (reverse, every_carry, _, length) = static
     return _forward(functions, (reverse, every_carry, False, length), consts, carry, xs)[:3]
 
 
@@ -140,34 +143,47 @@ def _forward(functions, options, consts, carry, xs):
     return last, every, jax.tree.unflatten(structure, ys), entries, rs
 
 
-def _scan_forward(functions, options, consts, carry, xs):
-    reverse, every_carry, store, length = options
+def _scan_forward(static, consts, carry, xs):
+    functions, (reverse, every_carry, store, length) = static
     keep = (reverse, True, store, length)
     last, every, ys, entries, rs = _forward(functions, keep, consts, carry, xs)
     return (last, every if every_carry else None, ys), (consts, xs, every, entries, rs)
 
 
-def _scan_backward(functions, options, residuals, cotangents):
-    project, mix, update = functions
-    reverse, every_carry, store, length = options
+def _scan_tangent(static, residuals, tangents):
+    """The tangent of every step after that of the step before, the steps taken once more."""
+    (reverse, *_), (consts, xs, _, entries, _) = static[1], residuals
+    carry = jax.tree.map(lambda entry: entry[-1 if reverse else 0], entries)
+    floats, others, join = split((consts, carry, xs))
+
+    def run(floats):
+        outs = _run(static, *join(floats, others))
+        return split(outs)[0], outs
+
+    _, moved, outs = jax.jvp(run, (floats,), (jax.tree.leaves(tangents),), has_aux=True)
+    return whole(moved, outs)
+
+
+def _scan_backward(static, residuals, cotangents):
+    (project, mix, update), (reverse, every_carry, store, length) = static
     consts, xs, every, entries, rs = residuals
     # Floating leaves apart from the others: those have no gradient.
-    lam, d_every, dys = (_split(tree)[0] for tree in cotangents)
-    consts_f, consts_o, join_consts = _split(consts)
+    lam, d_every, dys = map(jax.tree.leaves, cotangents)
+    consts_f, consts_o, join_consts = split(consts)
 
     def chunk(state, inputs, entry):
         lam, d_consts = state
         xs, every, rs, d_every, dys = inputs
         shift = functools.partial(_shift, reverse=reverse)
-        before_f, before_o, join_carry = _split(jax.tree.map(shift, every, entry))
-        xs_f, xs_o, join_xs = _split(xs)
+        before_f, before_o, join_carry = split(jax.tree.map(shift, every, entry))
+        xs_f, xs_o, join_xs = split(xs)
 
         def project_floats(consts_f, xs_f):
             zs = project(join_consts(consts_f, consts_o), join_xs(xs_f, xs_o))
-            return _split(zs)[0], zs
+            return split(zs)[0], zs
 
         _, pull_project, zs = jax.vjp(project_floats, consts_f, xs_f, has_aux=True)
-        zs_f, zs_o, join_z = _split(zs)
+        zs_f, zs_o, join_z = split(zs)
         others = (before_o, zs_o)
 
         def step(consts_f, carry_f, z_f, others):
@@ -177,14 +193,14 @@ def _scan_backward(functions, options, residuals, cotangents):
 
         if not store:
             rs = jax.vmap(lambda *x: mix(*step(consts_f, *x)))(before_f, zs_f, others)
-        rs_f, rs_o, join_r = _split(rs)
+        rs_f, rs_o, join_r = split(rs)
 
         def mix_floats(consts_f, carry_f, z_f, others):
-            return _split(mix(*step(consts_f, carry_f, z_f, others)))[0]
+            return split(mix(*step(consts_f, carry_f, z_f, others)))[0]
 
         def update_floats(consts_f, carry_f, z_f, others, r_f, r_o):
             new, y = update(*step(consts_f, carry_f, z_f, others), join_r(r_f, r_o))
-            return _split(new)[0], _split(y)[0]
+            return split(new)[0], split(y)[0]
 
         def linearise(carry_f, z_f, others, r_f, r_o):
             pull_mix = jax.vjp(lambda c: mix_floats(consts_f, c, z_f, others), carry_f)[1]
@@ -222,26 +238,21 @@ def _scan_backward(functions, options, residuals, cotangents):
 
     # Sums over chunks in at least float32, whatever the parameters have.
     precise = [at_least_float32(leaf) for leaf in consts_f]
-    state = (lam, [jnp.zeros(leaf.shape, dtype) for leaf, dtype in zip(consts_f, precise)])
+    state = (lam, list(map(zeros_like, consts_f, precise)))
     inputs = (xs, every, rs, d_every, dys)
     (lam, d_consts), d_xs, _ = over_chunks(chunk, state, inputs, entries, length, not reverse)
-
-    def whole(floats, like):
-        """The cotangent of a tree; None stands for zero where a leaf is not floating."""
-        _, others, join = _split(like)
-        return join(floats, [None] * len(others))
 
     d_consts = [d.astype(leaf.dtype) for d, leaf in zip(d_consts, consts_f)]
     return whole(d_consts, consts), whole(lam, entries), whole(d_xs, xs)
 
 
-_scan.defvjp(_scan_forward, _scan_backward)
+_scan = custom_derivative(_run, _scan_forward, _scan_tangent, _scan_backward)
 
 
 def _shift(after, entry, *, reverse):
     """The carries before every step of a chunk from those after every step."""
     parts = (after[1:], entry[None]) if reverse else (entry[None], after[:-1])
-    return jnp.concatenate(parts)[: len(after)]  # a chunk of no steps has no carry to shift
+    return jnp.concatenate(parts)[: after.shape[0]]  # a chunk of no steps has no carry to shift
 
 
 def _along_time(linearise, *xs):
@@ -265,8 +276,7 @@ def _along_time(linearise, *xs):
         structure[:] = [tree]
         return flat
 
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    traced = jax.make_jaxpr(leaves)(*one)
+    traced = jax.make_jaxpr(leaves)(*_types_of_a_step(xs))
     reached = set(traced.jaxpr.invars)
     for equation in traced.jaxpr.eqns:
         if any(_among(var, reached) for var in equation.invars):
@@ -284,18 +294,16 @@ def _along_time(linearise, *xs):
     return varying, [leaf for leaf, v in zip(flat, varies) if not v], rebuild
 
 
+def _types_of_a_step(xs: Any) -> Any:
+    """The types of the leaves `[C, ...]` of a tree, without the axis of time."""
+    types: list[Any] = []
+
+    def see(x):
+        types[:] = [jax.tree.map(jax.typeof, x)]
+
+    jax.eval_shape(jax.vmap(see), xs)
+    return types[0]
+
+
 def _among(var: Any, reached: set[Any]) -> bool:
     return not hasattr(var, "val") and var in reached  # a literal has a value and no hash
-
-
-def _split(tree: Any) -> tuple[list[Any], list[Any], Callable[[list[Any], list[Any]], Any]]:
-    """Floating leaves, the others, and a function that joins two such lists to a tree."""
-    leaves, structure = jax.tree.flatten(tree)
-    floating = [bool(jnp.issubdtype(leaf.dtype, jnp.inexact)) for leaf in leaves]
-
-    def join(floats, others):
-        floats, others = iter(floats), iter(others)
-        return jax.tree.unflatten(structure, [next(floats if f else others) for f in floating])
-
-    floats = [leaf for leaf, f in zip(leaves, floating) if f]
-    return floats, [leaf for leaf, f in zip(leaves, floating) if not f], join

@@ -16,6 +16,7 @@ from longlag.checks import as_key, check_like, check_sequence
 from longlag.chunks import Chunk, check_chunk, rematerialised, steps_of
 from longlag.linear_scan import METHODS
 from longlag.linear_scan import Method as OwnMethod
+from longlag.placement import alike
 from longlag.promotion import through_float32
 from longlag.spec import choose, take
 from longlag.time_parallel import BACKWARDS, Backward
@@ -68,9 +69,9 @@ def unroll(
         backward: how gradients are taken. "recompute" keeps the carries and takes everything else
             again, a chunk of steps at once; "store" keeps what the `mix` of a dense cell returned
             too, which saves time where products are large; "auto": by kind and width of the cell.
-            These are for reverse mode (`jax.grad`, `jax.vjp`, also of each other, and
-            `jax.hessian`); "autodiff" keeps every intermediate and has `jax.jvp` too. A linear
-            cell has the gradient of `linear_scan`.
+            "autodiff" keeps every intermediate. All serve both modes (`jax.grad`, `jax.jvp`,
+            `jax.linearize`, `jax.hessian`), to any order, and "autodiff" is the fastest in forward
+            mode. Linear and matrix cells have one derivative for both modes.
         remat: "sqrt" or a number of steps: the gradient keeps the carry before every so many steps
             alone, and runs each such part of the sequence once more. With "sqrt", near √T steps,
             memory grows with √T. With a `key`, noise is drawn for each part apart, so that other
@@ -127,6 +128,9 @@ def unroll(
             carry = first
         else:
             check_like("carry", carry, first, f"{cell}, batch {batch}")
+        given = (params, first, carry, xs, mask, resets, key)
+        given = alike(given, (-1, 0, 0, 1, 1, 1, -1))
+        params, first, carry, xs, mask, resets, key = given
 
         params_of_part = through_float32(params)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from longlag.any_length import is_known
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
 from longlag.cell import Params, affine, dot
@@ -73,16 +74,17 @@ class Additive(Attention):
             return contract("bqm,bmd->bqd", weights, memory.entries["value"]), weights
 
         B, T, _ = queries.shape
-        if T <= QUERY_BLOCK:
+        if is_known(T) and T <= QUERY_BLOCK:
             return block((queries, memory.visible, memory.scale))
-        blocks = -(-T // QUERY_BLOCK)
+        size = QUERY_BLOCK if is_known(T) else 1
+        blocks = -(-T // size)
 
         def split(x):
-            x = jnp.pad(x, [(0, 0), (0, blocks * QUERY_BLOCK - T), (0, 0)])
-            return jnp.swapaxes(x.reshape(B, blocks, QUERY_BLOCK, x.shape[2]), 0, 1)
+            x = jnp.pad(x, [(0, 0), (0, blocks * size - T), (0, 0)])
+            return jnp.swapaxes(x.reshape(B, blocks, size, x.shape[2]), 0, 1)
 
         def join(x):
-            return jnp.swapaxes(x, 0, 1).reshape(B, blocks * QUERY_BLOCK, x.shape[3])[:, :T]
+            return jnp.swapaxes(x, 0, 1).reshape(B, blocks * size, x.shape[3])[:, :T]
 
         inputs = jax.tree.map(split, (queries, memory.visible, memory.scale))
         contexts, weights = jax.lax.map(block, inputs)

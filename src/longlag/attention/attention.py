@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.any_length import is_known
 from longlag.attention.cache import (
     Cache,
     Memory,
@@ -23,6 +24,7 @@ from longlag.attention.cache import (
 from longlag.cell import Params
 from longlag.checks import check_like, check_sequence
 from longlag.layer import Layer, State
+from longlag.placement import alike, zeros_like
 from longlag.platforms import on_cpu_or_else
 from longlag.promotion import at_least_float32, through_float32
 from longlag.select import poison, select
@@ -171,20 +173,19 @@ class Attention(Layer):
         self._check_features(params, xs)
         if state is not None:
             self._check_state(params, state, xs.shape[1])
+        given = (params, state, xs, mask, resets)
+        params, state, xs, mask, resets = alike(given, (-1, 0, 1, 1, 1))
         T = xs.shape[0]
         if T == 0:
             one = jax.ShapeDtypeStruct((1, *xs.shape[1:]), xs.dtype)
             like = jax.eval_shape(self.apply, params, one)[1]
             return state, jnp.zeros((0, *like.shape[1:]), like.dtype)
         xs, mask, resets = _batch_major(xs, mask, resets)
-        if self.window is not None and T > 2 * self.window:
+        if self.window is not None and is_known(T) and T > 2 * self.window:
             state, contexts = self._in_blocks(params, xs, state, mask, resets)
         else:
-            if state is not None and self.window is None and T > state.position.shape[1]:
-                raise ValueError(
-                    f"xs: expected a chunk of at most {state.position.shape[1]} steps, the "
-                    f"capacity of the cache of {self}; got {T}"
-                )
+            if state is not None and self.window is None and is_known(T):
+                self._check_room(state, T)
             state, contexts, _ = self._chunk(params, xs, state, mask, resets)
         return state, jnp.swapaxes(contexts, 0, 1)
 
@@ -232,6 +233,14 @@ class Attention(Layer):
         like = jax.eval_shape(lambda p: self.init_state(p, (batch,), capacity), params)
         check_like("state", state, like, f"{self}, batch {batch}")
 
+    def _check_room(self, state: Cache, steps: int) -> None:
+        capacity = state.position.shape[1]
+        if steps > capacity:
+            raise ValueError(
+                f"xs: expected a chunk of at most {capacity} steps, the capacity of the cache of "
+                f"{self}; got {steps}"
+            )
+
     def _chunk(self, params, xs, state, mask, resets):
         if mask is not None:
             xs = select(mask, xs, jnp.zeros_like(xs))
@@ -259,8 +268,8 @@ class Attention(Layer):
         Of the scores of the future, which no step sees, one in `PARTS` is left.
         """
         T = xs.shape[1]
-        size = LEAST * -(-T // (PARTS * LEAST))
-        if size >= T:
+        size = LEAST * -(-T // (PARTS * LEAST)) if is_known(T) else T
+        if not is_known(T) or size >= T:
             return self.read(params, xs, memory)
         in_parts = functools.partial(self._read_each_part, size)
         return on_cpu_or_else(in_parts, self.read, params, xs, memory)
@@ -278,11 +287,11 @@ class Attention(Layer):
         assert self.window is not None
         keep = state is not None
         if not keep:
-            state = self.init_state(params, xs.shape[:1], self.window)
+            state, _ = alike((self.init_state(params, xs.shape[:1], self.window), xs), 0)
         T = xs.shape[1]
         blocks = -(-T // self.window)
         if mask is None and T % self.window:
-            mask = jnp.ones(xs.shape[:2], bool)
+            mask = ~zeros_like(xs[..., 0], bool)
 
         def split(x):
             # Padding is masked, and a masked step neither writes nor advances.

@@ -9,6 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from longlag.any_length import associative_scan
+from longlag.placement import put_rows
 from longlag.promotion import promote
 from longlag.select import select
 
@@ -112,13 +114,13 @@ def chunk_positions(
     if mask is None:
         taken = jnp.arange(1, steps + 1, dtype=jnp.int32)[None]
     else:
-        taken = jax.lax.associative_scan(jnp.add, live, axis=1)
+        taken = associative_scan(jnp.add, live, axis=1)
     if resets is None:
         return count[:, None] + taken - 1, jnp.zeros((count.shape[0], steps), jnp.int32)
     # Steps before the last reset; without one, minus the steps that earlier chunks took.
     begun = jnp.where(resets, taken - live, -count[:, None])
-    begun = jax.lax.associative_scan(jnp.maximum, begun, axis=1)
-    segment = jax.lax.associative_scan(jnp.add, resets.astype(jnp.int32), axis=1)
+    begun = associative_scan(jnp.maximum, begun, axis=1)
+    segment = associative_scan(jnp.add, resets.astype(jnp.int32), axis=1)
     return taken - begun - 1, segment
 
 
@@ -196,15 +198,12 @@ def record(
         written &= mask
     # Distinct positions, at most S of them, fall into distinct slots; the rest is dropped.
     slot = jnp.where(written, position % slots, slots)
-    row = jnp.arange(position.shape[0])[:, None]
     forgotten = ongoing > 0
     kept = jnp.where(forgotten, -1, cache.position)
     old = jax.tree.map(lambda e: select(kept >= 0, e, jnp.zeros_like(e)), cache.entries)
     return Cache(
-        entries=jax.tree.map(
-            lambda o, e: o.at[row, slot].set(e.astype(o.dtype), mode="drop"), old, entries
-        ),
-        position=kept.at[row, slot].set(position, mode="drop"),
+        entries=jax.tree.map(lambda old, entries: put_rows(old, slot, entries), old, entries),
+        position=put_rows(kept, slot, position),
         count=count,
     )
 

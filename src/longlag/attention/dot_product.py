@@ -145,16 +145,21 @@ class DotProduct(Attention):
         # sixteen times as long over the same products with the heads between.
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
         B, heads, T, K = q.shape
-        sharing = (B, self.key_heads, heads // self.key_heads * T)
-        logits = contract("bgqk,bgmk->bgqm", q.reshape(*sharing, K), k) * scale
-        logits = logits.reshape(B, heads, T, k.shape[2])
+        apart = (B, self.key_heads, heads // self.key_heads, T)
+        sharing = (*apart[:2], apart[2] * T)
+        # In two steps: with the batch cut on a mesh, jax cuts one axis or joins two, not both.
+        q = q.reshape(*apart, K).reshape(*sharing, K)
+        logits = contract("bgqk,bgmk->bgqm", q, k) * scale
+        logits = logits.reshape(*apart, k.shape[2]).reshape(B, heads, T, k.shape[2])
         bias = self._bias(memory, logits.dtype)
         if bias is not None:
             logits += bias
         weights = weigh(logits, memory)
         if self.implementation is None or memory.scale is not None:
-            contexts = contract("bgqm,bgmk->bgqk", weights.reshape(*sharing, k.shape[2]), v)
-            contexts = jnp.swapaxes(contexts.reshape(B, heads, T, K), 1, 2)
+            shared = weights.reshape(*apart, k.shape[2]).reshape(*sharing, k.shape[2])
+            contexts = contract("bgqm,bgmk->bgqk", shared, v)
+            contexts = contexts.reshape(*apart, K).reshape(B, heads, T, K)
+            contexts = jnp.swapaxes(contexts, 1, 2)
         else:
             contexts = jax.nn.dot_product_attention(
                 query,
