@@ -151,8 +151,9 @@ def _jvp(primals, tangents, **params):
             kept = [next(leaves) if m else x for m, x in zip(moving[:count], primals)]
             return apply(kept, list(primals[count:]))
 
-        places = [i for i in range(count) if moving[i]]
-        _, more = jax.jvp(of_kept, [primals[i] for i in places], [tangents[i] for i in places])
+        at = [x for x, m in zip(primals[:count], moving) if m]
+        moves = [t for t, m in zip(tangents[:count], moving) if m]
+        _, more = jax.jvp(of_kept, at, moves)
         moved = more if moved is None else [x + y for x, y in zip(moved, more)]
     return outs, moved
 

@@ -29,7 +29,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from longlag.any_length import associative_scan, is_known
 from longlag.checks import as_array
@@ -180,7 +179,7 @@ def _fitting(q, k, v, S0, log_decay, rate, resets, S_reset):
 
     def within(x, shape):
         try:
-            return x is None or np.broadcast_shapes(x.shape, shape) == shape
+            return x is None or jnp.broadcast_shapes(x.shape, shape) == shape
         except ValueError:
             return False
 
