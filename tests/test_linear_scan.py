@@ -334,10 +334,9 @@ def test_gradients_are_the_differences(rng):
     check_grads(run, arrays, order=1, modes=["rev"])
 
 
-def test_forward_mode_is_refused(rng):
+def test_forward_mode(rng, x64):
     (a, b, h0, _), _ = draw(rng)
-    with pytest.raises(TypeError, match="custom_vjp"):
-        jax.jvp(lambda a: linear_scan(a, b, h0), (a,), (a,))
+    check_grads(lambda a: linear_scan(a, b, h0), (a,), order=1, modes=["fwd"])
 
 
 @pytest.mark.parametrize(

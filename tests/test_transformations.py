@@ -49,7 +49,7 @@ def few(names):
     return [name if name in FEW else pytest.param(name, marks=pytest.mark.deep) for name in names]
 
 
-@pytest.mark.parametrize("name", few(MEMBERS))
+@pytest.mark.parametrize("name", few(name for name in MEMBERS if name != "hybrid"))
 def test_forward_mode_is_the_transpose_of_reverse_mode(x64, name):
     member = MEMBERS[name]()
     mask, resets = flags()
@@ -64,8 +64,6 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(x64, name):
         pulled = jax.vjp(run, *args)[1](weights)
         return inner(weights, pushed), inner(pulled, tangents)
 
-    if member.xs.dtype != jnp.float32:
-        pytest.skip("tokens have no tangent")
     args = jax.tree.map(lambda x: x.astype(float), (member.params, member.xs))
     forward, reverse = both(args, moved(args, 1))
     np.testing.assert_allclose(forward, reverse, 1e-4 if "newton" in name else 1e-9)
