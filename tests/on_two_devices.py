@@ -6,6 +6,7 @@ Names what fails, a line each, and ends with the number of members that were tri
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +22,14 @@ AUTO = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 RUN = ("GRU", "MinGRU", "hybrid")
 
 
-def gradient(member: Member, params, xs, flags, state=None):
+def gradient(member: Member, params: Any, xs: Any, flags: tuple[Any, Any], state: Any = None):
     return jax.grad(functools.partial(loss, member))(params, xs, *flags, state)
 
 
 def over_batch(member: Member, given: bool):
     """Each device has a part of the batch, and the gradients are added up."""
 
-    def local(params, xs, flags):
+    def local(params: Any, xs: Any, flags: tuple[Any, Any]):
         def total(params):
             state = member.begin(params, len(xs)) if given else None
             return jax.lax.psum(loss(member, params, xs, *flags, state), "data")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -177,11 +178,12 @@ def test_without_jit(name):
 
 
 def test_a_training_without_jit_and_without_leaks():
+    model: Any = Affine()
     how = dataclasses.replace(TRAINING, steps=4, dispatch=2, seeds_as="map")
-    run = functools.partial(compiled_dispatch, Affine(), Sums(), how)
+    run = functools.partial(compiled_dispatch, model, Sums(), how)
 
     def after():
-        return run(init_states(Affine(), how, 1), jnp.ones(1, bool))[1]
+        return run(init_states(model, how, 1), jnp.ones(1, bool))[1]
 
     expected = after()
     with jax.disable_jit():

@@ -152,6 +152,6 @@ def refuse_backward(cell: Any, backward: Backward) -> None:
     """
     if backward not in ("auto", "recompute", "autodiff"):
         raise ValueError(
-            f"backward: expected 'auto', 'recompute' or 'autodiff' for {type(cell).__name__}, "
-            f"whose derivative is of its own kind; got {backward!r}"
+            f"backward: expected 'auto' for {type(cell).__name__}, whose one derivative serves "
+            f"forward mode too; got {backward!r}"
         )
