@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from longlag.any_length import associative_scan, is_known
 from longlag.checks import as_array
