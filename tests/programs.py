@@ -171,7 +171,9 @@ def of_layer(layer: Layer) -> dict[str, Program]:
 
     def streaming(params, xs):
         state = layer.init_state(params, (B,), len(xs))
-        return layer.apply(params, xs, state, key=jax.random.key(0), **flags(*xs.shape[:2]))
+        new, ys = layer.apply(params, xs, state, key=jax.random.key(0), **flags(*xs.shape[:2]))
+        # Without parameters the state has jax's own default dtype, float64 under x64.
+        return (new if jax.tree.leaves(params) else None), ys
 
     def probed(params, xs):
         return layer.probe(params, xs, **flags(*xs.shape[:2]))

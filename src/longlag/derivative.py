@@ -16,6 +16,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive, unmapped_aval
 from jax.interpreters import ad, batching, mlir
 
+from longlag.promotion import widen
+
 __all__ = ["custom_derivative", "split", "whole"]
 
 
@@ -171,7 +173,8 @@ def _batch(args, axes, *, apply, transpose, count, types):
 
     def at_front(x, axis):
         if axis is None:
-            return jnp.broadcast_to(x, (size, *x.shape))
+            # Its transpose is a sum over the axis, in at least float32.
+            return jnp.broadcast_to(widen(x), (size, *x.shape)).astype(x.dtype)
         return jnp.moveaxis(x, axis, 0)
 
     of_kept = list(axes[:count])

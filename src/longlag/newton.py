@@ -32,7 +32,7 @@ from longlag.derivative import custom_derivative, split, whole
 from longlag.linear_cell import LinearCell
 from longlag.linear_scan import by_method, linear_scan
 from longlag.placement import alike, zeros_like
-from longlag.promotion import at_least_float32
+from longlag.promotion import add, at_least_float32
 from longlag.select import select
 from longlag.spec import choose, take
 from longlag.unroll import unroll
@@ -420,7 +420,7 @@ def _linearise(method, consts, before, inputs):
     directions = jnp.eye(width, dtype=before.dtype)
 
     def column(direction):
-        return push(zeros_like(before) + direction)
+        return push(add(zeros_like(before), direction))
 
     if method.jacobian == "dense":
         return now, jax.vmap(column, out_axes=-1)(directions)
