@@ -26,9 +26,10 @@ from benchmarks.frameworks import Layer, jitted, torched
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import read_shape
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
-from longlag.spec import choose
+from longlag.cli.arguments import plain_errors
+from longlag.core.spec import choose
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 __all__ = ["FRAMEWORKS", "Options", "main", "measure", "section"]
 

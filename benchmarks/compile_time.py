@@ -41,8 +41,9 @@ from benchmarks.frameworks import Layer, longlag_cell
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import median_ratio
 from benchmarks.unroll import read_shape
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 STACK = 12  # blocks
 PATTERN = {"lstm-stack": 1, "griffin-stack": 3}  # blocks of a pattern
@@ -175,8 +176,9 @@ def _stack(depth: int, layer: Layer) -> tuple[Any, Any]:
     import jax
 
     from longlag import LSTM
-    from longlag.blocks import griffin
-    from longlag.models import SequenceModel, build
+    from longlag.blocks.griffin_blocks import griffin
+    from longlag.models.building import build
+    from longlag.models.sequence import SequenceModel
 
     D, H = layer.shape[2:]
     if layer.cell == "lstm-stack":

@@ -34,8 +34,9 @@ from rich.progress import Progress
 from benchmarks.frameworks import Run, longlag_cell
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 OURS = "longlag"
 PACKAGES = ("torch",)
@@ -179,7 +180,7 @@ def _model(stepping: Stepping) -> Run:
     import jax
     import jax.numpy as jnp
 
-    from longlag.models import build
+    from longlag.models.building import build
 
     model = build(
         inputs="tokens",

@@ -23,8 +23,9 @@ from benchmarks.frameworks import Layer, longlag, longlag_plain
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import SHAPES, describe, read_shape
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 KINDS: dict[str, Callable[[Layer], Callable[[], None]]] = {"dense": longlag, "plain": longlag_plain}
 

@@ -27,8 +27,9 @@ import tyro
 from rich.progress import Progress
 
 from benchmarks.record import Record, source, table
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 # Time of a length that is four times as long: 4, and not as much more as a quadratic part makes.
 AT_MOST = 6.0
@@ -104,10 +105,11 @@ def one_step(length: int, batch: int, width: int) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from longlag import LSTM
-    from longlag.layers import Recurrent
-    from longlag.models import SequenceModel
+    from longlag.models.sequence import SequenceModel
+    from longlag.nn.recurrent import Recurrent
     from longlag.tasks import CopyMemory
-    from longlag.training import Training, compiled_dispatch, init_states
+    from longlag.training.config import Training
+    from longlag.training.step import compiled_dispatch, init_states
 
     items = 10
     task = CopyMemory(lag=length - 2 * items, items=items)

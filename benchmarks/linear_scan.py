@@ -35,9 +35,10 @@ from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.trace import trace
 from longlag import linear_scan
-from longlag.command_line import console, plain_errors
-from longlag.linear_scan import AUTO, METHODS
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.core.scans.linear import AUTO, METHODS
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 PASS = "a + b"
 OURS = METHODS[1:]

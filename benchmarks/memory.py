@@ -24,8 +24,9 @@ from benchmarks.frameworks import Layer, jitted, linen_rnn, longlag_cell
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import read_shape
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 AUTODIFF, PEER = "autodiff", "flax linen"
 # What is given to `unroll` under each name.

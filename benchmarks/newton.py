@@ -26,14 +26,15 @@ import optax
 import tyro
 
 from benchmarks.record import RESULTS, Record, source, table
-from longlag.answers import likeliest
-from longlag.cell import Cell
 from longlag.cells import GRU, LSTM, Elman
-from longlag.command_line import console, plain_errors
-from longlag.newton import newton
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.core.cell import Cell
+from longlag.core.newton_method import newton
+from longlag.core.unrolling import unroll
+from longlag.models import likeliest
+from longlag.report.rows import markdown
+from longlag.system.console import console
 from longlag.tasks import CopyMemory
-from longlag.unroll import unroll
 
 FEATURES, BATCH = 16, 4
 CELLS: dict[str, Cell] = {

@@ -27,9 +27,10 @@ from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants
 from benchmarks.trace import trace
 from benchmarks.unroll import SHAPES, describe, read_shape
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
-from longlag.spec import choose
+from longlag.cli.arguments import plain_errors
+from longlag.core.spec import choose
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 LONGEST = 10
 JAX_FRAMEWORKS = tuple(name for name in FRAMEWORKS if name not in ("torch", "matmul"))

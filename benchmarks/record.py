@@ -12,10 +12,10 @@ import rich.box
 from rich.table import Table
 
 from benchmarks.rounds import busy
-from longlag.command_line import console
-from longlag.disk import replace_file
-from longlag.environment import environment, version
-from longlag.report.table import insert
+from longlag.report.rows import insert
+from longlag.system.atomic_files import replace_file
+from longlag.system.console import console
+from longlag.system.machine import environment, version
 
 __all__ = ["QUIET", "README", "RESULTS", "Record", "source", "table"]
 

@@ -30,9 +30,10 @@ from rich.progress import Progress
 from benchmarks.frameworks import Run, longlag_cell
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
-from longlag.command_line import console, plain_errors
+from longlag.cli.arguments import plain_errors
 from longlag.models import build
-from longlag.report.table import markdown
+from longlag.report.rows import markdown
+from longlag.system.console import console
 from longlag.tasks.copy_memory import CopyMemory
 from longlag.training import Training, compiled_dispatch, dispatch, init_states
 

@@ -24,8 +24,9 @@ from rich.progress import Progress
 from benchmarks.frameworks import longlag_cell
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import median_ratio
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
+from longlag.cli.arguments import plain_errors
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 # Cell (or none), attention, pattern.
 PRESETS = (
@@ -101,7 +102,7 @@ def measure(preset: tuple[str, str, str], options: Options) -> Found:
     import jax
     import jax.numpy as jnp
 
-    from longlag.models import build
+    from longlag.models.building import build
 
     cell, attention, pattern = preset
     model = build(

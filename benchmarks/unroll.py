@@ -25,9 +25,10 @@ from rich.progress import Progress
 from benchmarks.frameworks import FRAMEWORKS, GATES, JAX_PEERS, MATMUL, Layer
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
-from longlag.command_line import console, plain_errors
-from longlag.report.table import markdown
-from longlag.spec import choose
+from longlag.cli.arguments import plain_errors
+from longlag.core.spec import choose
+from longlag.report.rows import markdown
+from longlag.system.console import console
 
 OURS = "longlag"
 # A usual one, narrow and long, a single sequence, and two large.

@@ -25,19 +25,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from longlag import LSTM, report
-from longlag.architecture import Architecture
-from longlag.catalogue import COLUMNS, WIDTH, catalogue
-from longlag.command_line import cache_compilations, console, parse, plain_errors
-from longlag.experiment import Experiment
-from longlag.interrupt import stop_requested
-from longlag.matching import mixer_parameters, mixers
-from longlag.models import SequenceModel
-from longlag.names import task_names
-from longlag.report.sentences import score
+from longlag.cli.arguments import parse, plain_errors
+from longlag.cli.listing import COLUMNS, WIDTH, catalogue
+from longlag.models import SequenceModel, mixer_parameters, mixers
+from longlag.report.statements import score
 from longlag.report.summary import Spread
-from longlag.run_folder import RunFolder, run_name
+from longlag.runs import (
+    Architecture,
+    Experiment,
+    RunFolder,
+    carry_out,
+    create,
+    extend,
+    floor_rows,
+    run_name,
+    task_names,
+)
 from longlag.runs import Progress as Report
-from longlag.runs import carry_out, create, extend, floor_rows
+from longlag.system.console import cache_compilations, console
+from longlag.system.interrupt import stop_requested
 from longlag.tasks import Recall
 
 RUNS = Path("runs")

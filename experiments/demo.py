@@ -23,17 +23,14 @@ from typing import Any
 import tyro
 
 from longlag import LSTM, report
-from longlag.architecture import Architecture
 from longlag.cells import FeedForward
-from longlag.command_line import console, plain_errors
-from longlag.disk import replace_file, writing
-from longlag.environment import environment, provenance
-from longlag.evaluation import evaluation_batch
-from longlag.experiment import Experiment
-from longlag.runs import floor_rows, load
-from longlag.sweep import sweep
+from longlag.cli.arguments import plain_errors
+from longlag.runs import Architecture, Experiment, floor_rows, load, sweep
+from longlag.system.atomic_files import replace_file, writing
+from longlag.system.console import console
+from longlag.system.machine import environment, provenance
 from longlag.tasks import Parity, Recall, SelectiveCopy
-from longlag.training import Training
+from longlag.training import Training, evaluation_batch
 
 WIDTH = 48
 HEADS = 2

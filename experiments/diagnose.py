@@ -22,9 +22,8 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from experiments.lib.questions import print_table
-from longlag.command_line import console, plain_errors
-from longlag.diagnostics import (
+from experiments.harness.questions import print_table
+from longlag.analysis.diagnostics import (
     attention_by_lag,
     gradient_by_lag,
     jacobians,
@@ -32,12 +31,14 @@ from longlag.diagnostics import (
     spectral_radius,
     time_constants,
 )
-from longlag.disk import replace_file, writing
-from longlag.evaluation import evaluation_batch
-from longlag.report.plots import png
+from longlag.cli.arguments import plain_errors
+from longlag.report.figures import png
 from longlag.report.style import PALETTE, house_style
 from longlag.runs import Loaded, load
+from longlag.system.atomic_files import replace_file, writing
+from longlag.system.console import console
 from longlag.tasks import Batch
+from longlag.training import evaluation_batch
 
 
 def main(

@@ -13,7 +13,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from longlag.data import espeak, spoken_digits
-from longlag.xla_flags import prepend_flags
+from longlag.system.xla_flags import prepend_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 

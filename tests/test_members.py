@@ -10,10 +10,9 @@ import pytest
 
 import longlag
 from longlag.attention import Attention
-from longlag.block import Block
-from longlag.cell import Cell
-from longlag.layer import Layer
-from tests.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
+from longlag.core.cell import Cell
+from longlag.nn import Block, Layer
+from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
 
 OUTSIDE = ("longlag.testing", "longlag.interop")
 

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import pytest
 
-from experiments import compare, record
-from longlag.catalogue import COLUMNS, catalogue
-from longlag.experiment import Experiment
-from longlag.names import cell_class
-from longlag.report.table import markdown
+from experiments import compare
+from experiments.harness import record
+from longlag.cli.listing import COLUMNS, catalogue
+from longlag.report.rows import markdown
+from longlag.runs import Experiment, cell_class
 from longlag.testing.cells import check_cell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,11 +138,11 @@ def test_the_tables_are_those_of_the_committed_results(document: str):
     assert {name for name, _ in marked} == {q for q in record.TABLES if document in record.files(q)}
     for question, found in marked:
         made = record.table(question)
-        assert found == f"{made}\n", f"run: python -m experiments.record ({question})"
+        assert found == f"{made}\n", f"run: python -m experiments.harness.record ({question})"
 
 
 def test_the_catalogue_is_that_of_the_cells():
     text = (ROOT / record.CATALOGUE).read_text(encoding="utf-8")
     (found,) = re.findall(r"<!-- catalogue -->\n(.*?)\n<!-- /catalogue -->", text, re.DOTALL)
-    assert found == markdown(COLUMNS, catalogue()), "run: python -m experiments.record"
+    assert found == markdown(COLUMNS, catalogue()), "run: python -m experiments.harness.record"
     assert all(all(row) for row in catalogue()), "a cell without a reference"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from longlag.data import fashion_mnist
-from longlag.evaluation import evaluation_batch
 from longlag.tasks import SequentialImages
+from longlag.training import evaluation_batch
 
 
 @pytest.fixture(scope="module")

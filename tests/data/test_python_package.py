@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from longlag.command_line import plain_errors
+from longlag.cli.arguments import plain_errors
 from longlag.data import python_package
 from longlag.data.python_package import Distribution
 

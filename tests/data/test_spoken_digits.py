@@ -11,7 +11,7 @@ import pytest
 from longlag.data import espeak, spoken_digits
 from longlag.data.espeak import timbres  # itself, whatever a fixture puts in its place
 from longlag.data.spoken_digits import SILENCE, features
-from longlag.disk import DiskError
+from longlag.system.atomic_files import DiskError
 
 
 def test_parts_have_every_language_and_no_timbre_is_in_two(few_voices):

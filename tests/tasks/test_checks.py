@@ -10,12 +10,9 @@ import jax.numpy as jnp
 import pytest
 
 from longlag import GRU
-from longlag.architecture import Architecture
-from longlag.experiment import Experiment
-from longlag.run_folder import RunFolder
-from longlag.runs import carry_out
+from longlag.runs import Architecture, Experiment, RunFolder, carry_out
 from longlag.tasks import Batch, Floor, Task
-from longlag.tasks.checks import check_shapes, check_values
+from longlag.tasks.batch_checks import check_shapes, check_values
 from longlag.testing import check_task
 from longlag.testing.tasks import check_keys
 from longlag.training import Training

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from longlag.data.spoken_digits import SILENCE
-from longlag.evaluation import evaluation_batch
 from longlag.tasks import SpokenDigits, pad
 from longlag.tasks.spoken_digits import PAUSE, SOFTEST, SPREAD
+from longlag.training import evaluation_batch
 
 
 def centred(sounds: np.ndarray) -> np.ndarray:

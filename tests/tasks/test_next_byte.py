@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from longlag.data import text as data
-from longlag.evaluation import evaluation_batch
 from longlag.tasks import NextByte
+from longlag.training import evaluation_batch
 
 TASK = NextByte(length=1000)
 B = 3

@@ -19,10 +19,10 @@ import pytest
 from longlag.data import emoji
 from longlag.data.coders import STOP
 from longlag.data.messages import load, split
-from longlag.evaluation import evaluation_batch
 from longlag.tasks import Captions, Dates, Translation
 from longlag.tasks import dates as module
 from longlag.tasks.pairs import PairTask
+from longlag.training import evaluation_batch
 
 DATES = Dates(count=2000)
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from longlag.data.japanese_vowels import load
-from longlag.evaluation import evaluate, evaluation_batch
 from longlag.tasks import JapaneseVowels
-from longlag.training import Training
-from tests.tiny import Canned
+from longlag.training import Training, evaluate, evaluation_batch
+from tests.helpers.tiny import Canned
 
 
 def rows(batch) -> list[bytes]:

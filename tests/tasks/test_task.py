@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from longlag import LSTM, unroll
-from longlag.names import task_names
+from longlag.runs import task_names
 from longlag.tasks import (
     Adding,
     AssociativeRecall,
@@ -49,7 +49,7 @@ from longlag.tasks import (
 )
 from longlag.testing import check_task
 from longlag.testing.tasks import same
-from tests.tiny import checksum
+from tests.helpers.tiny import checksum
 
 SMALL = {
     CopyMemory(lag=5, symbols=6, items=3): {"lag": 7, "symbols": 4, "items": 4},

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from longlag.any_length import is_known
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
-from longlag.cell import Params, affine, dot
-from longlag.promotion import contract, widen
+from longlag.core.any_length import is_known
+from longlag.core.ops import Params, affine, dot
+from longlag.core.promotion import contract, widen
 
 __all__ = ["Additive"]
 

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from longlag.any_length import is_known
 from longlag.attention.cache import (
     Cache,
     Memory,
@@ -21,13 +20,14 @@ from longlag.attention.cache import (
     recall,
     record,
 )
-from longlag.cell import Params
-from longlag.checks import check_like, check_sequence
-from longlag.layer import Layer, State
-from longlag.placement import alike, zeros_like
-from longlag.platforms import on_cpu_or_else
-from longlag.promotion import at_least_float32, through_float32
-from longlag.select import poison, select
+from longlag.core.any_length import is_known
+from longlag.core.checks import check_like, check_sequence
+from longlag.core.ops import Params
+from longlag.core.placement import alike, zeros_like
+from longlag.core.platforms import on_cpu_or_else
+from longlag.core.promotion import at_least_float32, through_float32
+from longlag.core.selection import poison, select
+from longlag.nn.layer import Layer, State
 
 __all__ = ["Attention"]
 

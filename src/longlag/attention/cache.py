@@ -9,10 +9,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from longlag.any_length import associative_scan
-from longlag.placement import put_rows
-from longlag.promotion import promote
-from longlag.select import select
+from longlag.core.any_length import associative_scan
+from longlag.core.placement import put_rows
+from longlag.core.promotion import promote
+from longlag.core.selection import select
 
 __all__ = [
     "Cache",

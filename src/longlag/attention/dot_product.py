@@ -10,10 +10,10 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
-from longlag.cell import Params, dot, split_heads
-from longlag.promotion import add, at_least_float32, contract, look_up, multiply, promote
-from longlag.select import select
-from longlag.spec import choose
+from longlag.core.ops import Params, dot, split_heads
+from longlag.core.promotion import add, at_least_float32, contract, look_up, multiply, promote
+from longlag.core.selection import select
+from longlag.core.spec import choose
 
 __all__ = ["DotProduct", "rotate"]
 

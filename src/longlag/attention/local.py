@@ -11,9 +11,9 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
-from longlag.cell import Params, dot
-from longlag.promotion import multiply, promote
-from longlag.weight_decay import by_name
+from longlag.core.ops import Params, dot
+from longlag.core.promotion import multiply, promote
+from longlag.core.weight_decay import by_name
 
 __all__ = ["Local"]
 

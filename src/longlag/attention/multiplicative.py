@@ -9,9 +9,9 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
-from longlag.cell import Params, dot
-from longlag.promotion import contract
-from longlag.spec import choose
+from longlag.core.ops import Params, dot
+from longlag.core.promotion import contract
+from longlag.core.spec import choose
 
 __all__ = ["Multiplicative"]
 

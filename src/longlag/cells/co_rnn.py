@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from longlag.cell import DenseCell, Params, dot
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params, dot
 
 __all__ = ["CoRNN", "CoRNNCarry"]
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
-from longlag.cell import Params, SeparableCell, finite_exp
-from longlag.matrix_cell import Association, MatrixCarry, MatrixCell, unit
-from longlag.promotion import multiply, widen
+from longlag.core.affine_cell import SeparableCell
+from longlag.core.matrix_cell import Association, MatrixCarry, MatrixCell, unit
+from longlag.core.ops import Params, finite_exp
+from longlag.core.promotion import multiply, widen
 
 __all__ = ["DeltaNet", "GatedDeltaNet"]
 

@@ -7,8 +7,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import Carry, DenseCell, Params
-from longlag.spec import choose
+from longlag.core.cell import Carry
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params
+from longlag.core.spec import choose
 
 __all__ = ["Elman"]
 

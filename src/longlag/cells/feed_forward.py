@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from longlag.cell import Carry, DenseCell, Params, gate_projection
+from longlag.core.cell import Carry
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params, gate_projection
 
 __all__ = ["FeedForward"]
 

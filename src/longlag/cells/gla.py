@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from longlag.cell import Params
-from longlag.matrix_cell import Association, MatrixCell, init_low_rank, low_rank
-from longlag.weight_decay import by_name
+from longlag.core.matrix_cell import Association, MatrixCell, init_low_rank, low_rank
+from longlag.core.ops import Params
+from longlag.core.weight_decay import by_name
 
 __all__ = ["GLA"]
 

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import Carry, DenseCell, Params, dot
-from longlag.promotion import add
-from longlag.spec import choose
+from longlag.core.cell import Carry
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params, dot
+from longlag.core.promotion import add
+from longlag.core.spec import choose
 
 __all__ = ["GRU"]
 

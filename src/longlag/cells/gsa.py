@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import Carry, Params, affine, split_heads
-from longlag.linear_cell import LinearCell
+from longlag.core.cell import Carry
+from longlag.core.linear_cell import LinearCell
+from longlag.core.ops import Params, affine, split_heads
 
 __all__ = ["GSA"]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import Carry, DenseCell, Params
-from longlag.promotion import multiply
+from longlag.core.cell import Carry
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params
+from longlag.core.promotion import multiply
 
 __all__ = ["IndRNN"]
 

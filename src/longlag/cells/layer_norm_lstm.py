@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import Params, dot
 from longlag.cells.lstm import LSTM, LSTMCarry
-from longlag.promotion import add, multiply
+from longlag.core.ops import Params, dot
+from longlag.core.promotion import add, multiply
 
 __all__ = ["LayerNormLSTM"]
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import DenseCell, dot
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import dot
 
 __all__ = ["LEM", "LEMCarry"]
 

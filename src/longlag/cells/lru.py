@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import Carry, Params, dot, finite_exp, lecun
-from longlag.linear_cell import LinearCell
-from longlag.promotion import add, match_rank, promote, widen
+from longlag.core.cell import Carry
+from longlag.core.linear_cell import LinearCell
+from longlag.core.ops import Params, dot, finite_exp, lecun
+from longlag.core.promotion import add, match_rank, promote, widen
 
 __all__ = ["LRU"]
 

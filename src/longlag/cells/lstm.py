@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import DenseCell, Params
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params
 
 __all__ = ["LSTM", "LSTMCarry"]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import Carry, DenseCell, dot
+from longlag.core.cell import Carry
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import dot
 
 __all__ = ["MGU"]
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import Params, gate_projection
-from longlag.linear_cell import GatedLinearCell
-from longlag.spec import choose
+from longlag.core.linear_cell import GatedLinearCell
+from longlag.core.ops import Params, gate_projection
+from longlag.core.spec import choose
 
 __all__ = ["MinGRU"]
 

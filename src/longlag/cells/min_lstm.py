@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
-from longlag.cell import Params, gate_projection
-from longlag.linear_cell import GatedLinearCell
+from longlag.core.linear_cell import GatedLinearCell
+from longlag.core.ops import Params, gate_projection
 
 __all__ = ["MinLSTM"]
 

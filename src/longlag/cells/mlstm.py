@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from longlag.cell import Params, SeparableCell, affine, lecun
-from longlag.matrix_cell import Association, MatrixCarry, MatrixCell, Reads, merge_heads
+from longlag.core.affine_cell import SeparableCell
+from longlag.core.matrix_cell import Association, MatrixCarry, MatrixCell, Reads, merge_heads
+from longlag.core.ops import Params, affine, lecun
 
 __all__ = ["MLSTM"]
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.cell import Params
 from longlag.cells.lstm import LSTM, LSTMCarry
-from longlag.promotion import multiply
+from longlag.core.ops import Params
+from longlag.core.promotion import multiply
 
 __all__ = ["PeepholeLSTM"]
 

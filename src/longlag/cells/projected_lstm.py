@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers, sigmoid
 
-from longlag.cell import Params, dot, lecun
 from longlag.cells.lstm import LSTM, LSTMCarry
+from longlag.core.ops import Params, dot, lecun
 
 __all__ = ["ProjectedLSTM"]
 

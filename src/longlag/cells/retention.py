@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import Params
-from longlag.matrix_cell import Association, MatrixCell
+from longlag.core.matrix_cell import Association, MatrixCell
+from longlag.core.ops import Params
 
 __all__ = ["Retention"]
 

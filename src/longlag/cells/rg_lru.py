@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid, softplus
 
-from longlag.cell import Carry, Params, SeparableCell, gate_projection
-from longlag.linear_cell import GatedLinearCell
-from longlag.promotion import add, multiply, widen
+from longlag.core.affine_cell import SeparableCell
+from longlag.core.cell import Carry
+from longlag.core.linear_cell import GatedLinearCell
+from longlag.core.ops import Params, gate_projection
+from longlag.core.promotion import add, multiply, widen
 
 __all__ = ["RGLRU"]
 

@@ -8,18 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from longlag.cell import (
-    Carry,
-    Params,
-    SeparableCell,
-    affine,
-    dot,
-    finite_exp,
-    gate_projection,
-    lecun,
-)
-from longlag.linear_cell import GatedLinearCell
-from longlag.promotion import add, multiply, widen
+from longlag.core.affine_cell import SeparableCell
+from longlag.core.cell import Carry
+from longlag.core.linear_cell import GatedLinearCell
+from longlag.core.ops import Params, affine, dot, finite_exp, gate_projection, lecun
+from longlag.core.promotion import add, multiply, widen
 
 __all__ = ["S6"]
 

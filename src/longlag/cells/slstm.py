@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from longlag.cell import DenseCell, Params, SeparableCell, finite_exp, lecun, split_heads
-from longlag.promotion import at_least_float32
+from longlag.core.affine_cell import SeparableCell
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params, finite_exp, lecun, split_heads
+from longlag.core.promotion import at_least_float32
 
 __all__ = ["SLSTM", "SLSTMCarry"]
 

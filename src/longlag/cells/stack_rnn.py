@@ -8,7 +8,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from longlag.cell import DenseCell, Params, affine, dot, lecun
+from longlag.core.dense_cell import DenseCell
+from longlag.core.ops import Params, affine, dot, lecun
 
 __all__ = ["StackCarry", "StackRNN"]
 

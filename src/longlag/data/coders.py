@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from longlag.extras import needed_for
+from longlag.system.optional_packages import needed_for
 
 __all__ = ["STOP", "UNKNOWN", "Characters", "Coder", "Pieces", "padded"]
 

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from longlag.core.spec import choose
 from longlag.data.debian import Package
 from longlag.data.parts import Parts, share
-from longlag.extras import needed_for
-from longlag.spec import choose
+from longlag.system.optional_packages import needed_for
 
 __all__ = [
     "FONT",

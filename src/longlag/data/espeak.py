@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from longlag.extras import needed_for
+from longlag.system.optional_packages import needed_for
 
 __all__ = ["Voice", "say", "timbres"]
 

@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
+from longlag.core.spec import choose
 from longlag.data.debian import Package
 from longlag.data.parts import Parts, share
-from longlag.spec import choose
 
 __all__ = ["SOURCES", "Messages", "Source", "load", "split", "tidy"]
 

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from longlag.disk import writing
+from longlag.system.atomic_files import writing
 
 __all__ = ["PackageFile", "cache", "keeping", "ready"]
 

@@ -22,7 +22,7 @@ import numpy as np
 from longlag.data import espeak
 from longlag.data.debian import Package
 from longlag.data.package_file import cache, keeping, ready
-from longlag.extras import needed_for
+from longlag.system.optional_packages import needed_for
 
 __all__ = [
     "ACCENTS",

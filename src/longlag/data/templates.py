@@ -27,7 +27,7 @@ from hassil import (
 )
 from hassil.numbers import get_rbnf_engine
 
-from longlag.spec import choose
+from longlag.core.spec import choose
 
 __all__ = ["LISTS", "NAMES", "SPACELESS", "Form", "draw", "read"]
 

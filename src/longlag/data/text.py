@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from longlag.core.spec import choose
 from longlag.data.debian import Package
 from longlag.data.package_file import PackageFile
 from longlag.data.python_package import Distribution
-from longlag.spec import choose
 
 __all__ = ["ENWIK8", "JARGON", "TEXTS", "Text", "load", "repeats", "witten_bell"]
 

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from safetensors import SafetensorError, safe_open
 from safetensors.flax import load_file, save_file
 
-from longlag.cell import Params
+from longlag.core.ops import Params
 
 __all__ = ["load_safetensors", "save_safetensors"]
 

@@ -13,7 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.cell import Cell, Params
+from longlag.core.cell import Cell
+from longlag.core.ops import Params
 from longlag.interop.shared import (
     check_fit,
     check_params,

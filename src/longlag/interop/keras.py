@@ -12,8 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.cell import Cell, Params
 from longlag.cells import GRU
+from longlag.core.cell import Cell
+from longlag.core.ops import Params
 from longlag.interop.shared import (
     as_weight,
     check_fit,

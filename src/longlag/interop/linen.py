@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from longlag.cell import Cell, Params
+from longlag.core.cell import Cell
+from longlag.core.ops import Params
 from longlag.interop.shared import (
     Weights,
     check_fit,

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from longlag.cell import Cell, Params
+from longlag.core.cell import Cell
+from longlag.core.ops import Params
+from longlag.core.unrolling import unroll
 from longlag.interop.linen import from_names, to_linen
 from longlag.interop.shared import (
     check_fit,
@@ -26,7 +28,6 @@ from longlag.interop.shared import (
     shapes_of,
     weights_of,
 )
-from longlag.unroll import unroll
 
 __all__ = ["NNXRecurrent", "from_nnx", "to_nnx"]
 

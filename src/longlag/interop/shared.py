@@ -15,9 +15,10 @@ import ml_dtypes
 import numpy as np
 from jax.core import Tracer
 
-from longlag.cell import Cell, Params
 from longlag.cells import GRU, LSTM, Elman
-from longlag.checks import check_like
+from longlag.core.cell import Cell
+from longlag.core.checks import check_like
+from longlag.core.ops import Params
 
 __all__ = [
     "Weights",

@@ -15,8 +15,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.cell import Cell, Params
 from longlag.cells import ProjectedLSTM
+from longlag.core.cell import Cell
+from longlag.core.ops import Params
 from longlag.interop.shared import (
     Weights,
     check_fit,
@@ -27,7 +28,7 @@ from longlag.interop.shared import (
     shapes_of,
     weights_of,
 )
-from longlag.layers import Recurrent
+from longlag.nn.recurrent import Recurrent
 
 __all__ = ["from_torch", "to_torch"]
 

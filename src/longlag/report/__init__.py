@@ -31,11 +31,11 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
 `threshold` (.95), `title`, `question` and `lead` may be set as well.
 """
 
+from longlag.report.figures import plots, png
 from longlag.report.page import render, write
-from longlag.report.plots import plots, png
-from longlag.report.sentences import answers, findings
+from longlag.report.rows import table
+from longlag.report.statements import answers, findings
 from longlag.report.summary import Cell, Spread, flaws, summarise, wilson
-from longlag.report.table import table
 
 __all__ = [
     "Cell",

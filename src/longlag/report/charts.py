@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from longlag.report.figures import WIDTHS, Layout
 from longlag.report.maps import BLUES
-from longlag.report.plots import WIDTHS, Layout
-from longlag.report.sentences import score
+from longlag.report.statements import score
 from longlag.report.style import INK, MUTED, RULE, Style, house_style, spread_out
 
 __all__ = ["Point", "heat_map", "lines"]

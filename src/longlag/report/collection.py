@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from longlag.report.figures import Layout, png
 from longlag.report.page import Plate, html, plate
-from longlag.report.plots import Layout, png
 
 __all__ = ["Part", "part", "write_collection"]
 

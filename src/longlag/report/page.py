@@ -12,11 +12,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from longlag.report import sentences
-from longlag.report.plots import plots, png
-from longlag.report.sentences import score
+from longlag.report import statements
+from longlag.report.figures import plots, png
+from longlag.report.rows import COLUMNS, lines
+from longlag.report.statements import score
 from longlag.report.summary import FAR, Cell, summarise
-from longlag.report.table import COLUMNS, lines
 
 __all__ = ["Plate", "html", "plate", "render", "write"]
 
@@ -126,8 +126,8 @@ def _html(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, 
         title=results.get("title", "longlag"),
         question=results.get("question", QUESTION),
         lead=results.get("lead", ""),
-        findings=sentences.findings(cells, roles),
-        answers=sentences.answers(cells, roles),
+        findings=statements.findings(cells, roles),
+        answers=statements.answers(cells, roles),
         columns=COLUMNS,
         table=lines(cells),
         threshold=score(results.get("threshold", 0.95)),
@@ -168,15 +168,15 @@ def _evidence(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> l
     """The sentences that a figure supports, computed from what it draws."""
     match name:
         case "accuracy":
-            return sentences.about_arms(cells)
+            return statements.about_arms(cells)
         case "lag":
-            return sentences.about_lag(results["by_lag"], results.get("threshold", 0.95))
+            return statements.about_lag(results["by_lag"], results.get("threshold", 0.95))
         case "learning":
-            return sentences.about_steps(cells)
+            return statements.about_steps(cells)
         case "loss":
-            return sentences.about_loss(cells)
+            return statements.about_loss(cells)
         case "attention":
-            found = [results[name].get("caption", ""), sentences.about_map(results[name])]
+            found = [results[name].get("caption", ""), statements.about_map(results[name])]
         case _:
             found = [results[name].get("caption", "")]
     return [sentence for sentence in found if sentence]

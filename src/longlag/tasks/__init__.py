@@ -1,5 +1,6 @@
 """Memory tasks: data as a pure function of a key, with the floor that a table prints beside it."""
 
+from longlag.core.batch import Batch
 from longlag.tasks.adding import Adding
 from longlag.tasks.associative_recall import AssociativeRecall
 from longlag.tasks.binary_addition import BinaryAddition
@@ -36,7 +37,7 @@ from longlag.tasks.solve_equation import SolveEquation
 from longlag.tasks.spoken_digits import SpokenDigits
 from longlag.tasks.stack_manipulation import StackManipulation
 from longlag.tasks.state_recall import StateRecall
-from longlag.tasks.task import Batch, Floor, Task, pad
+from longlag.tasks.task import Floor, Task, pad
 from longlag.tasks.temporal_order import TemporalOrder
 from longlag.tasks.translation import Translation
 

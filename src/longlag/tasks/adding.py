@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from longlag.tasks.task import Batch, Floor, Task, sketch
+from longlag.core.batch import Batch
+from longlag.tasks.task import Floor, Task, sketch
 
 __all__ = ["Adding"]
 

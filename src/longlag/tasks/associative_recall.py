@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.tasks.task import Batch, Floor, Task, sketch
+from longlag.core.batch import Batch
+from longlag.tasks.task import Floor, Task, sketch
 
 __all__ = ["AssociativeRecall"]
 

@@ -32,7 +32,7 @@ class Captions(PairTask):
     [0, 1].
 
     Floor: the commonest piece at each step. The floor that matters, the name of the nearest picture
-    of training, is scored by `experiments.captions`.
+    of training, is scored by `experiments.real_data.captions`.
 
     Attributes:
         language: of the names, such as en, fr or ja.

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from longlag.data.coders import Characters
-from longlag.extras import needed_for
+from longlag.system.optional_packages import needed_for
 from longlag.tasks.pairs import Pairs, PairTask
 
 __all__ = ["LOCALES", "Dates", "pairs"]

@@ -7,7 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from longlag.tasks.task import Batch, Floor, Task, sketch
+from longlag.core.batch import Batch
+from longlag.tasks.task import Floor, Task, sketch
 
 __all__ = ["FirstInput"]
 

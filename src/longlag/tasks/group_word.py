@@ -8,7 +8,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 
-from longlag.spec import choose
+from longlag.core.spec import choose
 from longlag.tasks.groups import Group, multiplication_table, prefix_products
 from longlag.tasks.strings import PrefixTask
 from longlag.tasks.task import Floor, sketch

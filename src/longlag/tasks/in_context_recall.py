@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.tasks.task import Batch, Floor, Task, distinct, sketch
+from longlag.core.batch import Batch
+from longlag.tasks.task import Floor, Task, distinct, sketch
 
 __all__ = ["InContextRecall"]
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.batch import Batch
 from longlag.tasks.strings import StringTask
-from longlag.tasks.task import Batch, Floor
+from longlag.tasks.task import Floor
 
 __all__ = ["END", "EndedTask", "OutputTask", "SymbolTask", "ended", "pick"]
 

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.batch import Batch
+from longlag.core.spec import choose
 from longlag.data.coders import Coder, padded
-from longlag.spec import choose
-from longlag.tasks.task import Batch, Floor, Task
+from longlag.tasks.task import Floor, Task
 
 __all__ = ["PairTask", "Pairs", "Part"]
 

@@ -7,7 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from longlag.tasks.task import Batch, Floor, Task, distinct, sketch
+from longlag.core.batch import Batch
+from longlag.tasks.task import Floor, Task, distinct, sketch
 
 __all__ = ["SelectiveCopy"]
 

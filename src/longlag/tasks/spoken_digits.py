@@ -10,9 +10,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from longlag.core.batch import Batch
+from longlag.core.spec import choose
 from longlag.data import spoken_digits as data
-from longlag.spec import choose
-from longlag.tasks.task import Batch, Floor, Task
+from longlag.tasks.task import Floor, Task
 
 __all__ = ["SpokenDigits"]
 

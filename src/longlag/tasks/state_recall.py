@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.spec import choose
+from longlag.core.batch import Batch
+from longlag.core.spec import choose
 from longlag.tasks.groups import Group, multiplication_table, prefix_products
 from longlag.tasks.strings import StringTask
-from longlag.tasks.task import Batch, Floor, distinct, sketch
+from longlag.tasks.task import Floor, distinct, sketch
 
 __all__ = ["StateRecall"]
 

@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 import jax
 import jax.numpy as jnp
 
-from longlag.tasks.task import Batch, Task
+from longlag.core.batch import Batch
+from longlag.tasks.task import Task
 
 __all__ = ["AnswerTask", "BitTask", "PrefixTask", "StringTask", "prefix_sums"]
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from longlag.core.spec import choose
 from longlag.data.coders import Pieces
 from longlag.data.messages import load, split
-from longlag.spec import choose
 from longlag.tasks.pairs import Pairs, PairTask
 
 __all__ = ["Translation", "pairs"]
@@ -43,7 +43,7 @@ class Translation(PairTask):
         targets Convertit l'image en niveaux de gris
 
     Floor: the commonest piece at each step. The floors that matter, the source as it stands and the
-    translation of the nearest source of training, are scored by `experiments.translation`.
+    translation of the nearest source of training, are scored by `experiments.real_data.translation`.
 
     Attributes:
         language: to translate into, such as fr, de or es.

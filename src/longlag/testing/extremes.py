@@ -13,8 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag import Cell, LinearCell, MatrixCell, unroll
-from longlag.testing.cells import in_chunks, jit, random_like
+from longlag.core.cell import Cell
+from longlag.core.linear_cell import LinearCell
+from longlag.core.matrix_cell import MatrixCell
+from longlag.core.unrolling import unroll
+from longlag.testing.running import in_chunks, jit, random_like
 
 LEVELS = (50.0, 88.0, 104.0, 1e4)
 SCALES = (1.0, 30.0, 255.0, 32768.0)

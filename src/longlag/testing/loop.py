@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag import Cell
+from longlag.core.cell import Cell
 
 
 class Flags(NamedTuple):

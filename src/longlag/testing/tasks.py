@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.tasks import Batch, Task
-from longlag.tasks.checks import apart, check_shapes, check_values
+from longlag.tasks.batch_checks import apart, check_shapes, check_values
 
 __all__ = ["check_task"]
 

@@ -1,0 +1,1 @@
+"""What the scripts share: questions, learning rates, tables, records, the report."""

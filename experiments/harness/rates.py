@@ -1,0 +1,146 @@
+"""The learning rate of every arm, chosen from one grid by one rule.
+
+Two seeds that no table uses train a third of the budget at every rate of the grid; the greatest
+validation accuracy wins, and among rates that are within `TIED` of it the least validation loss.
+Where the best rate lies at an end of the grid, and is no tie (`MARGIN`), the grid is extended until
+it does not.
+
+The loss alone misleads where an arm must learn to be sure: additive attention that had begun to
+look up had a greater loss than the same at ten times the rate, which went on guessing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from longlag.runs import Experiment, sweep
+
+__all__ = ["GRID", "LADDER", "TRIAL_SEEDS", "choose_rates"]
+
+GRID = (3e-4, 1e-3, 3e-3, 1e-2)
+# What a grid may be extended to.
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+TRIAL_SEEDS = 2
+# Accuracies as far apart as this tell two seeds nothing; the loss does.
+TIED = 0.03
+# Of rates tied in accuracy, an end of the grid is the optimum only if it beats its neighbour by
+# this part of the floor's loss: else both have solved the task, or neither has learned anything.
+MARGIN = 0.01
+
+Trial = dict[str, Any]
+
+
+def choose_rates(
+    arms: Mapping[str, Experiment], grid: Sequence[float], out: Path, workers: int
+) -> tuple[dict[str, Experiment], list[Trial]]:
+    """Every arm at its best rate, with seeds that follow those of the trials.
+
+    Args:
+        arms: experiments by name.
+        grid: the rates that every arm is tried at, of `LADDER`.
+        out: the folder; trials are in `out / "rates"`.
+        workers: of the sweep.
+
+    Returns:
+        The arms, and what was found: `arm, rate, loss` (the mean of the seeds' last validation
+        losses; None if one diverged), `accuracy`, `seconds` and `chosen`.
+    """
+    trials: dict[str, dict[float, Trial]] = {arm: {} for arm in arms}
+    wanted = {arm: [*grid] for arm in arms}
+    while any(wanted.values()):
+        jobs = {}
+        # Rate by rate: two workers at one arm would compile the same program side by side.
+        for rates in itertools.zip_longest(*wanted.values()):
+            for (arm, job), rate in zip(arms.items(), rates):
+                if rate is not None:
+                    jobs[f"{folder(arm)}-{rate:g}"] = (arm, rate, trial(job, rate))
+        found = sweep({name: job for name, (*_, job) in jobs.items()}, out / "rates", workers)
+        for name, (arm, rate, _) in jobs.items():
+            trials[arm][rate] = _measured(arm, rate, found[name])
+        wanted = {
+            arm: _beyond(trials[arm], job.task.floor().loss) if wanted[arm] else []
+            for arm, job in arms.items()
+        }
+    chosen = {arm: best(of_arm) for arm, of_arm in trials.items()}
+    at_rate = {
+        arm: dataclasses.replace(
+            job,
+            training=dataclasses.replace(job.training, learning_rate=chosen[arm]),
+            first_seed=job.first_seed + TRIAL_SEEDS,
+        )
+        for arm, job in arms.items()
+    }
+    listed = [
+        found | {"chosen": rate == chosen[arm]}
+        for arm, of_arm in trials.items()
+        for rate, found in sorted(of_arm.items())
+    ]
+    return at_rate, listed
+
+
+def trial(job: Experiment, rate: float) -> Experiment:
+    """The trial of a rate: a third of the steps, no lag but the trained one is looked at."""
+    training = dataclasses.replace(
+        job.training,
+        learning_rate=rate,
+        steps=max(job.training.steps // 3, 1),
+        stop_when_solved=False,
+    )
+    return dataclasses.replace(job, training=training, seeds=TRIAL_SEEDS, test_lags=(job.task.lag,))
+
+
+def best(trials: Mapping[float, Trial]) -> float:
+    """The rate of the greatest accuracy; of those tied with it the least loss, then the smaller."""
+    highest = max(_accuracy(trial) for trial in trials.values())
+    tied = [rate for rate in sorted(trials) if _accuracy(trials[rate]) >= highest - TIED]
+    return min(tied, key=lambda rate: _loss(trials[rate]))
+
+
+def folder(arm: str) -> str:
+    """The name of an arm's run folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", arm.lower()).strip("-")
+
+
+def _measured(arm: str, rate: float, found: Mapping[str, Any]) -> Trial:
+    curves = found["curves"]
+    last = [curve["validation_loss"][-1] for curve in curves]
+    # A seed that failed keeps the parameters of the step before, whose loss may be finite.
+    whole = all(row["accuracy"] is not None for row in found["rows"])
+    whole = whole and all(loss is not None and math.isfinite(loss) for loss in last)
+    return {
+        "arm": arm,
+        "rate": rate,
+        "loss": statistics.fmean(last) if whole else None,
+        "accuracy": statistics.fmean(curve["accuracy"][-1] or 0.0 for curve in curves),
+        "seconds": round(sum(row["seconds"] for row in found["rows"]), 2),
+    }
+
+
+def _beyond(trials: Mapping[float, Trial], floor: float) -> list[float]:
+    """The next rate of the ladder if the best one tried is at an end and no tie."""
+    rates = sorted(trials)
+    at = rates.index(best(trials))
+    for end, neighbour, step in ((0, 1, -1), (len(rates) - 1, len(rates) - 2, 1)):
+        if at == end and len(rates) > 1:
+            here, inside = trials[rates[end]], trials[rates[neighbour]]
+            more = _accuracy(here) - _accuracy(inside) > TIED
+            less = _loss(inside) - _loss(here) > MARGIN * floor
+            there = LADDER.index(rates[end]) + step
+            if (more or less) and 0 <= there < len(LADDER):
+                return [LADDER[there]]
+    return []
+
+
+def _loss(trial: Trial) -> float:
+    return math.inf if trial["loss"] is None else trial["loss"]
+
+
+def _accuracy(trial: Trial) -> float:
+    return -math.inf if trial["loss"] is None else trial["accuracy"]

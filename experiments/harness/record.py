@@ -1,0 +1,180 @@
+"""Record a finished comparison: its JSON is committed, and the documents' tables come from it.
+
+    python -m experiments.harness.record runs/demo demo
+    python -m experiments.harness.record runs/family-hold family-hold --add     (an arm more)
+    python -m experiments.harness.record            (makes the tables again from what is recorded)
+
+It writes files; what becomes of them is for git. A record is refused that would lose arms, or that
+is of a smoke run.
+
+No number in a table of README.md, experiments/README.md or docs/ is typed by hand; a test makes the
+tables again.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.harness.committed import FLAGSHIP, RESULTS, TABLES, committed, section
+from longlag.cli.arguments import plain_errors
+from longlag.cli.listing import COLUMNS, catalogue
+from longlag.core.spec import choose
+from longlag.report.rows import insert, markdown
+from longlag.system.atomic_files import replace_file
+from longlag.system.console import console
+
+ROOT = Path(__file__).resolve().parents[2]
+CATALOGUE = "docs/cells.md"
+# The files with the marker that a table stands at, where it is not experiments/README.md alone.
+FILES = {
+    **dict.fromkeys(("demo", FLAGSHIP), ("README.md", "experiments/README.md")),
+    "agreement": ("docs/agreement.md",),
+}
+# What results.json holds for the page of the run alone.
+LEFT_OUT = ("attention", "by_lag", "confused", "curves", "lead", "question", "title", "trace")
+
+
+def main(
+    run: Annotated[Path | None, tyro.conf.Positional] = None,
+    question: Annotated[str, tyro.conf.Positional] = "demo",
+    add: bool = False,
+) -> int:
+    """Copies a run's results to experiments/results, and makes all tables again.
+
+    Args:
+        run: a folder with results.json, or nothing: only make the tables.
+        question: what the results answer; names the folder and the marker of the table.
+        add: the arms of this run are put beside those that are recorded, or in place of those with
+            their names; where they come from is said beside where the others do.
+    """
+    if run is not None:
+        choose(question, sorted(TABLES), "question")
+        kept = recorded(run, question, add)
+        folder = RESULTS / question
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
+        for plot in sorted((run / "plots").glob("*.png")):
+            shutil.copyfile(plot, folder / plot.name)
+    for question in TABLES:
+        made = table(question)
+        for file in files(question):
+            write(file, question, made)
+    write(CATALOGUE, "catalogue", markdown(COLUMNS, catalogue()))
+    return 0
+
+
+def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
+    """What is to be recorded of a run: `results.json` without what is for its own page alone.
+
+    Raises:
+        ValueError: there are no results, they are of a smoke run, arms would be lost, or arms to be
+            added have fewer seeds or steps than those there.
+    """
+    file = run / "results.json"
+    if not file.is_file():
+        raise ValueError(f"run: expected a folder with results.json, got {run}")
+    results = json.loads(file.read_text(encoding="utf-8"))
+    if "smoke" in results["meta"].get("command", ""):
+        raise ValueError(f"run: expected one that answers the question, got a smoke run, {run}")
+    kept = {k: v for k, v in results.items() if k not in LEFT_OUT}
+    kept["rows"] = [{k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]]
+    before = committed(question)
+    if before is None:
+        return kept
+    arms = {row.get("arm", "") for row in kept["rows"]}
+    lost = {row.get("arm", "") for row in before["rows"]} - arms
+    if not add:
+        if lost:
+            raise ValueError(
+                f"{question}: expected all arms that are recorded; {len(lost)} of them are not in "
+                f"{run}: {', '.join(sorted(lost))}. Run them too, or give --add"
+            )
+        return kept
+    _require_as_much(kept["rows"], before["rows"])
+    joined = {}
+    for key in {**before, **kept}:
+        mine, theirs = kept.get(key), before.get(key)
+        if _of_arms(mine) or _of_arms(theirs):
+            joined[key] = [row for row in theirs or () if row["arm"] not in arms] + (mine or [])
+        elif key != "meta" and mine != theirs:
+            raise ValueError(
+                f"{question}: expected a run of all arms, since --add cannot join its {key!r} to "
+                "the one that is recorded"
+            )
+    meta = before["meta"]
+    # What an earlier addition brought is gone with its arms, and its time with it.
+    gone = [one for one in meta.get("added", []) if arms.issuperset(one["arms"])]
+    hours = meta["core_hours"] - sum(one["core_hours"] for one in gone)
+    hours = round(hours + kept["meta"]["core_hours"], 3)
+    stay = [one for one in meta.get("added", []) if one not in gone]
+    added = [*stay, {"arms": sorted(arms), **kept["meta"]}]
+    return before | joined | {"meta": meta | {"core_hours": hours, "added": added}}
+
+
+def _require_as_much(rows: list[Any], before: list[Any]) -> None:
+    """Refuses arms of fewer seeds or steps than any that they would stand beside."""
+    for what, numbers in (("seeds", _seeds), ("training steps", _budgets)):
+        least, found = min(numbers(before).values(), default=0), numbers(rows)
+        short = {arm: number for arm, number in found.items() if number < least}
+        if short:
+            arm = min(short, key=lambda arm: short[arm])
+            raise ValueError(
+                f"run: expected at least {least:,} {what} of each arm, as those recorded have; "
+                f"got {short[arm]:,} of {arm!r}"
+            )
+
+
+def _seeds(rows: list[Any]) -> dict[str, int]:
+    pairs = {(row["arm"], row["seed"]) for row in rows if "seed" in row}
+    return collections.Counter(arm for arm, _ in pairs)
+
+
+def _budgets(rows: list[Any]) -> dict[str, int]:
+    pairs = [(row["arm"], row["budget"]) for row in rows if row.get("budget")]
+    return {arm: min(budget for a, budget in pairs if a == arm) for arm, _ in pairs}
+
+
+def _of_arms(value: Any) -> bool:
+    """Whether these are rows of one arm each; those of two would outlive one of them."""
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and "arm" in row and "than" not in row for row in value
+    )
+
+
+def write(file: str, marker: str, made: str) -> None:
+    """Puts a table at its marker in a document, and says so if it is another one than before."""
+    path = ROOT / file
+    before = path.read_text(encoding="utf-8")
+    try:
+        after = insert(before, marker, made)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+        console.print(f"{marker}: table in {file}")
+
+
+def files(question: str) -> tuple[str, ...]:
+    """The documents that have the table of a question."""
+    return FILES.get(question, ("experiments/README.md",))
+
+
+def table(question: str) -> str:
+    """What the documents say of a question, in Markdown."""
+    made = section(question)
+    if made is None:
+        return "Not recorded yet."
+    parts = [markdown(made.columns, made.rows), made.found, made.source]
+    return "\n\n".join([*parts, *([markdown(*made.further)] if made.further else [])])
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        sys.exit(tyro.cli(main, prog="python -m experiments.harness.record", description=__doc__))

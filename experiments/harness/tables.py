@@ -1,0 +1,146 @@
+"""Rows of results read as a table: a line for every arm, what counts, what stands under it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.harness.rates import TRIAL_SEEDS
+from longlag.report import flaws
+
+__all__ = [
+    "COLUMNS",
+    "Found",
+    "by_arm",
+    "did",
+    "lines",
+    "spread",
+    "tested",
+    "time_of",
+    "trained",
+    "verdict",
+]
+
+Found = dict[str, Any]
+
+COLUMNS = (
+    *("arm", "kind", "trained at", "tested at", "held", "floor", "steps", "rate", "params"),
+    *("state", "time"),
+)
+
+
+def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
+    """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
+
+    "tested at" is the longest lag; "held" counts the seeds as `did` does; "steps" is the median
+    over all seeds, where one that did not solve it took longer than any that did.
+    """
+    found: list[tuple[str, ...]] = []
+    for arm, rows in by_arm(results).items():
+        near = trained(rows)
+        longest = max(row["lag"] for row in rows)
+        far = [row for row in rows if row["lag"] == longest != row["train_lag"]]
+        took = statistics.median(row["solved_at"] or math.inf for row in near)
+        found.append(
+            (
+                arm,
+                rows[0]["kind"],
+                f"{near[0]['train_lag']:,}: {spread(near)}",
+                f"{longest:,}: {spread(far)}" if far else "",
+                "{}/{}".format(*did(rows, results["threshold"], beyond)),
+                f"{rows[0].get('floor', results.get('floor', 0)):.2f}",
+                f"{took:,.0f}" if took < math.inf else f"not within {near[0]['budget']:,}",
+                f"{near[0]['rate']:g}" if "rate" in near[0] else "",
+                f"{near[0]['parameters']:,}",
+                f"{near[0]['state_bytes']:,} B",
+                time_of(near),
+            )
+        )
+    return found
+
+
+def verdict(results: Found, beyond: bool = True) -> str:
+    """What stands under the table; "held" counts as `did` does."""
+    arms = by_arm(results)
+    counts = {arm: did(rows, results["threshold"], beyond) for arm, rows in arms.items()}
+    at = "every length tested beyond the trained one, or at that if it is the only one"
+    every = sum(held == of for held, of in counts.values())
+    some = sum(held > 0 for held, _ in counts.values())
+    return (
+        f'"held": seeds with at least {results["threshold"]:.2f} at '
+        f"{at if beyond else 'the trained length'}. In every seed: {every} of {len(counts)} "
+        f"arms; in at least one: {some}. {_of_rates(results)}"
+        f"{results['meta']['core_hours']:.2f} core-hours."
+    )
+
+
+def _of_rates(results: Found) -> str:
+    trials = results.get("trials")
+    if not trials:
+        return ""
+    tried = sorted({trial["rate"] for trial in trials})
+    return (
+        f"Rates: the best of {', '.join(f'{rate:g}' for rate in tried)} by the validation "
+        f"accuracy, if tied by the loss, of {TRIAL_SEEDS} other seeds at a third of the steps, "
+        "those at an end of the grid where the grid was extended. "
+    )
+
+
+def by_arm(results: Found) -> dict[str, list[Found]]:
+    """The rows of every arm."""
+    arms: dict[str, list[Found]] = {}
+    for row in results["rows"]:
+        arms.setdefault(row["arm"], []).append(row)
+    return arms
+
+
+def did(rows: Sequence[Found], threshold: float, beyond: bool = True) -> tuple[int, int]:
+    """How many of an arm's seeds did it, and of how many.
+
+    Args:
+        rows: of the arm.
+        threshold: the accuracy that counts.
+        beyond: at every lag tested beyond the trained one; else at the trained one.
+    """
+    return len(_held(tested(rows) if beyond else trained(rows), threshold)), len(trained(rows))
+
+
+def _held(asked: Sequence[Found], threshold: float) -> list[int]:
+    """The seeds over the threshold in all of their rows."""
+    seeds = {row["seed"] for row in asked}
+    missed = {row["seed"] for row in asked if (row["accuracy"] or 0) < threshold}
+    return sorted(seeds - missed)
+
+
+def tested(rows: Sequence[Found]) -> list[Found]:
+    """The rows that count: those at other lags than the trained one, or at that if it is alone."""
+    return [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
+
+
+def trained(rows: Sequence[Found]) -> list[Found]:
+    """The rows at the lag trained at."""
+    return [row for row in rows if row["lag"] == row["train_lag"]]
+
+
+def time_of(rows: Sequence[Found]) -> str:
+    """How long a seed was trained, the median."""
+    return f"{statistics.median(row['seconds'] for row in rows):.0f} s"
+
+
+def spread(rows: Sequence[Found], key: str = "accuracy", digits: int = 2) -> str:
+    """The median of what rows hold, their range in brackets, and how many are not finite.
+
+    Empty where no row has the key.
+    """
+    if not any(key in row for row in rows):
+        return ""
+    values = [row[key] for row in rows if row.get(key) is not None and math.isfinite(row[key])]
+    flawed = flaws(rows, key)
+    if not values:
+        return "diverged" if flawed == (f"{len(rows)} diverged",) else ", ".join(flawed)
+    mid, low, high = (
+        f"{v:.{digits}f}" for v in (statistics.median(values), min(values), max(values))
+    )
+    return ", ".join((mid if low == high else f"{mid} ({low}–{high})", *flawed))

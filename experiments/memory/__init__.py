@@ -1,0 +1,1 @@
+"""Questions on memory tasks: what a recurrence holds, and what attention adds."""

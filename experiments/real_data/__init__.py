@@ -1,0 +1,1 @@
+"""Intents, text, speech, translation and captions."""

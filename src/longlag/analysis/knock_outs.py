@@ -1,0 +1,148 @@
+"""Which part of a trained hybrid does the work: take one away at the test, and measure again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from longlag.attention import Attention
+from longlag.models import SequenceModel
+from longlag.nn import Layer, ShortConvolution
+from longlag.runs import load
+from longlag.tasks import Batch
+from longlag.training import evaluate, evaluation_batch
+
+__all__ = ["KNOCK_OUTS", "knock_outs"]
+
+KNOCK_OUTS = {
+    "attention silent": "its outputs are zero",
+    "carry reset": "every recurrence begins anew at the first step that is scored",
+    "short window": "the attention reads the last quarter of the lag alone",
+}
+
+
+class _Around(Layer):
+    """A layer of a trained model, changed: parameters and state are its own."""
+
+    inner: Layer
+
+    def init(self, key, in_features):
+        return self.inner.init(key, in_features)
+
+    def out_features(self, in_features):
+        return self.inner.out_features(in_features)
+
+    def init_state(self, params, batch_shape, capacity):
+        return self.inner.init_state(params, batch_shape, capacity)
+
+    def cache_of(self, state):
+        return self.inner.cache_of(state)
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        return self.inner.apply(params, xs, state, mask=mask, resets=resets, key=key)
+
+
+class Silent(_Around):
+    """Gives zeros."""
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        """See `Layer.apply`."""
+        state, ys = super().apply(params, xs, state, mask=mask, resets=resets, key=key)
+        return state, jnp.zeros_like(ys)
+
+
+class Deaf(_Around):
+    """Does not hear of resets."""
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        """See `Layer.apply`."""
+        return super().apply(params, xs, state, mask=mask, resets=None, key=key)
+
+
+def replaced(layer: Layer, change: Callable[[Layer], Layer | None]) -> Layer:
+    """The layer with each one in it, itself too, that `change` answers for replaced.
+
+    Args:
+        layer: a layer, perhaps of layers.
+        change: what stands in a layer's place; None: what it is, looked into.
+    """
+    instead = change(layer)
+    if instead is not None:
+        return instead
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(layer):  # type: ignore[arg-type]
+        value = getattr(layer, field.name)
+        if isinstance(value, Layer):
+            values[field.name] = replaced(value, change)
+        elif isinstance(value, tuple) and any(isinstance(one, Layer) for one in value):
+            values[field.name] = tuple(replaced(one, change) for one in value)
+    return dataclasses.replace(layer, **values) if values else layer  # type: ignore[type-var]
+
+
+def silent(layer: Layer) -> Layer | None:
+    """Attentions, silent."""
+    return Silent(layer) if isinstance(layer, Attention) else None
+
+
+def attention_keeps(layer: Layer) -> Layer | None:
+    """All that looks back without a carry, deaf to resets: these reach the recurrences alone."""
+    return Deaf(layer) if isinstance(layer, Attention | ShortConvolution) else None
+
+
+def knock_outs(run: Path) -> list[dict[str, Any]]:
+    """Knocks parts of a run's models out, one at a time.
+
+    Args:
+        run: the folder of a finished run, of a recurrence with an attention.
+
+    Returns:
+        For each seed and each of `KNOCK_OUTS`: `seed, part, lag, accuracy`, on the test set of the
+        lag trained at; `part` is "none" for the model as it was trained. `nan`, the share of the
+        answers that are NaN, where there are any.
+    """
+    loaded = load(run)
+    experiment, model = loaded.experiment, loaded.model
+    task, training = experiment.task, experiment.training
+    batch = evaluation_batch(task, training.eval_size, "test")
+    window = max(task.lag // 4, 1)
+
+    def short(layer: Layer) -> Layer | None:
+        if isinstance(layer, Attention):
+            return dataclasses.replace(layer, window=window)
+        return None
+
+    changed: dict[str, tuple[SequenceModel, Batch]] = {
+        "none": (model, batch),
+        "attention silent": (_with(model, silent), batch),
+        "carry reset": (
+            _with(model, attention_keeps),
+            batch.replace(resets=_first_scored(batch)),  # type: ignore[attr-defined]
+        ),
+        "short window": (_with(model, short), batch),
+    }
+    found = []
+    for part, (altered, asked) in changed.items():
+        measured = jax.device_get(evaluate(altered, task, training, loaded.params, asked))
+        found += [
+            {"seed": seed, "part": part, "lag": task.lag, "accuracy": accuracy}
+            | ({"nan": nan} if nan else {})
+            for seed, accuracy, nan in zip(
+                experiment.seed_numbers, measured.accuracy.tolist(), measured.nan.tolist()
+            )
+        ]
+    return found
+
+
+def _with(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:
+    layers = tuple(replaced(layer, change) for layer in model.layers)
+    return dataclasses.replace(model, layers=layers)  # type: ignore[type-var]
+
+
+def _first_scored(batch: Batch) -> jax.Array:
+    """`[B, T]` bool, true at the first scored step of each row."""
+    return batch.scored & (jnp.arange(batch.scored.shape[1]) == batch.scored.argmax(1)[:, None])

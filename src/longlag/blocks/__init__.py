@@ -1,0 +1,22 @@
+"""The blocks of the papers, made of the cells and layers that are here.
+
+A mixer is what a residual block has inside; the functions have the residuals, norms and MLPs too:
+`SequenceModel("tokens", 32, 64, (Repeated(mamba(64), 12),), 32)` is a Mamba of twelve blocks.
+
+What is as published: which maps there are, between what, of which width, with which activations,
+norms and gates. What is not, unless a block says otherwise: kernels begin LeCun normal and skips,
+scales and decays as in our cells, not by each paper's own scheme.
+"""
+
+from longlag.blocks.gated_delta_blocks import GatedDeltaNetMixer as GatedDeltaNetMixer
+from longlag.blocks.gated_delta_blocks import gated_delta_net as gated_delta_net
+from longlag.blocks.griffin_blocks import GriffinMixer as GriffinMixer
+from longlag.blocks.griffin_blocks import griffin as griffin
+from longlag.blocks.griffin_blocks import griffin_attention as griffin_attention
+from longlag.blocks.griffin_blocks import griffin_recurrent as griffin_recurrent
+from longlag.blocks.mamba_blocks import MambaMixer as MambaMixer
+from longlag.blocks.mamba_blocks import mamba as mamba
+from longlag.blocks.xlstm_blocks import MLSTMMixer as MLSTMMixer
+from longlag.blocks.xlstm_blocks import SLSTMMixer as SLSTMMixer
+from longlag.blocks.xlstm_blocks import mlstm as mlstm
+from longlag.blocks.xlstm_blocks import slstm as slstm

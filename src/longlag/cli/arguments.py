@@ -1,0 +1,219 @@
+"""The command line of the experiments, made from the dataclasses that they configure."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from longlag.core.cell import Cell
+from longlag.core.spec import choose
+from longlag.runs.architectures import Architecture
+from longlag.runs.experiment import Experiment
+from longlag.runs.registry import cell_class, own_line, task_class
+from longlag.training.config import Training
+from longlag.training.optimizers import Options, freeze, optimizers, schedule_names
+
+__all__ = ["parse", "plain_errors"]
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turns a user's error, a missing package or a refusing disk into one message and exit 2.
+
+    Any other error is one too if a line of the user's own cell or task led to it; that line is
+    named.
+    """
+    try:
+        yield
+    except Exception as error:
+        said, line = str(error), own_line(error)
+        if not isinstance(error, (ValueError, OSError, ImportError)):
+            if line is None:
+                raise
+            said = f"{type(error).__name__}: {said}"
+        said += f" ({line})" if line else ""
+        # A soft wrap leaves line breaks to the terminal, so that a path can be copied.
+        message = f"[bold red]error:[/] {escape(said)}"
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def parse(
+    argv: Sequence[str], prog: str, description: str, defaults: Experiment
+) -> tuple[Experiment, Any]:
+    """Reads an experiment from a command line.
+
+    The names of task and cell are looked at first, since which options there are depends on them;
+    tyro then reads all the rest from the fields of task, cell, `Architecture` and `Training`.
+
+    Args:
+        argv: the arguments, without the program.
+        prog: how the program is called, for `--help`.
+        description: what `--help` says first.
+        defaults: what is run without arguments.
+
+    Returns:
+        The experiment, and the parsed `resume` and `out`, as attributes.
+
+    Raises:
+        ValueError: an unknown name, an impossible value.
+        SystemExit: `--help` (0) or a malformed command line (2).
+    """
+    given = defaults.config()
+    task_name = _peek(argv, "task", given["task"]["name"])
+    cell_name = _peek(argv, "cell", given["cell"]["name"] if given["cell"] else "none")
+    task_cls = task_class(task_name)
+    task: Any = defaults.task
+    if type(task) is not task_cls:
+        with _complete(f"task {task_name}", "every dial"):
+            task = task_cls()
+    cell = None if cell_name == "none" else _cell(cell_name, argv, defaults)
+
+    arg, omit = tyro.conf.arg, tyro.conf.OmitArgPrefixes
+    fields: list[Any] = [
+        ("task_name", Annotated[str, arg(name="task", help=_TASK_HELP)], task_name),
+        ("cell_name", Annotated[str, arg(name="cell", help=_CELL_HELP)], cell_name),
+        ("architecture", Annotated[Architecture, omit], defaults.architecture),
+        ("training", Annotated[Training, omit], defaults.training),
+        ("seeds", Annotated[int, arg(help="how many seeds, side by side")], defaults.seeds),
+        (
+            "first_seed",
+            Annotated[int, arg(help="the seeds are this number and those after it")],
+            defaults.first_seed,
+        ),
+        ("test_lags", Annotated[tuple[int, ...], arg(help=_LAGS_HELP)], defaults.test_lags),
+        ("resume", Annotated[Path | None, arg(help=_RESUME_HELP)], None),
+        ("out", Annotated[Path | None, arg(help=_OUT_HELP)], None),
+        ("task", Annotated[task_cls, arg(help=f"Dials of the task {task_name}.")], task),
+    ]
+    if cell is not None:
+        fields.append(
+            ("cell", Annotated[type(cell), arg(help=f"Fields of the cell {cell_name}.")], cell)
+        )
+    for prefix, spec in (("", Architecture), ("", Training), ("task.", task_cls)):
+        _offer_nearest(argv, prefix, spec)
+    for option, names in (("optimizer", optimizers()), ("schedule", schedule_names())):
+        choose(_peek(argv, option, getattr(defaults.training, option)), names, f"--{option}")
+    if cell is not None:
+        _offer_nearest(argv, "cell.", type(cell))
+    command = dataclasses.make_dataclass("Command", fields, frozen=True)
+    with _OPTIONS:
+        read: Any = tyro.cli(command, prog=prog, description=description, args=list(argv))
+    experiment = Experiment(
+        task=read.task,
+        cell=getattr(read, "cell", None),
+        architecture=read.architecture,
+        training=read.training,
+        seeds=read.seeds,
+        test_lags=read.test_lags,
+        first_seed=read.first_seed,
+    )
+    return experiment, read
+
+
+_OPTIONS = tyro.constructors.ConstructorRegistry()
+
+
+@_OPTIONS.primitive_rule
+def _options(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """How `Options` are written: "b1=0.95 nesterov=true"."""
+    if info.type != Options:
+        return None
+
+    def read(words: list[str]) -> tuple[tuple[str, Any], ...]:
+        pairs = [word.partition("=") for word in words]
+        for key, equals, _ in pairs:
+            if not equals:
+                raise ValueError(f"expected KEYWORD=VALUE; got {key!r}")
+        return tuple((key, _value(text)) for key, _, text in pairs)
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="KEYWORD=VALUE",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple | Mapping),
+        str_from_instance=lambda value: [f"{key}={item!r}" for key, item in freeze(value, "")],
+    )
+
+
+def _value(text: str) -> Any:
+    """A number, bool, sequence or mapping as JSON or Python writes it; else the text itself."""
+    for parse_value in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return parse_value(text)
+    return text
+
+
+def _cell(name: str, argv: Sequence[str], defaults: Experiment) -> Cell:
+    """The cell before its own options are read: as wide as the blocks, if it has `features`."""
+    cls: Any = cell_class(name)
+    default: Any = defaults.cell
+    width = defaults.architecture.width
+    with contextlib.suppress(ValueError):  # tyro will say what is wrong with the width
+        width = int(_peek(argv, "width", str(width)))
+    if type(default) is cls and width == defaults.architecture.width:
+        return default  # a run that is resumed keeps the features that it was made with
+    wide = {"features": width} if any(f.name == "features" for f in dataclasses.fields(cls)) else {}
+    with _complete(f"cell {name}", "every field but features"):
+        return dataclasses.replace(default, **wide) if type(default) is cls else cls(**wide)
+
+
+@contextlib.contextmanager
+def _complete(what: str, which: str) -> Iterator[None]:
+    """Says of a class of the user's own that it cannot be made as it is."""
+    try:
+        yield
+    except TypeError as error:
+        kind = what.partition(" ")[0]
+        raise ValueError(
+            f"{what}: expected a complete {kind} in which {which} has a default; got: {error}"
+        ) from error
+
+
+def _offer_nearest(argv: Sequence[str], prefix: str, spec: type) -> None:
+    """Refuses a wrong choice with the nearest right one, which tyro's own message lacks."""
+    for name, hint in typing.get_type_hints(spec).items():
+        if typing.get_origin(hint) is typing.Literal:
+            option = prefix + name.replace("_", "-")
+            options = [str(value) for value in typing.get_args(hint)]
+            choose(_peek(argv, option, options[0]), options, f"--{option}")
+
+
+def _peek(argv: Sequence[str], name: str, default: str) -> str:
+    """The value of one option, before the options are known."""
+    found = default
+    for i, word in enumerate(argv):  # of several, the last counts, as for tyro
+        if word == f"--{name}" and i + 1 < len(argv):
+            found = argv[i + 1]
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
+_TASK_HELP = (
+    "which memory task: a name from --list, or path/to/file.py:Class for a task of your own; its "
+    "dials are the --task.* options"
+)
+_CELL_HELP = (
+    "which recurrence: a name from --list, path/to/file.py:Class for a cell of your own, or none "
+    "(attention only); its fields are the --cell.* options"
+)
+_LAGS_HELP = (
+    "lags to test at besides the training lag; none given: 2 and 4 times that lag, where the task "
+    "allows them"
+)
+_RESUME_HELP = (
+    "go on with the run in this folder; it must have the same configuration, or only more --steps"
+)
+_OUT_HELP = "the run folder to make (default: runs/TIME-TASK-CELL-ATTENTION)"

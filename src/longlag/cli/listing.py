@@ -1,0 +1,74 @@
+"""What there is: every cell and every attention in a line, counted rather than claimed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from longlag.attention import Additive, Attention, DotProduct, Multiplicative
+from longlag.core.cell import Cell
+from longlag.core.dense_cell import DenseCell
+from longlag.core.linear_cell import LinearCell
+from longlag.core.matrix_cell import MatrixCell
+from longlag.runs.registry import cell_names
+
+__all__ = ["COLUMNS", "WIDTH", "catalogue"]
+
+COLUMNS = ("name", "kind", "parameters", "state", "reference")
+# D and H of every row, and the length at which a cache is counted.
+WIDTH, LENGTH = 64, 1000
+
+ATTENTIONS: dict[str, Callable[[], Attention]] = {
+    "additive": lambda: Additive(WIDTH),
+    "multiplicative": lambda: Multiplicative(WIDTH),
+    "window": lambda: DotProduct(WIDTH, window=16),
+    "full": lambda: DotProduct(WIDTH),
+}
+
+
+def catalogue() -> list[tuple[str, ...]]:
+    """A row of `COLUMNS` for every cell, by kind, then for every attention.
+
+    Parameters and bytes of state of one sequence are those of a cell or attention from 64 to 64
+    features with its defaults; attention is counted after 1,000 steps.
+    """
+    rows = []
+    for name, cls in cell_names().items():
+        cell: Any = cls(WIDTH)  # type: ignore[call-arg]
+        params = jax.eval_shape(lambda c=cell: c.init(jax.random.key(0), WIDTH))
+        state = jax.eval_shape(cell.initial_carry, params)
+        rows.append((name, kind(cls), *_sizes(params, state), _reference(cls)))
+    order = ("dense", "linear", "matrix", "other")
+    rows.sort(key=lambda row: order.index(row[1]))
+    for name, build in ATTENTIONS.items():
+        layer = build()
+        params = jax.eval_shape(lambda a=layer: a.init(jax.random.key(0), WIDTH))
+        state = jax.eval_shape(lambda p, a=layer: a.init_state(p, (1,), LENGTH), params)
+        rows.append((name, "attention", *_sizes(params, state), _reference(type(layer))))
+    return [*rows, ("none", "attention", "0", "0 B", "the recurrence alone")]
+
+
+def kind(cls: type[Cell]) -> str:
+    """One of "dense", "linear", "matrix" and "other"."""
+    kinds = {DenseCell: "dense", LinearCell: "linear", MatrixCell: "matrix"}
+    return next((name for base, name in kinds.items() if issubclass(cls, base)), "other")
+
+
+def _sizes(params: Any, state: Any) -> tuple[str, str]:
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    size = sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(state))
+    return f"{count:,}", f"{size:,} B"
+
+
+def _reference(cls: type) -> str:
+    """The first work that a docstring refers to."""
+    text = inspect.getdoc(cls) or ""
+    found = re.search(r"^Reference: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    first = " ".join(found[1].split()).partition("; ")[0] if found else ""
+    number = re.match(r".*?arXiv \d{4}\.\d{4,5}", first)
+    return number[0] if number else first.rstrip(".")

@@ -1,0 +1,1 @@
+"""How a recurrence is described and run: the contract of a cell, its kinds, `unroll`."""

@@ -1,0 +1,160 @@
+"""Cells whose recurrence is linear and elementwise, `h = a * h + b`: parallel in time."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from longlag.core.affine_cell import AffineCell
+from longlag.core.cell import Carry
+from longlag.core.checks import check_rows
+from longlag.core.ops import Params, keep_dtype
+from longlag.core.scans.linear import Method, linear_scan, linear_step
+from longlag.core.scans.step import Backward
+from longlag.core.selection import select
+from longlag.core.zoneout import draw_held
+
+__all__ = ["GatedLinearCell", "LinearCell"]
+
+
+class LinearCell(AffineCell[Carry]):
+    """A cell of the form `h = a * h + b`: write `gates` and `project`, perhaps `readout`.
+
+    The state may have any shape; `zero_carry` says which if it is not `[*batch, H]`. It may be
+    complex: `b`, the state, and as a rule `a` are then pairs of arrays `(re, im)`. All time steps
+    are computed by `longlag.linear_scan`, one after another or in parallel. A class whose decays
+    never exceed one in size sets `contracting = True`, which saves work in parallel.
+    """
+
+    contracting: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def project(
+        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[Any, Any, Any]:
+        """Decay `a` and input `b`, broadcastable to `[..., *state]`, and what `readout` needs."""
+
+    def readout(self, params: Params, h: Any, aux: Any) -> jax.Array:
+        """The output from the state, for any leading axes; by default the state itself."""
+        del params, aux
+        return h
+
+    def step(self, params: Params, carry: Carry, z: tuple[Any, Any, Any]) -> tuple[Carry, Any]:
+        """`h = a * h + b`, then `readout`."""
+        a, b, aux = self._parts(z)
+        h = linear_step(a, b, carry.h)
+        return Carry(h), self.readout(params, h, aux)
+
+    def scan(
+        self,
+        params: Params,
+        carry: Carry,
+        xs: jax.Array,
+        *,
+        first: Carry,
+        mask: jax.Array | None,
+        resets: jax.Array | None,
+        key: jax.Array | None,
+        reverse: bool,
+        method: Method,
+        backward: Backward,
+        every_carry: bool,
+        zoneout: float,
+    ) -> tuple[Carry, jax.Array]:
+        """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
+        refuse_backward(self, backward)
+        zoneout_key = None
+        if key is not None and zoneout:
+            key, zoneout_key = jax.random.split(key)
+        a, b, aux = self._parts(self._project(params, xs, mask, key))
+        if zoneout:
+            a, b = _zone_out(zoneout, zoneout_key, a, b, carry.h)
+        if mask is not None:
+            # As wide as they come: what broadcasts over the state is not spread over it.
+            state_axes = jax.tree.leaves(carry.h)[0].ndim - 1
+            live = mask.reshape(mask.shape + (1,) * state_axes)
+            b = jax.tree.map(lambda part: jnp.where(live, part, 0), b)
+            a = _where(live, a, 1)
+        hs: Any = linear_scan(
+            a,
+            b,
+            carry.h,
+            resets=resets,
+            h_reset=None if resets is None else first.h,
+            method=method,
+            reverse=reverse,
+            contracting=self.contracting,
+        )
+        # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
+        seen = hs if mask is None else select(mask, hs, jax.tree.map(keep_dtype, first.h, hs))
+        ys = self.readout(params, seen, aux)
+        check_rows("readout", ys, xs.shape[:2], str(self))
+        if mask is not None:
+            ys = select(mask, ys, jnp.zeros_like(ys))
+        if not every_carry:
+            at = 0 if reverse else -1
+            hs = jax.tree.map(lambda h: h[at], hs) if xs.shape[0] else carry.h
+        return Carry(jax.tree.map(keep_dtype, hs, carry.h)), ys
+
+    def _parts(self, found: Any) -> tuple[Any, Any, Any]:
+        """What `project` returned, refused unless it is a, b and what `readout` needs."""
+        if not (isinstance(found, tuple) and len(found) == 3):
+            got = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+            raise ValueError(f"{self}.project: expected three things, (a, b, aux); got {got}")
+        return found
+
+
+class GatedLinearCell(LinearCell):
+    """A linear cell whose gate bounds the decay to [0, 1], and may widen it to [-1, 1].
+
+    A decay that cannot be negative cannot count modulo two: parity is beyond any number of such
+    layers at every length (Grazzi et al. 2025, arXiv 2411.12537). Give `bounded` the decay in
+    [0, 1], and `project` has what it needs.
+
+    Attributes:
+        negative_eigenvalues: the decay is `2 a - 1` in place of `a`; the input stays as it is.
+    """
+
+    contracting = True
+
+    negative_eigenvalues: bool = dataclasses.field(default=False, kw_only=True)
+
+    def bounded(self, a: jax.Array) -> jax.Array:
+        """The decay from one in [0, 1]."""
+        return 2 * a - 1 if self.negative_eigenvalues else a
+
+
+def _where(flag: jax.Array, a: Any, otherwise: float) -> Any:
+    """`a`, real or a pair, where the flag is true, and a real number elsewhere."""
+    if not isinstance(a, tuple):
+        return jnp.where(flag, a, otherwise)
+    return jnp.where(flag, a[0], otherwise), jnp.where(flag, a[1], 0)
+
+
+def _zone_out(rate, key, a, b, h):
+    """Decay and input of a recurrence whose states stay where they were with a chance `rate`."""
+    if key is None:
+        real, *imag = a if isinstance(a, tuple) else (a,)
+        mean = (rate + (1 - rate) * real, *((1 - rate) * part for part in imag))
+        return (mean if imag else mean[0]), jax.tree.map(lambda part: (1 - rate) * part, b)
+    steps = jax.tree.leaves(b)[0].shape[0]
+    # Both parts of a complex number stay, or neither does.
+    (held,) = draw_held(key, rate, jax.tree.leaves(h)[:1], steps)
+    assert held is not None
+    return _where(~held, a, 1), jax.tree.map(lambda part: jnp.where(held, 0, part), b)
+
+
+def refuse_backward(cell: Any, backward: Backward) -> None:
+    """Raises `ValueError` for a backward that a parallel kind of cell does not have.
+
+    Its derivative serves forward mode too, so that "autodiff" asks for nothing more.
+    """
+    if backward not in ("auto", "recompute", "autodiff"):
+        raise ValueError(
+            f"backward: expected 'auto' for {type(cell).__name__}, whose one derivative serves "
+            f"forward mode too; got {backward!r}"
+        )

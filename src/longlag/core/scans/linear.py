@@ -1,0 +1,323 @@
+"""The linear recurrence `h[t] = a[t] * h[t-1] + b[t]`: one gradient, several methods.
+
+Within this module a number is a tuple of arrays, `(re,)` or `(re, im)`, so that real and complex
+states are one code. `a` keeps axes of size 1 throughout: it is never spread over the state.
+
+The parallel methods multiply decays with each other. Decays above one can overflow in such a
+product where every state is finite: `1e30 * 1e30` after a state of zero, or before a decay of
+`1e-35`. So these methods keep each number with an exponent of its own (`WIDE`), unless the caller
+promises that no decay exceeds one (`PLAIN`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from longlag.core.any_length import is_known
+from longlag.core.checks import as_array, is_zero
+from longlag.core.derivative import custom_derivative
+from longlag.core.placement import zeros_like
+from longlag.core.platforms import on_cpu_or_else
+from longlag.core.promotion import at_least_float32
+from longlag.core.scans.linear_methods import (
+    RUN,
+    _before,
+    _filled,
+    _order,
+    _over_steps,
+    _row,
+    _rows,
+    _varies,
+)
+from longlag.core.scans.numbers import (
+    PLAIN,
+    WIDE,
+    Pair,
+    Parts,
+    StateT,
+    _affine,
+    _at,
+    _conj,
+    _parts,
+    _plus,
+    _product,
+    _reduce,
+    _times,
+    _zeros,
+)
+from longlag.core.selection import select
+from longlag.core.spec import choose, take
+
+__all__ = ["AUTO", "METHODS", "Method", "by_method", "linear_scan", "linear_step"]
+
+
+Method = Literal["auto", "scan", "associative", "chunked"]
+METHODS = ("auto", "scan", "associative", "chunked")
+
+# What "auto" takes on CPU, and on every other platform. CPU: in
+# benchmarks/results/linear_scan-cpu.json "scan" is the fastest at every shape and pass. Elsewhere
+# nothing was measured by us; "associative" is what others found the fastest of these there.
+AUTO = ("scan", "associative")
+
+
+def linear_scan(
+    a: jax.Array | Pair,
+    b: StateT,
+    h0: jax.Array | Pair,
+    *,
+    resets: jax.Array | None = None,
+    h_reset: jax.Array | Pair | None = None,
+    method: Method = "auto",
+    reverse: bool = False,
+    contracting: bool = False,
+) -> StateT:
+    """Runs `h[t] = a[t] * h[t-1] + b[t]` over the leading axis, elementwise.
+
+    Complex numbers are pairs of real arrays `(re, im)` of one shape. If `b` is a pair, so is the
+    result, and each of the other arguments may be a pair or real.
+
+    The gradient is our own: it keeps `a` and `h` only, and is again one linear recurrence, run the
+    other way: `lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, `db = lam`,
+    `da[t] = lam[t] * conj(h[t-1])`. Forward mode is one linear recurrence more. Both can be
+    differentiated again. The gradient of a pair is the pair of the gradients of its parts.
+
+    Args:
+        a: decay, `[T, *state]` or anything that broadcasts to it. It is not spread over the axes
+            that it lacks or has with size 1, nor is its gradient; a leading axis of size 1 is a
+            decay that does not change with time ("associative" spreads that over time alone).
+        b: input, `[T, *state]` or anything that broadcasts to it.
+        h0: the state before the first step, `[*state]` or anything that broadcasts to it.
+        resets: bool, `[T, *leading]` with `leading` a prefix of `state`. Where true, the state
+            before the step becomes `h_reset`. It is selected, never multiplied, so a NaN in the
+            forgotten state reaches neither values nor gradients.
+        h_reset: the state after a reset, broadcastable to `[*state]`; zeros if None.
+        method: "scan" (one step after another, the least memory traffic), "associative" (a tree of
+            `log2(T)` levels), "chunked" (all chunks of 32 steps side by side, twice, and a tree
+            over the chunks in between: far less traffic than the tree alone), or "auto": "scan" in
+            a program that is lowered for CPU and "associative" in any other. Only CPU was measured
+            by us. Always "scan" for a T that is symbolic (`jax.export`).
+        reverse: runs from the last step to the first; `h0` is then the state after the last step.
+        contracting: a promise that no decay is larger than one, so that no product of decays
+            overflows. "associative" and "chunked" then do less work. "scan" is the same program.
+
+    Returns:
+        All states, `[T, *state]`, in at least float32; a pair of them if `b` is a pair.
+
+    Raises:
+        ValueError: shapes that do not broadcast, a pair that is none or beside a real `b`, resets
+            that are not bool, an unknown method.
+    """
+    choose(method, METHODS, "method")
+    reverse = take("reverse", reverse, bool)
+    if resets is None and h_reset is not None:
+        raise ValueError("linear_scan: h_reset was given without resets")
+    given = {"a": a, "b": b, "h0": h0, "h_reset": 0.0 if h_reset is None else h_reset}
+    parts = {name: _parts(name, x) for name, x in given.items()}
+    if len(parts["b"]) < max(map(len, parts.values())):
+        raise ValueError("linear_scan: expected b as a pair (re, im), since others are; got real b")
+    shapes = {name: jnp.shape(x[0]) for name, x in parts.items()}
+    if not (shapes["a"] and shapes["b"]):
+        raise ValueError("linear_scan: expected a and b with a leading time axis, got a scalar")
+    try:
+        shape = jnp.broadcast_shapes(
+            shapes["a"], shapes["b"], (1, *shapes["h0"]), (1, *shapes["h_reset"])
+        )
+    except ValueError as error:
+        raise ValueError(
+            "linear_scan: expected a, b [T, *state] and h0, h_reset [*state] that broadcast "
+            "together, got " + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        ) from error
+    resets = None if resets is None else as_array("linear_scan: resets", resets)
+    if resets is not None and (resets.dtype != bool or resets.shape != shape[: resets.ndim]):
+        raise ValueError(
+            f"linear_scan: expected resets bool of a shape that begins {shape}, "
+            f"got {resets.dtype} {resets.shape}"
+        )
+    if not is_known(shape[0]):
+        method = "scan"
+    numbers = (parts["a"], parts["b"], parts["h0"])
+    dtype = at_least_float32(*jax.tree.leaves(numbers))
+
+    def full(name: str, shape: tuple[int, ...]) -> Parts:
+        real, *imag = (jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x in parts[name])
+        return (real, *(imag or [jnp.zeros_like(real)])) if len(parts["b"]) == 2 else (real,)
+
+    axes = (1,) * (len(shape) - len(shapes["a"])) + shapes["a"]
+    h = _scan(
+        Way(method, reverse, contracting),
+        tuple(jnp.reshape(x, axes).astype(dtype) for x in parts["a"]),
+        full("b", shape),
+        full("h0", shape[1:]),
+        None if resets is None else full("h_reset", shape[1:]),
+        resets,
+    )
+    return h if isinstance(b, tuple) else h[0]  # type: ignore[return-value]
+
+
+def linear_step(a: jax.Array | Pair, b: StateT, h: jax.Array | Pair) -> StateT:
+    """One step, `a * h + b`, of real numbers or of pairs; shapes broadcast."""
+    new = _affine(_parts("a", a), _parts("h", h), _parts("b", b))
+    return new if isinstance(b, tuple) else new[0]  # type: ignore[return-value]
+
+
+def by_method(function: Callable[..., Any], method: str, *args: Any) -> Any:
+    """`function(method, *args)`; the platform a program is lowered for decides what "auto" is."""
+    if method != "auto":
+        return function(method, *args)
+    cpu, others = (functools.partial(function, method) for method in AUTO)
+    return on_cpu_or_else(cpu, others, *args)
+
+
+class Way(NamedTuple):
+    """How a recurrence is run: `linear_scan` has the meaning of each."""
+
+    method: str
+    reverse: bool
+    contracting: bool
+
+
+def _run(way, a, b, h0, h_reset, resets):
+    if is_zero(b[0].shape[0]):
+        return b
+
+    def run(method, *args):
+        return RUN[method](*args, way.reverse, PLAIN if way.contracting else WIDE)
+
+    return by_method(run, way.method, a, b, h0, h_reset, resets)
+
+
+def _scan_forward(way, a, b, h0, h_reset, resets):
+    h = _scan(way, a, b, h0, h_reset, resets)
+    return h, (a, h, h0, h_reset, resets)
+
+
+def _scan_tangent(way, residuals, tangents):
+    a, h, h0, h_reset, resets = residuals
+    da, db, dh0, dh_reset, _ = tangents
+    if not is_zero(h[0].shape[0]):
+        seen = _seen(h, h0, h_reset, resets, way.reverse)
+        db = _plus(db, _product(da, seen, way.contracting))
+    return _scan(way, a, db, dh0, dh_reset, resets)
+
+
+def _scan_backward(way, residuals, dh):
+    a, h, h0, h_reset, resets = residuals
+    if is_zero(h[0].shape[0]):
+        return *jax.tree.map(zeros_like, (a, h, h0, h_reset)), None
+    pull = functools.partial(_pull, way)
+    da, lam, dh0, dh_reset = by_method(pull, way.method, dh, *residuals)
+    return da, lam, dh0, None if resets is None else dh_reset, None
+
+
+_scan = custom_derivative(_run, _scan_forward, _scan_tangent, _scan_backward)
+
+
+def _pull(way, method, dh, a, h, h0, h_reset, resets):
+    """The gradients of `a`, `b`, `h0` and, with resets, `h_reset`."""
+    way = way._replace(method=method)
+    lam, dh0, dh_reset = _adjoint(way, a, dh, _zeros(h0), resets)
+    if method == "scan" and a[0].shape != h[0].shape:
+        da = _decay_gradient_by_steps(way, a, lam, h, h0, h_reset, resets)
+    else:
+        h_prev = _before(h, h0, way.reverse)
+        if resets is not None:
+            h_prev = select(resets, h_reset, h_prev)
+        da = _reduce(_product(lam, _conj(h_prev), way.contracting), a)
+    return da, lam, dh0, dh_reset
+
+
+def _adjoint(way, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
+    """`lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, without the last term if t+1 is a reset.
+
+    Returns:
+        `lam`, and the gradients of the first state and of the state after a reset.
+    """
+    by_rows = way.method == "scan" and is_known(dh[0].shape[0])
+    run = _adjoint_sequential if by_rows else _adjoint_parallel
+    return run(way._replace(reverse=not way.reverse), _conj(a), dh, zero, resets)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _adjoint_sequential(way, a, dh, zero, resets):
+    a, order = _rows(a, dh[0].shape[0]), _order(dh, way.reverse)
+
+    def before(state, t):
+        """What reaches the state before step t, and all that reached the states after resets."""
+        lam, to_reset = state
+        product = _times(a(t), lam)
+        if resets is None:
+            return product, to_reset
+        reset = _row(resets, t)
+        to_reset = _plus(to_reset, select(reset, product, zero))
+        return select(reset, zero, product), to_reset
+
+    def body(state, t):
+        product, to_reset = before(state, t - order.step)
+        lam = _plus(product, _row(dh, t))
+        return (lam, to_reset), lam
+
+    # Nothing comes after the last step, whose lam is dh.
+    state = _row(dh, order[0]), None if resets is None else zero
+    state, lam = _over_steps(body, state, _filled(dh, order[0]), order[1:])
+    return lam, *before(state, order[-1])
+
+
+@_adjoint_sequential.defjvp
+def _(way, primals, tangents):
+    """As if it had been written with `_scan`, whose derivative is known.
+
+    The gradient that jax takes of a loop that reads a row of an array adds up arrays at each step.
+    """
+    *given, resets = primals
+    again = functools.partial(_adjoint_parallel, way, resets=resets)
+    return jax.jvp(again, tuple(given), tuple(tangents[:3]))
+
+
+def _adjoint_parallel(way, a, dh, zero, resets):
+    reverse = way.reverse
+    later, later_resets = a, None
+    if _varies(a, dh[0].shape[0]):
+        later = _before(a, _zeros(_at(a, 0)), reverse)
+    if resets is not None:
+        (later_resets,) = _before((resets,), (zeros_like(resets[0]),), reverse)
+    h_reset = None if resets is None else zero
+    lam: Any = _scan(way, later, dh, zero, h_reset, later_resets)
+    last = 0 if reverse else -1
+    dh0, dh_reset = _times(_at(a, last), _at(lam, last)), None
+    if resets is not None:
+        dh0 = select(resets[last], zero, dh0)
+        at_resets = select(resets, _times(a, lam), _zeros(lam))
+        dh_reset = tuple(part.sum(0) for part in at_resets)
+    return lam, dh0, dh_reset
+
+
+def _decay_gradient_by_steps(way, a, lam, h, h0, h_reset, resets):
+    """`lam[t] * conj(h[t-1])` reduced to the shape of `a`, with no array of all steps in between.
+
+    XLA:CPU would write out what it sums over a leading axis, and read it in strides.
+    """
+    varies = _varies(a, h[0].shape[0])
+    like = _at(a, 0)
+
+    def body(state, inputs):
+        h_prev, total = state
+        lam, h, reset = inputs
+        if reset is not None:
+            h_prev = select(reset, h_reset, h_prev)
+        da = _reduce(_product(lam, _conj(h_prev), way.contracting), like)
+        return (h, total if varies else _plus(total, da)), da if varies else None
+
+    begin = h0, _zeros(like)
+    (_, total), each = jax.lax.scan(body, begin, (lam, h, resets), reverse=way.reverse)
+    return each if varies else jax.tree.map(lambda x: x[None], total)
+
+
+def _seen(h: Parts, h0: Parts, h_reset: Any, resets: Any, reverse: bool) -> Parts:
+    """The state that each step begins with."""
+    before = _before(h, h0, reverse)
+    return before if resets is None else select(resets, h_reset, before)

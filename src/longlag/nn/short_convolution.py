@@ -1,0 +1,100 @@
+"""The short causal convolution that stands before many a linear recurrence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from longlag.core.any_length import associative_scan
+from longlag.core.ops import Params
+from longlag.core.placement import alike, put_rows, take_rows, zeros_like
+from longlag.core.promotion import at_least_float32, multiply
+from longlag.nn.layer import Layer, State
+
+__all__ = ["ShortConvolution"]
+
+
+class ShortConvolution(Layer):
+    """A causal convolution over a few steps, one filter per feature.
+
+        y[t] = b + Σ_j w[j] ⊙ x[t - j],   j = 0 .. width - 1
+
+    As everywhere, steps are the unmasked ones since the last reset; before them, x is zero. The
+    state is the last `width - 1` inputs, `[B, width - 1, D]`, the newest last.
+
+    Attributes:
+        width: steps that an output sees.
+        bias: whether there is b.
+
+    Parameters: `kernel` `[width, D]`, `kernel[0]` for the present step, uniform within ±1 / √width;
+    `bias` `[D]`, zero.
+
+    Reference: Fu et al. 2023, arXiv 2212.14052 (H3); Gu and Dao 2023, arXiv 2312.00752.
+    """
+
+    width: int = 4
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"ShortConvolution.width: expected at least 1, got {self.width}")
+
+    def init(self, key: jax.Array, in_features: int) -> Params:
+        """Draws the filters."""
+        bound = self.width**-0.5
+        shape = (self.width, in_features)
+        kernel = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        return {"kernel": kernel} | ({"bias": jnp.zeros(in_features)} if self.bias else {})
+
+    def init_state(self, params: Params, batch_shape: Any, capacity: int) -> State:
+        """Zeros."""
+        del capacity
+        features = params["kernel"].shape[1]
+        dtype = at_least_float32(params["kernel"])
+        return jnp.zeros((*batch_shape, self.width - 1, features), dtype)
+
+    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+        """See `Layer.apply`."""
+        del key
+        T, B, _ = xs.shape
+        before = self.width - 1
+        keep = state is not None
+        past = self.init_state(params, (B,), 0) if state is None else state
+        given = (params, past, xs, mask, resets)
+        params, past, xs, mask, resets = alike(given, (-1, 0, 1, 1, 1))
+        kernel = params["kernel"]
+        xs = jnp.swapaxes(xs, 0, 1).astype(past.dtype)
+        # Resets so far; an input is seen only by steps of its own segment.
+        segment = zeros_like(xs[..., 0], jnp.int32)
+        if resets is not None:
+            segment = associative_scan(jnp.add, resets.T.astype(jnp.int32), axis=1)
+        total = segment[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
+        live, of_live = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T)), segment
+        count = jnp.full((B, 1), T, jnp.int32)
+        if mask is not None:
+            # The unmasked steps side by side: their inputs and segments, then gaps.
+            taken = associative_scan(jnp.add, mask.T.astype(jnp.int32), axis=1)
+            live, count = taken - 1, taken[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
+            slot = jnp.where(mask.T, live, T)
+            xs = put_rows(zeros_like(xs), slot, xs)
+            of_live = put_rows(zeros_like(segment), slot, segment)
+        inputs = jnp.concatenate([past, xs], axis=1)
+        of_input = jnp.concatenate([zeros_like(past[..., 0], jnp.int32), of_live], axis=1)
+        ys = jnp.zeros_like(xs)
+        if self.bias:
+            ys = jnp.broadcast_to(params["bias"].astype(past.dtype), xs.shape)
+        for j in range(self.width):
+            at = slice(before - j, before - j + T)
+            same = (of_input[:, at] == of_live)[..., None]
+            ys = ys + multiply(jnp.where(same, inputs[:, at], 0), kernel[j])
+        if mask is not None:
+            ys = jnp.where(mask.T[..., None], take_rows(ys, jnp.maximum(live, 0)), 0)
+        if keep:
+            # The newest inputs of the segment that goes on; what a reset has cut off is zero.
+            count, _ = alike((count, xs), 0)
+            newest = count + jnp.arange(before, dtype=jnp.int32)[None]
+            kept = (take_rows(of_input, newest) == total)[..., None]
+            state = jnp.where(kept, take_rows(inputs, newest), 0)
+        return state, jnp.swapaxes(ys, 0, 1)

@@ -1,0 +1,89 @@
+"""Load a run that was carried out, ready to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from longlag.core.ops import Params
+from longlag.models.sequence import SequenceModel
+from longlag.runs.checkpoint import restore
+from longlag.runs.experiment import Experiment
+from longlag.runs.folder import RunFolder
+from longlag.training.step import init_states
+
+__all__ = ["Loaded", "load"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A run that was carried out, ready to predict.
+
+    Attributes:
+        experiment: what was run.
+        model: its model (`longlag.model.Model`), of the class that its architecture builds.
+        params: parameters with a leading axis of seeds.
+        step: the step of the checkpoint.
+        messages: newer checkpoints that were damaged and passed over.
+    """
+
+    experiment: Experiment
+    model: Any
+    params: Params
+    step: int
+    messages: tuple[str, ...]
+
+    def of_seed(self, seed: int | None = None) -> Params:
+        """The parameters of one of the experiment's seeds, the first one for None."""
+        seeds = self.experiment.seed_numbers
+        seed = seeds[0] if seed is None else seed
+        if seed not in seeds:
+            raise ValueError(f"seed: expected {seeds[0]} .. {seeds[-1]}, got {seed}")
+        return jax.tree.map(lambda leaf: leaf[seeds.index(seed)], self.params)
+
+    def predict(
+        self, inputs: jax.Array, *, mask: jax.Array | None = None, seed: int | None = None
+    ) -> jax.Array:
+        """The answers to a batch of sequences.
+
+        Args:
+            inputs: tokens `[B, T]` or features `[B, T, D]`.
+            mask: `[B, T]` bool or None.
+            seed: whose parameters; None: the first's.
+
+        Returns:
+            `[B, T, K]`: logits of the classes, or values.
+
+        Raises:
+            ValueError: inputs or a mask that do not fit, or the run is of an encoder and a decoder,
+                which answer word by word.
+        """
+        if not isinstance(self.model, SequenceModel):
+            raise ValueError(
+                f"predict: expected a model of one sequence, got a {type(self.model).__name__}; "
+                "longlag.search.generate searches for its answers"
+            )
+        # The model of a run stays one object, so sequences of one shape are compiled for once.
+        apply = jax.jit(self.model.apply)
+        inputs, mask, _ = self.model.embedding.check(inputs, mask)
+        return apply(self.of_seed(seed), inputs, mask=mask)[1]
+
+
+def load(run: str | Path) -> Loaded:
+    """Loads a run for prediction or further study.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        ValueError: it is not a run folder, or its checkpoints are damaged.
+    """
+    folder = RunFolder.open(Path(run))
+    experiment = Experiment.from_config(folder.config, folder.path)
+    model, training = experiment.model, experiment.training
+    like = jax.eval_shape(lambda: init_states(model, training, experiment.seeds))
+    restored = restore(folder.checkpoints, like)
+    return Loaded(experiment, model, restored.tree.params, restored.step, restored.skipped)

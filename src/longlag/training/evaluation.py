@@ -1,0 +1,162 @@
+"""Evaluation: frozen sets apart from all training data, and how well a model does on them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from longlag.core.checks import is_zero
+from longlag.core.ops import Params
+from longlag.core.spec import choose
+from longlag.models.model import Model
+from longlag.tasks import Batch, Task, pad
+from longlag.tasks.batch_checks import check_batch
+from longlag.training.config import Training
+from longlag.training.objective import answered, losses, mean_loss, nan_answers
+from longlag.training.step import TEST, VALIDATION, TrainState, over_seeds
+
+__all__ = ["Evaluation", "evaluate", "evaluation_batch", "note_evaluation"]
+
+EVALUATION_SEED = 2**32 - 1
+# A task counts as solved after so many evaluations in a row over the threshold.
+SOLVED_STREAK = 3
+# Tokens that are evaluated at once: an attention over T steps makes T² numbers of each row.
+TOKENS = 2**15
+
+
+@flax.struct.dataclass
+class Evaluation:
+    """How well a model does on an evaluation set; with a leading axis S for several seeds.
+
+    Attributes:
+        loss: mean loss over the weighted positions.
+        accuracy: share of the scored positions answered right. An answer that is NaN is wrong.
+        exact_match: share of the sequences with a scored position that have all of them right.
+        nan: share of the scored positions whose answer is NaN.
+        hits: `[T]`, how many answers at each position are right.
+        scored: `[T]`, how many answers at each position are scored.
+    """
+
+    loss: jax.Array
+    accuracy: jax.Array
+    exact_match: jax.Array
+    nan: jax.Array
+    hits: jax.Array
+    scored: jax.Array
+
+    @property
+    def by_position(self) -> np.ndarray:
+        """`[T]` float32, accuracy by position; NaN where nothing is scored.
+
+        It is not part of the compiled evaluation, which has no NaN of its own.
+        """
+        hits, scored = (np.asarray(x, np.float32) for x in (self.hits, self.scored))
+        return np.where(scored > 0, hits / np.maximum(scored, 1), np.float32(np.nan))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def evaluate(
+    model: Model, task: Task, training: Training, params: Params, batch: Batch
+) -> Evaluation:
+    """Evaluates S seeds on one batch.
+
+    Args:
+        model: the model.
+        task: says what an answer is; the same at every lag, so that one program serves all lags
+            if their batches are padded to one length.
+        training: says how seeds are run.
+        params: parameters with a leading axis S.
+        batch: from `evaluation_batch`.
+
+    Returns:
+        An `Evaluation` with leading axis S.
+
+    Raises:
+        ValueError: a batch that is none, or without sequences or steps, of which there is no mean,
+            or targets that do not fit the answers.
+    """
+    check_batch(batch)
+    if any(map(is_zero, batch.inputs.shape[:2])):
+        raise ValueError(
+            f"batch: expected at least one sequence of one step, got {batch.inputs.shape}"
+        )
+
+    def one(params):
+        each, right, nan = _in_parts(lambda part: _everywhere(model, task, params, part), batch)
+        hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
+        count = jnp.maximum(scored.sum(), 1)
+        # A sequence of which nothing is asked fills a batch up, and is no match.
+        whole, asked = (right | ~batch.scored).all(1), batch.scored.any(1)
+        return Evaluation(
+            loss=mean_loss(each, batch.weights),
+            accuracy=hits.sum() / count,
+            exact_match=(whole & asked).sum() / jnp.maximum(asked.sum(), 1),
+            nan=(nan & batch.scored).sum() / count,
+            hits=hits,
+            scored=scored,
+        )
+
+    return over_seeds(training, one, params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def evaluation_batch(
+    task: Task, size: int, purpose: Literal["validation", "test"], padded_to: int | None = None
+) -> Batch:
+    """A frozen evaluation set, the same for every run and seed and apart from all training data.
+
+    Args:
+        task: draws it.
+        size: number of sequences.
+        purpose: "validation" is looked at while training, "test" once at the end.
+        padded_to: pad the sequences to this length.
+    """
+    choose(purpose, ("validation", "test"), "purpose")
+    stream = VALIDATION if purpose == "validation" else TEST
+    batch = task.evaluated(purpose).sample(
+        jax.random.fold_in(jax.random.key(EVALUATION_SEED), stream), size
+    )
+    return batch if padded_to is None else pad(batch, padded_to)
+
+
+def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> TrainState:
+    """Keeps count of evaluations in a row at which the task was solved.
+
+    Args:
+        state: S states.
+        accuracy: `[S]`, validation accuracy at `state.step`.
+        solved: the threshold.
+    """
+    streak = jnp.where(accuracy >= solved, state.streak + 1, 0)
+    # At the third in a row the first one lies two evaluations back; its step was put down then.
+    began = jnp.where(streak == 1, state.step, state.solved_at)
+    keep = state.streak >= SOLVED_STREAK
+    solved_at = jnp.where(keep, state.solved_at, jnp.where(streak > 0, began, -1))
+    return state.replace(streak=jnp.where(keep, state.streak, streak), solved_at=solved_at)  # type: ignore[attr-defined]
+
+
+def _everywhere(model, task, params, batch):
+    """Losses, rightness and NaN, `[B, T]`; what is not asked has none of them."""
+    answers, asked, at = answered(model, task, params, batch)
+    found = (*losses(task, answers, asked), nan_answers(task, answers, asked))
+    if at is None:
+        return found
+    fill = functools.partial(jnp.put_along_axis, indices=at, axis=1, inplace=False)
+    return tuple(fill(jnp.zeros(batch.weights.shape, x.dtype), values=x) for x in found)
+
+
+def _in_parts(function: Any, batch: Batch) -> Any:
+    """What a function of a batch gives, row by row alike, a part of the rows at a time."""
+    rows, steps = batch.inputs.shape[:2]
+    most = max(TOKENS // steps, 1)
+    parts = next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
+    if parts == 1:
+        return function(batch)
+    split = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), batch)
+    found = jax.lax.map(function, split)
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), found)

@@ -1,0 +1,259 @@
+"""The train state, and the compiled optimiser step for several seeds."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from longlag.core.chunks import sum_over_time
+from longlag.core.ops import Params
+from longlag.core.platforms import on_cpu_or_else
+from longlag.core.promotion import at_least_float32, implicit, multiply, through_float32
+from longlag.models.model import Model
+from longlag.models.sequence import SequenceModel, WholeSequenceModel
+from longlag.tasks import Task
+from longlag.training.config import Training
+from longlag.training.objective import answered, losses, mean_loss
+
+__all__ = [
+    "TrainState",
+    "check_streaming",
+    "compiled_dispatch",
+    "dispatch",
+    "init_states",
+    "over_seeds",
+]
+
+
+# Every stream of randomness has a number of its own, so that test data are never training data.
+INIT, DATA, DROPOUT, VALIDATION, TEST = range(5)
+
+# What `seeds_as` "auto" takes on CPU (benchmarks/README.md, seeds), and on every other platform.
+SEEDS_AS = ("map", "vmap")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that the next step depends on, for S seeds; each leaf has a leading axis S.
+
+    Attributes:
+        seed: `[S]` uint32.
+        rate: `[S]` float32, the peak learning rate. It is data, so that one program serves all
+            rates of a grid.
+        step: `[S]` int32, optimiser steps taken.
+        params: parameters.
+        opt_state: the optimiser's state.
+        failed: `[S]` bool: a loss or gradient was not finite. The step is then the one that
+            failed; it was not taken.
+        norm: `[S]` float32, global gradient norm of the last step; infinite where it is not
+            finite, so that a seed that has failed leaves no NaN in the programs of the others.
+        streak: `[S]` int32, evaluations in a row at which the task was solved.
+        solved_at: `[S]` int32, the step of the first of three such evaluations in a row, or -1.
+        carry: the model's state after the last step (`Training.carry`), or None.
+    """
+
+    seed: jax.Array
+    rate: jax.Array
+    step: jax.Array
+    params: Params
+    opt_state: Any
+    failed: jax.Array
+    norm: jax.Array
+    streak: jax.Array
+    solved_at: jax.Array
+    carry: Any = None
+
+
+def _loss(model, task, training, params, batch, key, carry):
+    """The mean loss of a batch, and the state after it if one is carried."""
+    if training.carry:
+        carry, answers = model.apply(
+            params, batch.inputs, carry, mask=batch.mask, resets=batch.resets, key=key
+        )
+        return mean_loss(losses(task, answers, batch)[0], batch.weights), carry
+    if training.time_chunk == 0:
+        answers, asked, _ = answered(model, task, params, batch, key)
+        return mean_loss(losses(task, answers, asked)[0], asked.weights), None
+
+    params_of_chunk = through_float32(params)
+
+    def chunk_loss(state, chunk, index):
+        state, answers = model.apply(
+            params_of_chunk(),
+            chunk.inputs,
+            state,
+            mask=chunk.mask,
+            resets=chunk.resets,
+            key=jax.random.fold_in(key, index),
+        )
+        return state, multiply(losses(task, answers, chunk)[0], chunk.weights).sum()
+
+    assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
+    rows, steps = batch.weights.shape
+    _, total = sum_over_time(
+        chunk_loss,
+        model.init_state(params, rows, capacity=steps),
+        batch,
+        chunk=training.time_chunk,
+        truncate=training.truncate,
+    )
+    return total / batch.weights.sum().astype(total.dtype), None
+
+
+def check_streaming(model: Model, task: Task, training: Training) -> None:
+    """Raises `ValueError` if time cannot be cut as `training` asks."""
+    name = "carry" if training.carry else "time_chunk" if training.time_chunk else None
+    if name is None:
+        return
+    if task.targets_kind == "transcripts":
+        raise ValueError(f"{name}: expected a task whose losses are of single steps; got {task}")
+    if not isinstance(model, SequenceModel) or isinstance(model, WholeSequenceModel):
+        raise ValueError(
+            f"{name}: expected a SequenceModel, which streams; got a {type(model).__name__}"
+        )
+    if not training.carry:
+        return
+    if type(task).at_step is Task.at_step:
+        raise ValueError(
+            f"carry: expected a task whose batches follow each other (Task.at_step); got {task}"
+        )
+    params, state = jax.eval_shape(model.init, jax.random.key(0)), model.init_state
+    sizes = [jax.eval_shape(lambda p, n=n: state(p, 1, n), params) for n in (1, 2)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "carry: expected layers whose state does not grow with the text (a recurrence, an "
+            f"attention with a window); got {model.layers}"
+        )
+
+
+def init_states(model: Model, training: Training, seeds: int, first_seed: int = 0) -> TrainState:
+    """The states before the first step.
+
+    It is not compiled as a whole: its operations are few, and those of one model are compiled
+    already when the next one of like sizes comes.
+
+    Args:
+        model: the model.
+        training: names the optimiser and its rate.
+        seeds: S.
+        first_seed: the seeds are first_seed .. first_seed + S - 1.
+    """
+
+    def carried(params):
+        if not training.carry:
+            return None
+        assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
+        return model.init_state(params, training.batch_size, 1)
+
+    def strong(tree):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
+    def one(seed):
+        params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
+        # A parameter that was written as a number is an array like the others from here on.
+        params = strong(params)
+        with implicit():
+            # No leaf is weakly typed: a checkpoint has no such thing.
+            opt_state = strong(training.transformation_for(model).init(params))
+        return TrainState(
+            seed=seed,
+            rate=jnp.float32(training.learning_rate),
+            step=jnp.int32(0),
+            params=params,
+            opt_state=opt_state,
+            failed=jnp.bool_(False),
+            norm=jnp.float32(0),
+            streak=jnp.int32(0),
+            solved_at=jnp.int32(-1),
+            carry=carried(params),
+        )
+
+    states = [one(jnp.uint32(seed)) for seed in range(first_seed, first_seed + seeds)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def dispatch(
+    model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """Takes `training.dispatch` optimiser steps with every active seed, in one program.
+
+    A batch is drawn inside from the seed and the step's number alone, so a seed's numbers depend
+    on neither its neighbours nor on where a run was cut. The last dispatch ends at
+    `training.steps`.
+
+    Args:
+        model: the model.
+        task: draws the data.
+        training: how.
+        states: S states; the argument is donated.
+        active: `[S]` bool; an inactive state is returned as it is.
+
+    Returns:
+        The states, and the mean loss over the steps taken, `[S]`; zero of a seed that took none.
+    """
+    check_streaming(model, task, training)
+    return compiled_dispatch(model, task, training.at_unit_rate, states, active)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def compiled_dispatch(
+    model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """What `dispatch` compiles. The learning rate is that of each state, not of `training`."""
+    optimizer = training.at_unit_rate.transformation_for(model)
+    loss_dtype = at_least_float32(*jax.tree.leaves(states.params))
+
+    def step(state: TrainState, _):
+        key = jax.random.key(state.seed)
+        dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
+        batch = task.at_step(jax.random.fold_in(key, DATA), state.step, training.batch_size)
+
+        def loss_of(params):
+            return _loss(model, task, training, params, batch, dropout_key, state.carry)
+
+        (loss, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        loss = loss.astype(loss_dtype)
+        with implicit():
+            norm = optax.tree.norm(grads)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            updates = optax.tree.scale(state.rate, updates)
+            params = optax.apply_updates(state.params, updates)
+        moved = state.replace(  # type: ignore[attr-defined]
+            params=params,
+            opt_state=opt_state,
+            step=state.step + 1,
+            norm=norm.astype(jnp.float32),
+            carry=carry,
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        known = jnp.where(jnp.isnan(norm), jnp.inf, norm).astype(jnp.float32)
+        stuck = state.replace(failed=jnp.bool_(True), norm=known)  # type: ignore[attr-defined]
+        going = ~state.failed & (state.step < training.steps)
+        new = jax.tree.map(
+            lambda m, s, o: jnp.where(going, jnp.where(finite, m, s), o), moved, stuck, state
+        )
+        return new, (jnp.where(going, loss, 0.0), going)
+
+    def one(inputs):
+        state, active = inputs
+
+        def run(state):
+            state, (each, taken) = jax.lax.scan(step, state, length=training.dispatch)
+            return state, each.sum() / jnp.maximum(taken.sum(), 1).astype(loss_dtype)
+
+        return jax.lax.cond(active, run, lambda state: (state, jnp.zeros((), loss_dtype)), state)
+
+    return over_seeds(training, one, (states, active))
+
+
+def over_seeds(training: Training, function: Any, inputs: Any) -> Any:
+    """A function of one seed's inputs, for the leading axis S of all, as `seeds_as` has it."""
+    ways = {"map": functools.partial(jax.lax.map, function), "vmap": jax.vmap(function)}
+    if training.seeds_as == "auto":
+        return on_cpu_or_else(*(ways[way] for way in SEEDS_AS), inputs)
+    return ways[training.seeds_as](inputs)
