@@ -8,15 +8,27 @@ norms and gates. What is not, unless a block says otherwise: kernels begin LeCun
 scales and decays as in our cells, not by each paper's own scheme.
 """
 
-from longlag.blocks.gated_delta_blocks import GatedDeltaNetMixer as GatedDeltaNetMixer
-from longlag.blocks.gated_delta_blocks import gated_delta_net as gated_delta_net
-from longlag.blocks.griffin_blocks import GriffinMixer as GriffinMixer
-from longlag.blocks.griffin_blocks import griffin as griffin
-from longlag.blocks.griffin_blocks import griffin_attention as griffin_attention
-from longlag.blocks.griffin_blocks import griffin_recurrent as griffin_recurrent
-from longlag.blocks.mamba_blocks import MambaMixer as MambaMixer
-from longlag.blocks.mamba_blocks import mamba as mamba
-from longlag.blocks.xlstm_blocks import MLSTMMixer as MLSTMMixer
-from longlag.blocks.xlstm_blocks import SLSTMMixer as SLSTMMixer
-from longlag.blocks.xlstm_blocks import mlstm as mlstm
-from longlag.blocks.xlstm_blocks import slstm as slstm
+from longlag.blocks.gated_delta_blocks import GatedDeltaNetMixer, gated_delta_net
+from longlag.blocks.griffin_blocks import (
+    GriffinMixer,
+    griffin,
+    griffin_attention,
+    griffin_recurrent,
+)
+from longlag.blocks.mamba_blocks import MambaMixer, mamba
+from longlag.blocks.xlstm_blocks import MLSTMMixer, SLSTMMixer, mlstm, slstm
+
+__all__ = [
+    "GatedDeltaNetMixer",
+    "GriffinMixer",
+    "MLSTMMixer",
+    "MambaMixer",
+    "SLSTMMixer",
+    "gated_delta_net",
+    "griffin",
+    "griffin_attention",
+    "griffin_recurrent",
+    "mamba",
+    "mlstm",
+    "slstm",
+]

@@ -1,38 +1,67 @@
 """Experiments as values, and their runs: folders, checkpoints, resuming, sweeps, loading."""
 
-from longlag.runs.architectures import Architecture as Architecture
-from longlag.runs.architectures import Captioner as Captioner
-from longlag.runs.architectures import EncoderDecoder as EncoderDecoder
-from longlag.runs.architectures import Layers as Layers
-from longlag.runs.architectures import Transcriber as Transcriber
-from longlag.runs.architectures import architecture_class as architecture_class
-from longlag.runs.architectures import architecture_name as architecture_name
-from longlag.runs.checkpoint import CheckpointError as CheckpointError
-from longlag.runs.checkpoint import Restored as Restored
-from longlag.runs.checkpoint import checkpoints as checkpoints
-from longlag.runs.checkpoint import restore as restore
-from longlag.runs.checkpoint import save as save
-from longlag.runs.checkpoint import verify as verify
-from longlag.runs.experiment import Experiment as Experiment
-from longlag.runs.folder import RunFolder as RunFolder
-from longlag.runs.folder import run_name as run_name
-from longlag.runs.lifecycle import Progress as Progress
-from longlag.runs.lifecycle import carry_out as carry_out
-from longlag.runs.lifecycle import create as create
-from longlag.runs.lifecycle import extend as extend
-from longlag.runs.lifecycle import floor_rows as floor_rows
-from longlag.runs.lifecycle import reopen as reopen
-from longlag.runs.lifecycle import results as results
-from longlag.runs.loading import Loaded as Loaded
-from longlag.runs.loading import load as load
-from longlag.runs.registry import cell_class as cell_class
-from longlag.runs.registry import cell_name as cell_name
-from longlag.runs.registry import cell_names as cell_names
-from longlag.runs.registry import kebab as kebab
-from longlag.runs.registry import own_files as own_files
-from longlag.runs.registry import own_line as own_line
-from longlag.runs.registry import task_class as task_class
-from longlag.runs.registry import task_name as task_name
-from longlag.runs.registry import task_names as task_names
-from longlag.runs.sweeps import one as one
-from longlag.runs.sweeps import sweep as sweep
+from longlag.runs.architectures import (
+    Architecture,
+    Captioner,
+    EncoderDecoder,
+    Layers,
+    Transcriber,
+    architecture_class,
+    architecture_name,
+)
+from longlag.runs.checkpoint import CheckpointError, Restored, checkpoints, restore, save, verify
+from longlag.runs.experiment import Experiment
+from longlag.runs.folder import RunFolder, run_name
+from longlag.runs.lifecycle import Progress, carry_out, create, extend, floor_rows, reopen, results
+from longlag.runs.loading import Loaded, load
+from longlag.runs.registry import (
+    cell_class,
+    cell_name,
+    cell_names,
+    kebab,
+    own_files,
+    own_line,
+    task_class,
+    task_name,
+    task_names,
+)
+from longlag.runs.sweeps import one, sweep
+
+__all__ = [
+    "Architecture",
+    "Captioner",
+    "CheckpointError",
+    "EncoderDecoder",
+    "Experiment",
+    "Layers",
+    "Loaded",
+    "Progress",
+    "Restored",
+    "RunFolder",
+    "Transcriber",
+    "architecture_class",
+    "architecture_name",
+    "carry_out",
+    "cell_class",
+    "cell_name",
+    "cell_names",
+    "checkpoints",
+    "create",
+    "extend",
+    "floor_rows",
+    "kebab",
+    "load",
+    "one",
+    "own_files",
+    "own_line",
+    "reopen",
+    "restore",
+    "results",
+    "run_name",
+    "save",
+    "sweep",
+    "task_class",
+    "task_name",
+    "task_names",
+    "verify",
+]

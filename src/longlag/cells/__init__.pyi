@@ -1,0 +1,33 @@
+# Written by tests/helpers/stubs.py from what the modules export. Do not edit.
+
+from longlag.cells.co_rnn import CoRNN as CoRNN
+from longlag.cells.co_rnn import CoRNNCarry as CoRNNCarry
+from longlag.cells.delta_net import DeltaNet as DeltaNet
+from longlag.cells.delta_net import GatedDeltaNet as GatedDeltaNet
+from longlag.cells.elman import Elman as Elman
+from longlag.cells.feed_forward import FeedForward as FeedForward
+from longlag.cells.gla import GLA as GLA
+from longlag.cells.gru import GRU as GRU
+from longlag.cells.gsa import GSA as GSA
+from longlag.cells.ind_rnn import IndRNN as IndRNN
+from longlag.cells.layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
+from longlag.cells.lem import LEM as LEM
+from longlag.cells.lem import LEMCarry as LEMCarry
+from longlag.cells.linear_attention import LinearAttention as LinearAttention
+from longlag.cells.lru import LRU as LRU
+from longlag.cells.lstm import LSTM as LSTM
+from longlag.cells.lstm import LSTMCarry as LSTMCarry
+from longlag.cells.mgu import MGU as MGU
+from longlag.cells.min_gru import MinGRU as MinGRU
+from longlag.cells.min_lstm import MinLSTM as MinLSTM
+from longlag.cells.mlstm import MLSTM as MLSTM
+from longlag.cells.peephole_lstm import PeepholeLSTM as PeepholeLSTM
+from longlag.cells.projected_lstm import ProjectedLSTM as ProjectedLSTM
+from longlag.cells.retention import Retention as Retention
+from longlag.cells.rg_lru import RGLRU as RGLRU
+from longlag.cells.s5 import S5 as S5
+from longlag.cells.s6 import S6 as S6
+from longlag.cells.slstm import SLSTM as SLSTM
+from longlag.cells.slstm import SLSTMCarry as SLSTMCarry
+from longlag.cells.stack_rnn import StackCarry as StackCarry
+from longlag.cells.stack_rnn import StackRNN as StackRNN
