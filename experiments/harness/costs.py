@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 
-from experiments.harness.questions import Arms, print_table
+from experiments.harness.questions import Arms
 from experiments.harness.rates import folder
 from experiments.harness.tables import Found
 from longlag.runs import load
+from longlag.system.console import print_table
 from longlag.training import evaluation_batch
 
 __all__ = ["COLUMNS", "lines", "measured", "note"]

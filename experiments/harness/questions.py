@@ -17,8 +17,6 @@ from typing import Any, Literal
 
 import jax
 import tyro
-from rich.table import Table
-from rich.text import Text
 
 from experiments.harness.rates import choose_rates, folder
 from experiments.harness.tables import COLUMNS, Found, lines, verdict
@@ -28,7 +26,7 @@ from longlag.core.spec import choose
 from longlag.runs import Experiment, sweep
 from longlag.runs.folder import finite
 from longlag.system.atomic_files import replace_file, writing
-from longlag.system.console import console
+from longlag.system.console import console, print_table
 from longlag.system.machine import provenance
 
 __all__ = [
@@ -39,7 +37,6 @@ __all__ = [
     "measure",
     "meta",
     "named",
-    "print_table",
     "script",
     "show",
 ]
@@ -337,13 +334,3 @@ def show(
     print_table(columns, table, title)
     console.print(found, highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)
-
-
-def print_table(
-    columns: Sequence[str], table: Sequence[Sequence[str]], title: str | None = None
-) -> None:
-    """Prints a table; its cells are text, in which brackets are brackets."""
-    printed = Table(*columns, title=title, title_justify="left")
-    for line in table:
-        printed.add_row(*map(Text, line))
-    console.print(printed)

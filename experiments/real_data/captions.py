@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from experiments.harness.questions import Arms, Question, ask, named, print_table
+from experiments.harness.questions import Arms, Question, ask, named
 from experiments.harness.tables import Found, by_arm
 from experiments.real_data.captions_figures import Seen, sheet
 from experiments.real_data.sentence_scores import (
@@ -56,7 +56,7 @@ from longlag.data.coders import STOP
 from longlag.runs import Captioner, Experiment, Loaded, load
 from longlag.system import optional_packages
 from longlag.system.atomic_files import writing
-from longlag.system.console import console
+from longlag.system.console import console, print_table
 from longlag.tasks import Captions
 from longlag.tasks.pairs import Pairs
 from longlag.training import Training

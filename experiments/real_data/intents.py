@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple
 
 import tyro
 
-from experiments.harness.questions import Question, ask, named, print_table
+from experiments.harness.questions import Question, ask, named
 from experiments.harness.tables import Found, by_arm, spread, time_of
 from experiments.real_data.intents_ask import answer
 from experiments.real_data.intents_pooled import SHUFFLED, arm, pooled
@@ -45,7 +45,7 @@ from longlag.core.spec import choose
 from longlag.report.statements import size
 from longlag.runs import EncoderDecoder, Experiment, cell_class
 from longlag.system import optional_packages
-from longlag.system.console import console
+from longlag.system.console import console, print_table
 from longlag.tasks import Intents
 from longlag.training import Training
 

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.harness.questions import Arms, Question, ask, named, print_table
+from experiments.harness.questions import Arms, Question, ask, named
 from experiments.harness.tables import Found, by_arm
 from experiments.real_data.sentence_scores import (
     COLUMNS,
@@ -54,7 +54,7 @@ from longlag.data.messages import tidy
 from longlag.runs import EncoderDecoder, Experiment, Loaded, load
 from longlag.system import optional_packages
 from longlag.system.atomic_files import writing
-from longlag.system.console import console
+from longlag.system.console import console, print_table
 from longlag.tasks import Dates, Translation
 from longlag.tasks.pairs import Pairs, PairTask
 from longlag.training import Training

@@ -1,15 +1,18 @@
-"""The console, and the cache of compiled programs."""
+"""The console with its tables, and the cache of compiled programs."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-__all__ = ["CACHE", "cache_compilations", "console"]
+__all__ = ["CACHE", "cache_compilations", "console", "print_table"]
 
 
 WIDE = 160
@@ -27,3 +30,13 @@ def cache_compilations() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def print_table(
+    columns: Sequence[str], table: Sequence[Sequence[str]], title: str | None = None
+) -> None:
+    """Prints a table; its cells are text, in which brackets are brackets."""
+    printed = Table(*columns, title=title, title_justify="left")
+    for line in table:
+        printed.add_row(*map(Text, line))
+    console.print(printed)
