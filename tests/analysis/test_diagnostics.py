@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import diagnose
 from longlag import GRU, LSTM, Elman, MinGRU
 from longlag.analysis.diagnostics import (
     attention_by_lag,
@@ -21,6 +20,7 @@ from longlag.analysis.diagnostics import (
     time_constants,
 )
 from longlag.cells import DeltaNet
+from longlag.cli import diagnose
 from longlag.models import build
 from longlag.runs import Architecture, Experiment, Loaded
 from longlag.tasks import Recall
@@ -128,7 +128,7 @@ def test_the_script(
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
     loaded = Loaded(experiment, experiment.model, params, 0, ())
     monkeypatch.setattr(diagnose, "load", lambda run: loaded)
-    assert diagnose.main(tmp_path, seed=1, sequences=4) == 0
+    assert diagnose.diagnose_run(tmp_path, seed=1, sequences=4) == 0
     said = capsys.readouterr().out
     for word in ("gradient by lag", "spectral radius", "time constants", "attention by lag"):
         assert word in said
@@ -138,6 +138,6 @@ def test_the_script(
     names = {"gradient.png", "radius.png", "constants.png", "attention.png", "diagnosis.json"}
     assert {path.name for path in (tmp_path / "diagnosis").iterdir()} == names
     with pytest.raises(ValueError, match=r"expected 0 \.\. 1, got 2"):
-        diagnose.main(tmp_path, seed=2)
+        diagnose.diagnose_run(tmp_path, seed=2)
     with pytest.raises(ValueError, match="--sequences: expected at least 1, got 0"):
-        diagnose.main(tmp_path, sequences=0)
+        diagnose.diagnose_run(tmp_path, sequences=0)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compare
 from longlag import LSTM
-from longlag.cli.arguments import parse, plain_errors
+from longlag.cli import compare
+from longlag.cli.arguments import parse, peek, plain_errors
 from longlag.models import ATTENTIONS
 from longlag.runs import Architecture, cell_names, create, task_names
 from longlag.tasks import CopyMemory, Parity, Recall
@@ -259,3 +259,25 @@ def test_list_names_everything(say, here: Path):
     words = set(said.all.split())
     assert {*task_names(), *cell_names(), *ATTENTIONS} <= words
     assert list(here.iterdir()) == []
+
+
+def test_the_run_that_is_looked_at_is_the_run_that_is_resumed(here: Path):
+    """One reader: of `--resume A --resume B`, all that reads the command line takes B."""
+    experiments = {
+        name: parse([*OPTIONS, "--width", width], "compare", "", compare.DEFAULT)[0]
+        for name, width in (("A", "8"), ("B", "16"))
+    }
+    for name, experiment in experiments.items():
+        create(experiment, here / name, here, "")
+    for argv in ("--resume A --resume B", "--resume=A --resume=B", "--resume A --resume=B"):
+        experiment, folder = compare._prepare(argv.split())
+        assert (experiment, folder.path) == (experiments["B"], Path("B"))
+    with pytest.raises(ValueError, match=r"architecture\.width: expected 16; got 8"):
+        compare._prepare(["--resume", "A", "--resume=B", "--width=16", "--width=8"])
+
+
+def test_a_few_options_are_read_as_all_of_them_are():
+    argv = "--cell=gru --first_seed 3 --test-lags 16 32 --cell lstm --help --task.lag -3"
+    given = peek(argv.split(), ["cell", "first-seed", "task"])
+    assert given == {"cell": "lstm", "first-seed": "3"}
+    assert peek(["--cell=", "--cell-"], ["cell"]) == {"cell": ""}

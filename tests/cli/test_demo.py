@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import pytest
 
-from experiments import demo
 from longlag import LSTM
+from longlag.cli import demo
 from longlag.runs import Experiment, sweeps
 from longlag.tasks import Parity, Recall
 from tests.helpers.small_disk import contents
@@ -94,7 +94,7 @@ def results(out: Path) -> dict[str, Any]:
 def finished(small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished demo, which no test changes."""
     out = tmp_path_factory.mktemp("finished") / "runs" / "demo"
-    assert demo.main(out, steps=STEPS) == 0
+    assert demo.run_demo(out, steps=STEPS) == 0
     return out
 
 
@@ -142,7 +142,7 @@ def test_the_demo_twice(
 
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(demo, "sweep", killed)
-        demo.main(out, steps=STEPS)
+        demo.run_demo(out, steps=STEPS)
     assert contents(out) == before
 
     replace, seen = demo._replace, []
@@ -152,7 +152,7 @@ def test_the_demo_twice(
         replace(out, aside)
 
     monkeypatch.setattr(demo, "_replace", watched)
-    assert demo.main(out, steps=STEPS) == 0
+    assert demo.run_demo(out, steps=STEPS) == 0
     assert seen == [(True, True)]
     assert results(out) == results(finished)
     assert (out / "recall-lstm" / "mark").is_file()
@@ -196,5 +196,5 @@ def test_what_is_no_demo_is_not_replaced(tmp_path: Path, files: list[str]):
         (out / name).write_text("mine")
     message = r"expected a new folder, or that of an earlier demo; .*mine is neither"
     with pytest.raises(ValueError, match=message):
-        demo.main(out, steps=STEPS)
+        demo.run_demo(out, steps=STEPS)
     assert contents(tmp_path) == {f"mine/{name}": b"mine" for name in sorted(files)}

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import compare
+from longlag.cli import compare
 from longlag.cli.arguments import plain_errors
 from longlag.runs import RunFolder, carry_out, checkpoints, lifecycle, load, restore, sweeps
 from longlag.training import init_states
@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 def main(*arguments: str | Path) -> int:
-    """`python -m experiments.compare` in this process; returns the exit code."""
+    """`longlag compare` in this process; returns the exit code."""
     try:
         with plain_errors():
             return compare.main([str(argument) for argument in arguments])
@@ -235,7 +235,7 @@ def test_what_is_ones_own_is_copied_and_resumed_without_its_file(
 
 @contextlib.contextmanager
 def process(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    command: Sequence[str | Path] = [sys.executable, "-m", "experiments.compare", *arguments]
+    command: Sequence[str | Path] = [sys.executable, "-m", "longlag", "compare", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as started:
         try:

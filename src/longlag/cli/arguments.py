@@ -8,11 +8,10 @@ import dataclasses
 import json
 import sys
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 
@@ -24,7 +23,12 @@ from longlag.runs.registry import cell_class, own_line, task_class
 from longlag.training.config import Training
 from longlag.training.optimizers import Options, freeze, optimizers, schedule_names
 
-__all__ = ["parse", "plain_errors"]
+__all__ = ["call", "parse", "peek", "plain_errors"]
+
+# tyro is imported where a command line is read. Without it, `plain_errors` says what to install.
+
+# No argument of a process contains it.
+_ABSENT = "\0"
 
 
 @contextlib.contextmanager
@@ -70,9 +74,11 @@ def parse(
         ValueError: an unknown name, an impossible value.
         SystemExit: `--help` (0) or a malformed command line (2).
     """
-    given = defaults.config()
-    task_name = _peek(argv, "task", given["task"]["name"])
-    cell_name = _peek(argv, "cell", given["cell"]["name"] if given["cell"] else "none")
+    import tyro
+
+    config, given = defaults.config(), peek(argv, ("task", "cell"))
+    task_name: str = given.get("task") or config["task"]["name"]
+    cell_name: str = given.get("cell") or (config["cell"] or {"name": "none"})["name"]
     task_cls = task_class(task_name)
     task: Any = defaults.task
     if type(task) is not task_cls:
@@ -101,14 +107,13 @@ def parse(
         fields.append(
             ("cell", Annotated[type(cell), arg(help=f"Fields of the cell {cell_name}.")], cell)
         )
-    for prefix, spec in (("", Architecture), ("", Training), ("task.", task_cls)):
-        _offer_nearest(argv, prefix, spec)
-    for option, names in (("optimizer", optimizers()), ("schedule", schedule_names())):
-        choose(_peek(argv, option, getattr(defaults.training, option)), names, f"--{option}")
-    if cell is not None:
-        _offer_nearest(argv, "cell.", type(cell))
+    specs = [("", Architecture), ("", Training), ("task.", task_cls)]
+    _offer_nearest(argv, specs if cell is None else [*specs, ("cell.", type(cell))])
+    named = {"optimizer": optimizers(), "schedule": schedule_names()}
+    for option, text in peek(argv, [*named]).items():
+        choose(text, named[option], f"--{option}")
     command = dataclasses.make_dataclass("Command", fields, frozen=True)
-    with _OPTIONS:
+    with _options_of_optax():
         read: Any = tyro.cli(command, prog=prog, description=description, args=list(argv))
     experiment = Experiment(
         task=read.task,
@@ -122,30 +127,78 @@ def parse(
     return experiment, read
 
 
-_OPTIONS = tyro.constructors.ConstructorRegistry()
+def peek(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Reads a few options before all of them are known, by the reader that reads them later.
 
+    Args:
+        argv: the arguments, without the program.
+        names: of the options, without dashes in front.
 
-@_OPTIONS.primitive_rule
-def _options(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-    """How `Options` are written: "b1=0.95 nesterov=true"."""
-    if info.type != Options:
-        return None
+    Returns:
+        The text of each option that is given. If one is given twice, the last counts.
 
-    def read(words: list[str]) -> tuple[tuple[str, Any], ...]:
-        pairs = [word.partition("=") for word in words]
-        for key, equals, _ in pairs:
-            if not equals:
-                raise ValueError(f"expected KEYWORD=VALUE; got {key!r}")
-        return tuple((key, _value(text)) for key, _, text in pairs)
+    Raises:
+        SystemExit: one of them has no value (2).
+    """
+    import tyro
 
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="KEYWORD=VALUE",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, tuple | Mapping),
-        str_from_instance=lambda value: [f"{key}={item!r}" for key, item in freeze(value, "")],
+    fields: list[Any] = [
+        (f"option_{i}", Annotated[str, tyro.conf.arg(name=name)], _ABSENT)
+        for i, name in enumerate(names)
+    ]
+    words = [word for word in argv if word not in ("-h", "--help")]
+    options, _ = tyro.cli(
+        dataclasses.make_dataclass("Options", fields), args=words, return_unknown_args=True
     )
+    texts = zip(names, dataclasses.astuple(options))
+    return {name: text for name, text in texts if text != _ABSENT}
 
+
+def call(function: Callable[..., int], argv: Sequence[str], prog: str, description: str) -> int:
+    """Calls a function with the arguments that its signature reads from a command line.
+
+    Args:
+        function: its arguments are options, or words where they are `tyro.conf.Positional`.
+        argv: the arguments, without the program.
+        prog: how the program is called, for `--help`.
+        description: what `--help` prints first.
+
+    Raises:
+        SystemExit: `--help` (0) or a malformed command line (2).
+    """
+    import tyro
+
+    return tyro.cli(function, prog=prog, description=description, args=list(argv))
+
+
+def _options_of_optax() -> Any:
+    """What reads the keywords of an optimiser and of a schedule: "b1=0.95 nesterov=true"."""
+    import tyro
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def options(info: Any) -> Any:
+        if info.type != Options:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="KEYWORD=VALUE",
+            instance_from_str=_keywords,
+            is_instance=lambda value: isinstance(value, tuple | Mapping),
+            str_from_instance=lambda value: [f"{key}={item!r}" for key, item in freeze(value, "")],
+        )
+
+    del options  # the registry keeps it
+    return registry
+
+
+def _keywords(words: list[str]) -> tuple[tuple[str, Any], ...]:
+    pairs = [word.partition("=") for word in words]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise ValueError(f"expected KEYWORD=VALUE; got {key!r}")
+    return tuple((key, _value(text)) for key, _, text in pairs)
 
 def _value(text: str) -> Any:
     """A number, bool, sequence or mapping as JSON or Python writes it; else the text itself."""
@@ -161,7 +214,7 @@ def _cell(name: str, argv: Sequence[str], defaults: Experiment) -> Cell:
     default: Any = defaults.cell
     width = defaults.architecture.width
     with contextlib.suppress(ValueError):  # tyro will say what is wrong with the width
-        width = int(_peek(argv, "width", str(width)))
+        width = int(peek(argv, ["width"]).get("width", width))
     if type(default) is cls and width == defaults.architecture.width:
         return default  # a run that is resumed keeps the features that it was made with
     wide = {"features": width} if any(f.name == "features" for f in dataclasses.fields(cls)) else {}
@@ -181,33 +234,25 @@ def _complete(what: str, which: str) -> Iterator[None]:
         ) from error
 
 
-def _offer_nearest(argv: Sequence[str], prefix: str, spec: type) -> None:
+def _offer_nearest(argv: Sequence[str], specs: Sequence[tuple[str, type]]) -> None:
     """Refuses a wrong choice with the nearest right one, which tyro's own message lacks."""
-    for name, hint in typing.get_type_hints(spec).items():
-        if typing.get_origin(hint) is typing.Literal:
-            option = prefix + name.replace("_", "-")
-            options = [str(value) for value in typing.get_args(hint)]
-            choose(_peek(argv, option, options[0]), options, f"--{option}")
-
-
-def _peek(argv: Sequence[str], name: str, default: str) -> str:
-    """The value of one option, before the options are known."""
-    found = default
-    for i, word in enumerate(argv):  # of several, the last counts, as for tyro
-        if word == f"--{name}" and i + 1 < len(argv):
-            found = argv[i + 1]
-        elif word.startswith(f"--{name}="):
-            found = word.partition("=")[2]
-    return found
+    choices = {
+        prefix + name.replace("_", "-"): [str(value) for value in typing.get_args(hint)]
+        for prefix, spec in specs
+        for name, hint in typing.get_type_hints(spec).items()
+        if typing.get_origin(hint) is typing.Literal
+    }
+    for option, value in peek(argv, [*choices]).items():
+        choose(value, choices[option], f"--{option}")
 
 
 _TASK_HELP = (
-    "which memory task: a name from --list, or path/to/file.py:Class for a task of your own; its "
-    "dials are the --task.* options"
+    "which memory task: a name from `longlag list`, or path/to/file.py:Class for a task of your "
+    "own; its dials are the --task.* options"
 )
 _CELL_HELP = (
-    "which recurrence: a name from --list, path/to/file.py:Class for a cell of your own, or none "
-    "(attention only); its fields are the --cell.* options"
+    "which recurrence: a name from `longlag list`, path/to/file.py:Class for a cell of your own, "
+    "or none (attention only); its fields are the --cell.* options"
 )
 _LAGS_HELP = (
     "lags to test at besides the training lag; none given: 2 and 4 times that lag, where the task "

@@ -1,23 +1,33 @@
-"""What there is: every cell and every attention in a line, counted rather than claimed."""
+"""List the tasks, and the cells and attentions with their parameters and bytes of state.
+
+    longlag list
+
+A name of this list is a value of `longlag compare --task`, `--cell` or `--attention`.
+"""
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.console import Group
+from rich.table import Table
 
 from longlag.attention import Additive, Attention, DotProduct, Multiplicative
+from longlag.cli.arguments import call
 from longlag.core.cell import Cell
 from longlag.core.dense_cell import DenseCell
 from longlag.core.linear_cell import LinearCell
 from longlag.core.matrix_cell import MatrixCell
-from longlag.runs.registry import cell_names
+from longlag.runs.registry import cell_names, task_names
+from longlag.system.console import console
 
-__all__ = ["COLUMNS", "WIDTH", "catalogue"]
+__all__ = ["COLUMNS", "WIDTH", "catalogue", "kind", "main", "tables"]
 
 COLUMNS = ("name", "kind", "parameters", "state", "reference")
 # D and H of every row, and the length at which a cache is counted.
@@ -29,6 +39,34 @@ ATTENTIONS: dict[str, Callable[[], Attention]] = {
     "window": lambda: DotProduct(WIDTH, window=16),
     "full": lambda: DotProduct(WIDTH),
 }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    return call(_print_tables, argv, "longlag list", __doc__ or "")
+
+
+def _print_tables() -> int:
+    console.print(tables())
+    return 0
+
+
+def tables() -> Group:
+    """Tasks, then cells and attentions with their sizes, a line each."""
+    tasks = Table(title="tasks", title_justify="left")
+    tasks.add_column("task", no_wrap=True)
+    tasks.add_column("what it is")
+    for name, cls in task_names().items():
+        tasks.add_row(name, (cls.__doc__ or "").strip().splitlines()[0])
+    title = f"cells and attentions, from {WIDTH} to {WIDTH} features"
+    sizes = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        sizes.add_column(column, no_wrap=column != "reference")
+    for _, rows in itertools.groupby(catalogue(), key=lambda row: row[1]):
+        for row in rows:
+            sizes.add_row(*row)
+        sizes.add_section()
+    return Group(tasks, sizes)
 
 
 def catalogue() -> list[tuple[str, ...]]:

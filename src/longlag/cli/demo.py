@@ -1,6 +1,6 @@
-"""How far back can a network remember, and what does attention add? Five arms on three tasks.
+"""Compare five arms on three memory tasks: how far back, and what attention adds.
 
-    python -m experiments.demo        (or: make demo)
+    longlag demo        (or: make demo)
 
 About 4 minutes on two cores. Recall asks for a value by its key, parity for one bit of state over a
 whole string, selective copying for a few symbols among noise. A block is replaced, never added, so
@@ -15,22 +15,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from longlag import LSTM, report
-from longlag.cells import FeedForward
-from longlag.cli.arguments import plain_errors
+from longlag import report
+from longlag.cells import LSTM, FeedForward
+from longlag.cli.arguments import call
 from longlag.runs import Architecture, Experiment, floor_rows, load, sweep
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.console import console
 from longlag.system.machine import environment, provenance
 from longlag.tasks import Parity, Recall, SelectiveCopy
 from longlag.training import Training, evaluation_batch
+
+__all__ = ["experiments", "main", "run_demo"]
 
 WIDTH = 48
 HEADS = 2
@@ -84,7 +84,12 @@ def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
     }
 
 
-def main(out: Path = Path("runs/demo"), steps: int | None = None, workers: int = 0) -> int:
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    return call(run_demo, argv, "longlag demo", __doc__ or "")
+
+
+def run_demo(out: Path = Path("runs/demo"), steps: int | None = None, workers: int = 0) -> int:
     """Runs the demo.
 
     Args:
@@ -201,8 +206,3 @@ def _trace(run: Path) -> dict[str, Any]:
         "title": "The hidden state unrolled over a bit string (parity, LSTM, second block)",
         "caption": "Each column is one step and the bit read there, each row one hidden unit.",
     }
-
-
-if __name__ == "__main__":
-    with plain_errors():
-        sys.exit(tyro.cli(main, prog="python -m experiments.demo", description=__doc__))

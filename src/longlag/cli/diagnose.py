@@ -1,7 +1,7 @@
 """Look into a finished run: what reaches back how far, and by which part of the network.
 
-    python -m experiments.diagnose runs/20261124-101500-recall-lstm-full
-    python -m experiments.diagnose RUN --seed 1 --sequences 64
+    longlag diagnose runs/20261124-101500-recall-lstm-full
+    longlag diagnose RUN --seed 1 --sequences 64
 
 Prints a table and leaves RUN/diagnosis: gradient.png (the gradient of the loss by lag), radius.png
 (the spectral radius of each recurrence's Jacobian along a test sequence), constants.png (the time
@@ -12,7 +12,7 @@ minute.
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from experiments.harness.questions import print_table
 from longlag.analysis.diagnostics import (
     attention_by_lag,
     gradient_by_lag,
@@ -31,17 +30,24 @@ from longlag.analysis.diagnostics import (
     spectral_radius,
     time_constants,
 )
-from longlag.cli.arguments import plain_errors
+from longlag.cli.arguments import call
 from longlag.report.figures import png
 from longlag.report.style import PALETTE, house_style
 from longlag.runs import Loaded, load
 from longlag.system.atomic_files import replace_file, writing
-from longlag.system.console import console
+from longlag.system.console import console, print_table
 from longlag.tasks import Batch
 from longlag.training import evaluation_batch
 
+__all__ = ["diagnose_run", "figures", "lines", "main", "measure"]
 
-def main(
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    return call(diagnose_run, argv, "longlag diagnose", __doc__ or "")
+
+
+def diagnose_run(
     run: tyro.conf.Positional[Path],
     seed: int = 0,
     sequences: int = 32,
@@ -56,7 +62,7 @@ def main(
     if sequences < 1:
         raise ValueError(f"--sequences: expected at least 1, got {sequences}")
     loaded = load(run)
-    found = diagnose(loaded, seed, sequences)
+    found = measure(loaded, seed, sequences)
     folder = run / "diagnosis"
     with writing("the diagnosis", folder):
         folder.mkdir(exist_ok=True)
@@ -69,7 +75,7 @@ def main(
     return 0
 
 
-def diagnose(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
+def measure(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
     """Everything that is measured, as arrays.
 
     Returns:
@@ -167,8 +173,3 @@ def _plain(found: Any) -> Any:
     if isinstance(found, dict):
         return {name: _plain(value) for name, value in found.items()}
     return [float(x) if np.isfinite(x) else None for x in np.asarray(found)]
-
-
-if __name__ == "__main__":
-    with plain_errors():
-        sys.exit(tyro.cli(main, prog="python -m experiments.diagnose", description=__doc__))
