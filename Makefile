@@ -26,17 +26,17 @@ env:
 	|| { echo "making $(VENV) with $(PYTHON)" \
 		&& $(PYTHON) -m venv --clear $(VENV) \
 		&& $(PIP) --upgrade pip \
-		&& $(PIP) --editable '.[data]' \
+		&& $(PIP) --editable '.[experiments,data]' \
 		&& touch $(VENV)/.ready; }
 
 env-test: env
 	@test -f $(VENV)/.ready-test && test ! pyproject.toml -nt $(VENV)/.ready-test \
 	|| { echo "adding what the tests need" \
-		&& $(PIP) --editable '.[data,peers,dev]' \
+		&& $(PIP) --editable '.[experiments,data,peers,dev]' \
 		&& touch $(VENV)/.ready-test; }
 
 demo: env
-	@$(BIN)/python -m experiments.demo
+	@$(BIN)/python -m longlag demo
 
 smoke: env
 	@for script in attention_vs_recurrence selective_copy lag_horizon recall_capacity state_tracking \

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from safetensors import SafetensorError, safe_open
-from safetensors.flax import load_file, save_file
 
 from longlag.core.ops import Params
+from longlag.system.optional_packages import needed_for
 
 __all__ = ["load_safetensors", "save_safetensors"]
 
@@ -19,13 +19,20 @@ __all__ = ["load_safetensors", "save_safetensors"]
 EMPTY = "longlag.empty"
 
 
+def _package() -> AbstractContextManager[None]:
+    return needed_for("safetensors files", "experiments")
+
+
 def save_safetensors(path: str | Path, params: Params) -> None:
     """Writes a nested dict of arrays; the name of an array is its path, joined by dots.
 
     Raises:
+        ImportError: the package safetensors is not installed.
         ValueError: an entry that is no dict and no array of numbers, a name with a dot, or nothing
             to write.
     """
+    with _package():
+        from safetensors.flax import save_file
     flat: dict[str, jax.Array] = {}
     empty: list[str] = []
 
@@ -56,8 +63,12 @@ def load_safetensors(path: str | Path) -> Params:
     """Reads what `save_safetensors` wrote, or any file of arrays whose names are paths.
 
     Raises:
+        ImportError: the package safetensors is not installed.
         ValueError: it is no such file, there is no array in it, or one name is a part of another.
     """
+    with _package():
+        from safetensors import SafetensorError, safe_open
+        from safetensors.flax import load_file
     try:
         with safe_open(str(path), framework="flax") as file:
             empty = json.loads((file.metadata() or {}).get(EMPTY, "[]"))

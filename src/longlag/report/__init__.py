@@ -31,11 +31,14 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
 `threshold` (.95), `title`, `question` and `lead` may be set as well.
 """
 
-from longlag.report.figures import plots, png
-from longlag.report.page import render, write
-from longlag.report.rows import table
-from longlag.report.statements import answers, findings
-from longlag.report.summary import Cell, Spread, flaws, summarise, wilson
+from longlag.system.optional_packages import needed_for
+
+with needed_for("reports", "experiments"):
+    from longlag.report.figures import plots, png
+    from longlag.report.page import render, write
+    from longlag.report.rows import table
+    from longlag.report.statements import answers, findings
+    from longlag.report.summary import Cell, Spread, flaws, summarise, wilson
 
 __all__ = [
     "Cell",
