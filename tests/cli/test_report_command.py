@@ -94,16 +94,16 @@ def names(*runs: report.Run) -> list[tuple[str, str]]:
 
 def test_namesakes_are_told_apart_by_what_they_differ_in(tmp_path: Path):
     run = finished(tmp_path / "run")
-    wide = dataclasses.replace(EXPERIMENT, architecture=Architecture(width=16))
+    wide = dataclasses.replace(EXPERIMENT, cell=LSTM(16), architecture=Architecture(width=16))
     longer = dataclasses.replace(EXPERIMENT, task=Parity(1, 9), test_lags=(36,))
     assert names(run, finished(tmp_path / "wide", wide)) == [
-        ("parity", "LSTM, width=8"),
-        ("parity", "LSTM, width=16"),
+        ("parity", "LSTM (width=8)"),
+        ("parity", "LSTM (width=16)"),
     ]
     long = report.Run(tmp_path / "long", longer, run.results)
     assert names(run, long) == [
-        ("parity, max_length=8", "LSTM"),
-        ("parity, max_length=9", "LSTM"),
+        ("parity (max_length=8)", "LSTM"),
+        ("parity (max_length=9)", "LSTM"),
     ]
     # Other seeds are more seeds. The same seeds twice are not.
     further = finished(tmp_path / "further", dataclasses.replace(EXPERIMENT, first_seed=2))
@@ -112,7 +112,7 @@ def test_namesakes_are_told_apart_by_what_they_differ_in(tmp_path: Path):
         ("LSTM", seed) for seed in range(4)
     }
     again = dataclasses.replace(run, path=tmp_path / "again")
-    assert [arm for _, arm in names(run, again)] == [f"LSTM, {run.path}", f"LSTM, {again.path}"]
+    assert [arm for _, arm in names(run, again)] == [f"LSTM ({run.path})", f"LSTM ({again.path})"]
 
 
 def test_what_is_no_finished_run_is_refused(

@@ -152,24 +152,26 @@ def _names(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
     tasks = _tell_apart(
         [run.experiment.task_title for run in runs], [config["task"] for config in configs]
     )
-    made = [
-        {f"cell.{name}": value for name, value in (config["cell"] or {}).items()}
-        | config["architecture"]
-        | config["training"]
-        for config in configs
-    ]
     arms = [run.experiment.arm for run in runs]
     for task in {*tasks}:
         at = [i for i, name in enumerate(tasks) if name == task]
-        names = _tell_apart([arms[i] for i in at], [made[i] for i in at])
+        names = _tell_apart([arms[i] for i in at], [_options(configs[i]) for i in at])
         seeds = collections.Counter(
             (name, seed) for i, name in zip(at, names) for seed in runs[i].experiment.seed_numbers
         )
         # Two runs of one seed are no two seeds.
         twice = {name for (name, _), count in seeds.items() if count > 1}
         for i, name in zip(at, names):
-            arms[i] = f"{name}, {runs[i].path}" if name in twice else name
+            arms[i] = f"{name} ({runs[i].path})" if name in twice else name
     return tasks, arms
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What two arms of one name may differ in. A cell as wide as its blocks need not say so."""
+    width = config["architecture"].get("width")
+    cell = (config["cell"] or {}).items()
+    own = {f"cell.{name}": value for name, value in cell if (name, value) != ("features", width)}
+    return own | config["architecture"] | config["training"]
 
 
 def _tell_apart(names: Sequence[str], options: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -179,7 +181,8 @@ def _tell_apart(names: Sequence[str], options: Sequence[Mapping[str, Any]]) -> l
         namesakes = [theirs for other, theirs in zip(names, options) if other == name]
         keys = dict.fromkeys(key for theirs in namesakes for key in theirs)
         differ = [key for key in keys if any(t.get(key) != mine.get(key) for t in namesakes)]
-        longer.append(", ".join([name, *(f"{key}={mine.get(key)}" for key in differ)]))
+        entries = ", ".join(f"{key}={mine.get(key)}" for key in differ)
+        longer.append(f"{name} ({entries})" if differ else name)
     return longer
 
 
