@@ -104,7 +104,7 @@ def test_what_is_promised_is_there_once_and_in_a_group():
     assert len(set(longlag.__all__)) == len(longlag.__all__)
     for name in longlag.__all__:
         assert getattr(longlag, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'Paritty'. Did you mean 'Parity'"):
+    with pytest.raises(AttributeError, match=r"no attribute 'Paritty'\. Did you mean 'Parity'"):
         _ = longlag.Paritty
     assert longlag.__version__
 

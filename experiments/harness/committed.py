@@ -1,6 +1,7 @@
 """What is committed of every question, as a table with what was found and where it comes from.
 
-`experiments.harness.record` writes these into the documents, `experiments.harness.report` onto one page.
+`experiments.harness.record` writes these into the documents. `experiments.harness.report` puts
+them on one page.
 """
 
 from __future__ import annotations

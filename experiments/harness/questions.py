@@ -2,7 +2,8 @@
 
 A question is a value: experiments by the name of their arm, and the accuracy that is asked for. Its
 arms are run as a sweep (`longlag.sweep`), so that finished ones are kept and the same command goes
-on where it was stopped; `python -m experiments.harness.record` makes its table from what is committed.
+on where it was stopped; `python -m experiments.harness.record` makes its table from what is
+committed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Question:
     Attributes:
         title: the question, in words.
         arms: experiments by the name of their arm; all of one task, or named by task too.
-        grid: the learning rates that every arm is tried at first (`experiments.harness.rates`); empty:
+        grid: the learning rates that every arm is tried at first (`harness.rates`); empty:
             the arms' own are taken.
         threshold: the accuracy from which a seed has done it, at the longest lag it is tested at
             and all shorter ones beyond the trained one; at the trained one where there is no other.

@@ -2,7 +2,7 @@
 
     python -m experiments.memory.family hold         (the first input through 50 steps: 5 minutes)
     python -m experiments.memory.family recall       (one pair: 2 minutes)
-    python -m experiments.memory.family parity       (trained to length 40, tested at 256: 50 minutes)
+    python -m experiments.memory.family parity     (trained to length 40, tested at 256: 50 minutes)
     python -m experiments.memory.family parity --arms LSTM MinGRU --seeds 2
 
 Every cell of the library, alone in its model, on the simplest task of its axis, five seeds; and

@@ -1,7 +1,7 @@
 """How far beyond the trained length does a tracked state go: parity, streamed, to a million bits.
 
-    python -m experiments.memory.attention_vs_recurrence track         (first: trains what is stretched)
-    python -m experiments.memory.length_generalisation                 (4 core-hours, 2 for attention)
+    python -m experiments.memory.attention_vs_recurrence track   (first: trains what is stretched)
+    python -m experiments.memory.length_generalisation           (4 core-hours, 2 for attention)
     python -m experiments.memory.length_generalisation --arms "LSTM" --longest 1048576
 
 Takes the models that `attention_vs_recurrence track` left, trained to length 40, and streams fresh

@@ -1,7 +1,7 @@
 """Selective copy by the recurrences that "Were RNNs All We Needed?" left out: GRU and LSTM.
 
     python -m experiments.memory.selective_copy                       (1.5 core-hours)
-    python -m experiments.memory.selective_copy --arms "8 items, 1 block, GRU" "8 items, 1 block, minGRU"
+    python -m experiments.memory.selective_copy --arms "4 items, 1 block, GRU"
     python -m experiments.memory.selective_copy --preset smoke
 
 Feng et al. 2024 (arXiv 2410.01201) put minGRU and minLSTM beside S4, Hyena and S6 on this task, and

@@ -3,7 +3,7 @@
     python -m experiments.real_data.captions --preset quick     (5 minutes on two cores)
     python -m experiments.real_data.captions                    (0.8 core-hours)
     python -m experiments.real_data.captions --language fr
-    python -m experiments.real_data.captions --caption 🚀       (one emoji, or the path of a picture)
+    python -m experiments.real_data.captions --caption 🚀     (one emoji, or the path of a picture)
 
 One encoder of convolutions and one LSTM decoder for both arms, which differ in what the decoder may
 read: the mean of the regions alone, or each region by attention too (Xu et al. 2015, "Show, Attend

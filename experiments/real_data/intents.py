@@ -1,7 +1,7 @@
 """What is being asked for? The words are read one by one, and a network decides.
 
-    python -m experiments.real_data.intents                              (quick: 80 seconds on two cores)
-    python -m experiments.real_data.intents --preset full                (five folds, 0.7 core-hours)
+    python -m experiments.real_data.intents                     (quick: 80 seconds on two cores)
+    python -m experiments.real_data.intents --preset full       (five folds, 0.7 core-hours)
     python -m experiments.real_data.intents --language de
     python -m experiments.real_data.intents --ask "what time is it"      (a minute, then seconds)
 

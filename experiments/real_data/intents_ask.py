@@ -1,4 +1,4 @@
-"""A question to a model that has learned from all templates (experiments.real_data.intents --ask)."""
+"""A question to a model that has learned from all templates (`--ask` of `intents`)."""
 
 from __future__ import annotations
 

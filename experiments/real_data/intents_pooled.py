@@ -1,4 +1,4 @@
-"""The test of experiments.real_data.intents: what all arms and floors say to what was held out, together."""
+"""The test of `intents`: what all arms and floors say to what was held out, together."""
 
 from __future__ import annotations
 

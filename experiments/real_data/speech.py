@@ -2,7 +2,7 @@
 
     python -m experiments.real_data.speech --preset quick        (2 minutes on two idle cores)
     python -m experiments.real_data.speech                       (0.2 core-hours)
-    python -m experiments.real_data.speech --predict 7           (one utterance of the test, step by step)
+    python -m experiments.real_data.speech --predict 7   (one utterance of the test, step by step)
 
 This is speaker identification and no speech recognition: all say /ae/. Real recordings, 270 for
 training and 370 for the test (`longlag.data.japanese_vowels`). Cell and learning rate are chosen by

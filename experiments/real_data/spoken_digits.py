@@ -2,7 +2,7 @@
 
     python -m experiments.real_data.spoken_digits --preset quick      (3 minutes on two idle cores)
     python -m experiments.real_data.spoken_digits                     (estimated: 0.6 core-hours)
-    python -m experiments.real_data.spoken_digits --hear fr 47        (the human voice says 4, then 7)
+    python -m experiments.real_data.spoken_digits --hear fr 47    (the human voice says 4, then 7)
 
 A demonstration, and no more: there are 50 human recordings, ten digits by one voice a language, and
 one recording more or less is two points. The 95% interval of a rate near a half is 13 points to

@@ -1,7 +1,7 @@
 """Translation with and without attention: dates to ISO 8601, and messages of programs to French.
 
     python -m experiments.real_data.translation                           (dates, 2 minutes)
-    python -m experiments.real_data.translation --preset full    (to French; two of its arms: 1 core-hour)
+    python -m experiments.real_data.translation --preset full  (to French; 1 core-hour for two arms)
     python -m experiments.real_data.translation --preset full --split package
     python -m experiments.real_data.translation --translate "2024. szeptember 25."
 

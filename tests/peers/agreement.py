@@ -1,7 +1,7 @@
 """Do cells and attentions here agree with those of flax, torch, keras, haiku and equinox?
 
     python -m tests.peers.agreement                          (2 minutes)
-    python -m experiments.harness.record runs/agreement agreement    (the table in docs/agreement.md)
+    python -m experiments.harness.record runs/agreement agreement   (the table in docs/agreement.md)
 
 Every pair of `tests.peers` runs on equal weights, inputs and first carries, in float32 and
 in float64. Needs `pip install "longlag[peers]"`.

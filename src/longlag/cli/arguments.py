@@ -200,6 +200,7 @@ def _keywords(words: list[str]) -> tuple[tuple[str, Any], ...]:
             raise ValueError(f"expected KEYWORD=VALUE; got {key!r}")
     return tuple((key, _value(text)) for key, _, text in pairs)
 
+
 def _value(text: str) -> Any:
     """A number, bool, sequence or mapping as JSON or Python writes it; else the text itself."""
     for parse_value in (json.loads, ast.literal_eval):

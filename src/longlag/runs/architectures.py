@@ -68,7 +68,7 @@ class Architecture(Spec):
         if isinstance(task, PairTask):
             raise ValueError(
                 f"task {task_name(type(task))}: expected an encoder and a decoder (EncoderDecoder, "
-                "Captioner; `python -m experiments.real_data.translation`, `python -m experiments.real_data.captions`)"
+                "Captioner; as the experiments on translation and captions have)"
                 ", since source and target are two sequences"
             )
         return build(

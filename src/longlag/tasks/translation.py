@@ -43,7 +43,8 @@ class Translation(PairTask):
         targets Convertit l'image en niveaux de gris
 
     Floor: the commonest piece at each step. The floors that matter, the source as it stands and the
-    translation of the nearest source of training, are scored by `experiments.real_data.translation`.
+    translation of the nearest source of training, are scored by the experiment
+    `translation`.
 
     Attributes:
         language: to translate into, such as fr, de or es.
