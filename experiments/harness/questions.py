@@ -294,7 +294,7 @@ def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:
         rows: of all that was trained, trials too.
 
     Returns:
-        `longlag.environment.provenance` and `core_hours`; `resumed` if runs had begun before the
+        `longlag.system.machine.provenance` and `core_hours`; `resumed` if runs had begun before the
         command did, whose wall time is then that of the last part; `commits` if there are other
         ones, with the folders of the runs that began there.
     """

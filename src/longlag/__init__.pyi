@@ -65,11 +65,11 @@ from longlag.core.newton_method import newton as newton
 from longlag.core.newton_solver import NewtonInfo as NewtonInfo
 from longlag.core.ops import dot as dot
 from longlag.core.ops import gate_projection as gate_projection
+from longlag.core.packing import lengths_to_mask as lengths_to_mask
+from longlag.core.packing import pad_rows as pad_rows
 from longlag.core.scans.linear import linear_scan as linear_scan
 from longlag.core.scans.matrix import matrix_scan as matrix_scan
 from longlag.core.unrolling import unroll as unroll
-from longlag.data.packing import lengths_to_mask as lengths_to_mask
-from longlag.data.packing import pad_rows as pad_rows
 from longlag.interop import from_equinox as from_equinox
 from longlag.interop import from_haiku as from_haiku
 from longlag.interop import from_keras as from_keras
@@ -176,5 +176,6 @@ from longlag.training import evaluate as evaluate
 from longlag.training import evaluation_batch as evaluation_batch
 from longlag.training import init_states as init_states
 from longlag.training import losses as losses
+
 GROUPS: dict[str, tuple[str, ...]]
 __version__: str

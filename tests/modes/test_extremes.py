@@ -15,7 +15,7 @@ from longlag.cells import LRU, MLSTM, SLSTM
 from longlag.core.scans.linear import METHODS
 from longlag.core.scans.matrix import matrix_scan
 from longlag.testing import check_extremes
-from longlag.testing.extremes import extremes
+from longlag.testing.extreme_values import extremes
 from longlag.testing.running import in_chunks, jit
 from tests.cells.test_cells import PAPERS
 from tests.helpers.members import CELLS

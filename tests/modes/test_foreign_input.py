@@ -19,9 +19,9 @@ import torch
 from longlag import GRU, LSTM, Carry, linear_scan, newton, unroll
 from longlag.attention import Attention
 from longlag.core.checks import as_key
+from longlag.core.packing import buckets, lengths_to_mask, pack, pad_rows
 from longlag.core.scans.matrix import matrix_scan
 from longlag.core.spec import Spec
-from longlag.data.packing import buckets, lengths_to_mask, pack, pad_rows
 from longlag.models import Seq2Seq, SequenceModel, beam_search, build, generate, sample
 from longlag.nn import Dense, Dropout, Norm, Recurrent, Stack
 from longlag.runs import Experiment
@@ -188,7 +188,7 @@ REFUSED = {
     "a token too large": (lambda: run_model([[1, 5]]), "expected tokens of 0 .. 4, got 1 .. 5"),
     "a token below": (lambda: run_model([[-1, 1]]), "expected tokens of 0 .. 4, got -1 .. 1"),
     "a token beyond int32": (lambda: run_model([[2**40]]), "expected integers that fit int32"),
-    "ragged tokens": (lambda: run_model([[1], [1, 2]]), "`longlag.sequences.pad_rows` pads"),
+    "ragged tokens": (lambda: run_model([[1], [1, 2]]), "`longlag.pad_rows` pads"),
     "probe, lengths": (lambda: run_model(by="probe", mask=[3, 2]), "lengths_to_mask"),
     "steps that are floats": (
         lambda: MODEL.answer(drawn(MODEL.init), BATCH, at=[[0.5]] * B),

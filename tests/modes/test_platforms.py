@@ -126,7 +126,7 @@ def test_it_goes_under_every_transformation(name: str):
 
 
 def test_only_what_is_about_this_process_asks_for_its_devices():
-    """Whatever is part of a program asks `longlag.platforms`."""
+    """Whatever is part of a program asks `longlag.core.platforms`."""
     asks = re.compile(r"default_backend|get_default_device|(local_)?devices\(|get_backend")
     root = Path(longlag.__file__).parent
     asking = {

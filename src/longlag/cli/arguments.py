@@ -21,7 +21,7 @@ from longlag.runs.architectures import Architecture
 from longlag.runs.experiment import Experiment
 from longlag.runs.registry import cell_class, own_line, task_class
 from longlag.training.config import Training
-from longlag.training.optimizers import Options, freeze, optimizers, schedule_names
+from longlag.training.optax_by_name import Options, freeze, optimizers, schedule_names
 
 __all__ = ["call", "parse", "peek", "plain_errors"]
 

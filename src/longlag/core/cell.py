@@ -118,7 +118,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
     def decays(self, params: Params) -> Any:
         """Which parameters weight decay shrinks: a tree of bools like `params`.
 
-        By default kernels and embeddings, by their names (`longlag.weight_decay.by_name`). Override
+        By default kernels and embeddings, by their names (`core.weight_decay.by_name`). Override
         it if a kernel goes by another name, or something named so sets a decay or a step.
 
         Args:

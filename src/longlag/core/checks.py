@@ -67,7 +67,7 @@ def _converted(name: str, value: Any, kind: str) -> jax.Array | np.ndarray:
     except (TypeError, ValueError, RuntimeError) as error:
         hint = ""
         if listed:
-            hint = " (`longlag.sequences.pad_rows` pads and masks rows of several lengths)"
+            hint = " (`longlag.pad_rows` pads and masks rows of several lengths)"
         raise ValueError(
             f"{name}: expected an array of {kind}, got {type(value).__name__}: {error}{hint}"
         ) from None
@@ -163,7 +163,7 @@ def _flag(what: str, flag: Any, name: str, xs: jax.Array) -> jax.Array | None:
     if flag.shape == xs.shape[:2]:
         hint = f"; `{what} != 0` makes bools of numbers"
     elif flag.ndim == 1 and flag.dtype != bool and what == "mask":
-        hint = "; `longlag.sequences.lengths_to_mask` makes a mask `[B, T]` of lengths"
+        hint = "; `longlag.lengths_to_mask` makes a mask `[B, T]` of lengths"
     raise ValueError(
         f"{what}: expected bool of shape {xs.shape[:2]}, the leading axes of {name}; "
         f"got {flag.dtype} of shape {flag.shape}{hint}"

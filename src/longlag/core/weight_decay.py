@@ -42,7 +42,7 @@ def decay_mask(model: Any, params: Any) -> Any:
     """What `model.decays` says of its parameters, checked.
 
     Args:
-        model: a `longlag.model.Model`.
+        model: a `longlag.Model`.
         params: its parameters or their shapes.
 
     Returns:
@@ -68,7 +68,7 @@ def describe(model: Any) -> dict[str, list[str]]:
     """The names of the parameters that weight decay shrinks, and of those that it leaves alone.
 
     Args:
-        model: a `longlag.model.Model`.
+        model: a `longlag.Model`.
 
     Returns:
         `decays` and `stays`: sorted, each name once for all layers, such as "recurrent.kernel".

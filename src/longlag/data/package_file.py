@@ -29,7 +29,7 @@ def cache() -> Path:
 
 
 def keeping(there: Path) -> contextlib.AbstractContextManager[None]:
-    """Writes into the cache: `longlag.disk.writing`, whose message says what to do."""
+    """Writes into the cache: `atomic_files.writing`, whose message says what to do."""
     instead = "Set LONGLAG_DATA to a folder that can be written."
     return writing("the data", there, instead)
 

@@ -12,8 +12,8 @@ from jax.core import Tracer
 
 from longlag.core.checks import check_rows
 from longlag.core.ops import Params
+from longlag.core.packing import check_no_row_empty, pad_lists
 from longlag.core.spec import take
-from longlag.data.packing import check_no_row_empty, pad_lists
 from longlag.models.answers import NO_CLASS
 from longlag.models.decoding import Encoded
 from longlag.models.seq2seq import Seq2Seq
@@ -28,7 +28,7 @@ class Hypotheses:
     Attributes:
         tokens: `[..., K, L]` int32; `stop` from the end of each on. From the first answer in the
             beam that is NaN on, no hypothesis is known to be the best: all tokens are
-            `longlag.answers.NO_CLASS`.
+            `longlag.models.answers.NO_CLASS`.
         lengths: `[..., K]` int32, tokens before `stop`.
         log_probs: `[..., K]` float32, of all tokens and of `stop`; -inf where there are fewer than
             K continuations, NaN where an answer was.

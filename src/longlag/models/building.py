@@ -81,7 +81,7 @@ def build(
         mlp: inner width of each block's MLP; 0 leaves the MLP out.
         dropout: rate after every mixer and MLP.
         mixer_parameters: how many parameters each mixer is to have, within 5%, with the map back to
-            the width: inner widths are chosen for it (`longlag.matching`), the cell's `features`
+            the width: inner widths are chosen for it (`parameter_matching`), the cell's `features`
             too, which are then left at `width`; 0: as they come.
 
     Raises:

@@ -74,7 +74,7 @@ class Embedding(Spec):
         return inputs, mask, resets
 
     def decays(self, params: Params) -> Any:
-        """See `longlag.layer.Layer.decays`."""
+        """See `longlag.Layer.decays`."""
         return by_name(params)
 
     def apply(

@@ -108,7 +108,7 @@ class Pictures(Spec):
             return dict(_Convolutions(self.width).init(key, one)["params"])
 
     def decays(self, params: Params) -> Any:
-        """See `longlag.layer.Layer.decays`."""
+        """See `longlag.Layer.decays`."""
         return by_name(params)
 
     def apply(

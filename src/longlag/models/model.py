@@ -68,7 +68,7 @@ class Model(Spec, abc.ABC):
     def decays(self, params: Params) -> Any:
         """Which parameters weight decay shrinks: a tree of bools like `params`.
 
-        By default kernels and embeddings, by their names (`longlag.weight_decay.by_name`). A model
+        By default kernels and embeddings, by their names (`core.weight_decay.by_name`). A model
         with parts asks each of them.
 
         Args:

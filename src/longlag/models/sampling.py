@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from longlag.core.checks import as_key
 from longlag.core.ops import Params
+from longlag.core.packing import check_no_row_empty, pad_lists
 from longlag.core.spec import take
-from longlag.data.packing import check_no_row_empty, pad_lists
 from longlag.models.answers import NO_CLASS, is_nan, likeliest
 from longlag.models.sequence import SequenceModel
 
@@ -46,7 +46,7 @@ def sample(
 
     Returns:
         `[B, steps]` int32. From the first answer of a row that is NaN on, its tokens are
-        `longlag.answers.NO_CLASS`.
+        `longlag.models.answers.NO_CLASS`.
 
     Raises:
         ValueError: an empty prompt, a token outside the table, no step, a negative temperature, or

@@ -6,7 +6,7 @@
                                          ╰── input feeding ──╯
 
 With or without attention is one switch on the same model, as everywhere in this library. Training
-gives the decoder the true past of the target (teacher forcing); `longlag.search` lets it go on by
+gives the decoder the true past of the target (teacher forcing); `generate` lets it go on by
 its own answers, greedily or by a beam.
 """
 
@@ -57,7 +57,7 @@ class Seq2Seq(Model):
 
     Attributes:
         inputs: of the source: "tokens", "features", or "pictures", whose regions are its steps
-            (`longlag.pictures`).
+            (`longlag.models.image_encoder`).
         in_features: token classes of the source, or D.
         out_features: V, token classes of the target.
         width: W, of both embeddings and of h̃.

@@ -76,7 +76,7 @@ class Layer(Spec, abc.ABC):
     def decays(self, params: Params) -> Any:
         """Which parameters weight decay shrinks: a tree of bools like `params`.
 
-        By default kernels and embeddings, by their names (`longlag.weight_decay.by_name`). A layer
+        By default kernels and embeddings, by their names (`core.weight_decay.by_name`). A layer
         with parts asks each of them.
 
         Args:

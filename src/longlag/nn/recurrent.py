@@ -62,7 +62,7 @@ class Recurrent(Layer):
         return (None if state is None else carry), ys
 
     def probe(self, params, xs, *, mask=None, resets=None):
-        """Inputs, as `longlag.diagnostics` wants them, and outputs."""
+        """Inputs, as `longlag.analysis.diagnostics` wants them, and outputs."""
         return {"inputs": xs, **super().probe(params, xs, mask=mask, resets=resets)}
 
 

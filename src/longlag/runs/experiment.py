@@ -16,7 +16,7 @@ from longlag.runs.architectures import Architecture, Layers, architecture_class,
 from longlag.runs.registry import cell_class, cell_name, kebab, task_class, task_name
 from longlag.tasks import Task
 from longlag.training.config import Training
-from longlag.training.optimizers import takes_weight_decay
+from longlag.training.optax_by_name import takes_weight_decay
 from longlag.training.step import check_streaming
 
 __all__ = ["Experiment"]
@@ -91,7 +91,7 @@ class Experiment(Spec):
 
     @property
     def weight_decay(self) -> dict[str, list[str]] | None:
-        """Which parameters decay, and which stay (`longlag.weight_decay.describe`).
+        """Which parameters decay, and which stay (`longlag.core.weight_decay.describe`).
 
         None if the optimiser has no weight decay.
         """

@@ -24,7 +24,7 @@ class Loaded:
 
     Attributes:
         experiment: what was run.
-        model: its model (`longlag.model.Model`), of the class that its architecture builds.
+        model: its model (`longlag.Model`), of the class that its architecture builds.
         params: parameters with a leading axis of seeds.
         step: the step of the checkpoint.
         messages: newer checkpoints that were damaged and passed over.
@@ -64,7 +64,7 @@ class Loaded:
         if not isinstance(self.model, SequenceModel):
             raise ValueError(
                 f"predict: expected a model of one sequence, got a {type(self.model).__name__}; "
-                "longlag.search.generate searches for its answers"
+                "longlag.generate searches for its answers"
             )
         # The model of a run stays one object, so sequences of one shape are compiled for once.
         apply = jax.jit(self.model.apply)

@@ -3,7 +3,7 @@
 from longlag.training.config import Training
 from longlag.training.evaluation import Evaluation, evaluate, evaluation_batch, note_evaluation
 from longlag.training.objective import answered, losses, mean_loss, nan_answers, transcript
-from longlag.training.optimizers import (
+from longlag.training.optax_by_name import (
     Options,
     check_optimizer,
     freeze,

@@ -13,7 +13,7 @@ from longlag.core.ops import Params
 from longlag.core.spec import Spec, choose, refuse_idle
 from longlag.core.weight_decay import by_name, decay_mask
 from longlag.models.model import Model
-from longlag.training.optimizers import (
+from longlag.training.optax_by_name import (
     Options,
     check_optimizer,
     freeze,
@@ -40,7 +40,7 @@ class Training(Spec):
         optimizer_options: its own keywords, a mapping such as `{"b1": 0.95}`; kept as pairs.
         schedule: "constant", "cosine" to zero over `steps`, or the name of a schedule of `optax`.
         schedule_options: the keywords of a schedule of optax. Rates are in units of
-            `learning_rate`; `longlag.optimizers.schedule` says what may be left out.
+            `learning_rate`; `longlag.training.optax_by_name.schedule` says what may be left out.
         warmup: steps over which the rate rises from zero.
         weight_decay: of an optimiser that has one (adamw, lion, lamb); with another it is refused.
             The model says which parameters it shrinks (`Model.decays`).

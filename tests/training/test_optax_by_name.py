@@ -14,7 +14,8 @@ import pytest
 
 from longlag.cli.arguments import parse
 from longlag.runs import Experiment
-from longlag.training import Training, optimizers
+from longlag.training import Training
+from longlag.training import optax_by_name as optimizers
 from tests.helpers.tiny import PARITY
 
 G = {"kernel": np.asarray([3.0, -1.0]), "bias": np.asarray(-4.0)}

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from longlag.data.packing import buckets, lengths_to_mask, pack
+from longlag.core.packing import buckets, lengths_to_mask, pack
 
 
 def test_a_mask_is_true_for_as_many_steps_as_a_row_is_long():
