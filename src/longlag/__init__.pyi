@@ -176,6 +176,5 @@ from longlag.training import evaluate as evaluate
 from longlag.training import evaluation_batch as evaluation_batch
 from longlag.training import init_states as init_states
 from longlag.training import losses as losses
-
 GROUPS: dict[str, tuple[str, ...]]
 __version__: str

@@ -24,9 +24,7 @@ from longlag.tasks.lag_copy import LagCopy as LagCopy
 from longlag.tasks.memorization import Memorization as Memorization
 from longlag.tasks.missing_duplicate import MissingDuplicate as MissingDuplicate
 from longlag.tasks.modular_arithmetic import ModularArithmetic as ModularArithmetic
-from longlag.tasks.modular_arithmetic_brackets import (
-    ModularArithmeticBrackets as ModularArithmeticBrackets,
-)
+from longlag.tasks.modular_arithmetic_brackets import ModularArithmeticBrackets as ModularArithmeticBrackets
 from longlag.tasks.next_byte import NextByte as NextByte
 from longlag.tasks.odds_first import OddsFirst as OddsFirst
 from longlag.tasks.parity import Parity as Parity
