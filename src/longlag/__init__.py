@@ -14,6 +14,9 @@ import importlib
 from typing import Any
 
 import longlag.kernels as _kernels  # noqa: F401 - each kernel enters itself
+from longlag.system.moved import install as _install
+
+_install()
 
 __version__ = "0.2.0.dev0"
 
