@@ -125,7 +125,7 @@ def test_bad_input():
     cell = LSTM(3, learned_carry=True)
     params, xs, _ = draw(cell, 2)
     for wrong in (0, -2, 1.5, True, "log"):
-        with pytest.raises(ValueError, match="remat: expected 'sqrt' or at least 1 step, got"):
+        with pytest.raises(ValueError, match=r"remat: expected .*'sqrt'"):
             unroll(cell, params, xs, remat=wrong)  # type: ignore[arg-type]
 
 

@@ -234,7 +234,7 @@ class Counter(Elman):
     [
         ({"jacobian": "full"}, "unknown jacobian: expected one of auto, dense, diagonal"),
         ({"max_iterations": -1}, "expected numbers from zero on, got None and -1"),
-        ({"tolerance": float("nan")}, "expected numbers from zero on, got nan and 100"),
+        ({"tolerance": float("nan")}, "tolerance: expected a number or None, got float nan"),
         ({"cell": Counter(3)}, "expected a carry of floating numbers, got int32"),
         ({"xs": jnp.zeros((2, 4, 5))}, "with D = 2, the input features"),
         ({"mask": jnp.ones((2, 3), bool)}, "mask: expected bool of shape"),

@@ -88,6 +88,7 @@ def test_dropout_acts_with_a_key_only_and_keeps_the_mean(rng):
     xs = rng.normal(size=(50, 40, 20)).astype(np.float32) + 2
     layer = Dropout(0.3)
     assert layer.init(None, 20) == {}
+    xs = jnp.asarray(xs)
     assert layer.apply({}, xs)[1] is xs
     assert Dropout(0.0).apply({}, xs, key=jax.random.key(1))[1] is xs
     noisy = jit(lambda key: layer.apply({}, xs, key=key)[1])

@@ -103,7 +103,7 @@ class SpokenDigits(Task):
         if self.part != "test":
             count = jax.random.randint(of_count, (batch_size,), 1, N + 1, jnp.int32)
         elif N == 1 and batch_size >= 10 * voices:
-            row = jnp.arange(batch_size, dtype=jnp.int32)[None]
+            row = jnp.arange(batch_size, dtype=jnp.int32)
             whole = row < 10 * voices
             voice, digits = jnp.where(whole, row // 10, 0), (row % 10)[:, None]
         said = jnp.arange(N)[None] < count[:, None]
