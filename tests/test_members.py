@@ -14,7 +14,7 @@ from longlag.core.cell import Cell
 from longlag.nn import Block, Layer
 from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
 
-OUTSIDE = ("longlag.testing", "longlag.interop")
+OUTSIDE = ("longlag.testing", "longlag.interop", "longlag.analysis")
 
 
 def classes(base: type) -> set[type]:

@@ -16,7 +16,7 @@ from longlag.system.interrupt import SIGNALS, stop_requested
 # A loop as the training loop: dispatches, a look at the flag, a save, the exit code.
 LOOP = """
 import sys, time
-from longlag.interrupt import stop_requested
+from longlag.system.interrupt import stop_requested
 with stop_requested() as stop:
     print("ready", flush=True)
     for dispatch in range(1000):
@@ -29,7 +29,7 @@ with stop_requested() as stop:
 # One dispatch that keeps the main thread inside XLA for minutes.
 BUSY = """
 import jax, jax.numpy as jnp
-from longlag.interrupt import stop_requested
+from longlag.system.interrupt import stop_requested
 spin = jax.jit(lambda x: jax.lax.fori_loop(0, 2 * 10**9, lambda _, c: c * 0.999 + 1.0, x))
 spin = spin.lower(jnp.ones(8)).compile()
 with stop_requested() as stop:

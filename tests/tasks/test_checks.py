@@ -197,7 +197,7 @@ def test_a_floor_that_is_none_and_an_empty_picture_are_found():
 
 @pytest.mark.parametrize("part", ["column of targets", "great targets"])
 def test_nothing_is_trained_on_it(part, tmp_path, monkeypatch):
-    monkeypatch.setattr("longlag.runs.init_states", lambda *_: pytest.fail("begun"))
+    monkeypatch.setattr("longlag.runs.lifecycle.init_states", lambda *_: pytest.fail("begun"))
     run = Experiment(Changed(part=part), GRU(4), Architecture(width=4), Training(steps=2), 1)
     folder = RunFolder.create(tmp_path / "run", {})
     with pytest.raises(ValueError, match=MESSAGES[part]):
