@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -53,14 +52,24 @@ def bootstrap(
     """
     if units < 1:
         raise ValueError(f"bootstrap: expected at least one unit, got {units}")
-    found = statistic(np.concatenate([np.ones((1, units)), _drawn(units)]))
-    low, high = np.percentile(found[1:], [2.5, 97.5])
-    return Interval(*(round(float(x), digits) for x in (found[0], low, high)))
+    mean = float(statistic(np.ones((1, units)))[0])
+    low = high = mean
+    if units > 1:
+        from scipy import stats  # takes a second
+
+        interval = stats.bootstrap(
+            (np.arange(units),),
+            lambda drawn, axis: statistic(_counts(drawn)),
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return Interval(*(round(x, digits) for x in (mean, low, high)))
 
 
-@functools.lru_cache(maxsize=4)
-def _drawn(units: int) -> np.ndarray:
-    """How often each unit is drawn, `[RESAMPLES, units]`."""
-    drawn = np.random.default_rng(0).integers(units, size=(RESAMPLES, units))
-    drawn += units * np.arange(RESAMPLES)[:, None]
-    return np.bincount(drawn.ravel(), minlength=RESAMPLES * units).reshape(RESAMPLES, units) * 1.0
+def _counts(drawn: np.ndarray) -> np.ndarray:
+    """How often each unit is among those drawn, float64; both are `[R, units]`."""
+    rows, units = drawn.shape
+    places = drawn + units * np.arange(rows)[:, None]
+    return np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape) * 1.0

@@ -21,12 +21,25 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
     assert found.mean == pytest.approx(values.mean(), abs=1e-4)
     assert found.low == pytest.approx(found.mean - error, abs=0.1 * error)
     assert found.high == pytest.approx(found.mean + error, abs=0.1 * error)
-    (weights,) = seen
-    assert weights.shape == (1 + RESAMPLES, 400) and (weights[0] == 1).all()
+    once, weights = seen
+    assert once.shape == (1, 400) and (once == 1).all() and weights.shape == (RESAMPLES, 400)
     # With replacement: as many draws as units, and e^-1 of the units in none of a resample's.
     assert (weights.sum(1) == 400).all()
-    assert (weights[1:] == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
+    assert (weights == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
     assert bootstrap(mean, len(values)) == found, "the draws are always the same"
+
+
+def test_the_draws_are_those_of_the_recorded_intervals():
+    """Committed tables hold intervals of these draws, which were once made without scipy."""
+    drawn = np.random.default_rng(0).integers(7, size=(RESAMPLES, 7))
+    values = np.arange(7.0) ** 2
+    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
+    interval = bootstrap(lambda w: w @ values / 7, 7, digits=10)
+    assert interval == pytest.approx((values.mean(), low, high), abs=1e-9)
+
+
+def test_one_unit_is_its_own_interval():
+    assert bootstrap(lambda w: w @ [3.0] / w.sum(1), 1) == Interval(3, 3, 3)
 
 
 def test_a_difference_of_the_same_units_is_paired():

@@ -120,13 +120,12 @@ class Cell:
         return wilson(self.solved, self.seeds)
 
 
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval for a rate; unlike the normal one it is honest about 3 of 3.
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95% score interval for a rate; unlike the normal one it is honest about 3 of 3.
 
     Args:
         successes: between 0 and `trials`.
         trials: at least 1.
-        z: standard score; the default is 95%.
 
     Returns:
         lower and upper bound in [0, 1].
@@ -135,10 +134,10 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
         raise ValueError(
             f"wilson: expected 0 <= successes <= trials, trials >= 1; got {successes} of {trials}"
         )
-    rate, shrink = successes / trials, 1 + z * z / trials
-    centre = (rate + z * z / (2 * trials)) / shrink
-    half = z / shrink * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest  # takes a second
+
+    low, high = binomtest(successes, trials).proportion_ci(0.95, "wilson")
+    return float(low), float(high)
 
 
 def summarise(
