@@ -27,12 +27,10 @@ __all__ = [
     "Split",
     "Utterances",
     "Vocabulary",
-    "class_weights",
     "divisible",
     "floors",
     "folds",
     "load",
-    "macro_f1",
     "split",
     "tokenize",
 ]
@@ -322,49 +320,12 @@ def split(utterances: Utterances, fold_of: np.ndarray, fold: int) -> Split:
     return Split(*(np.flatnonzero(part == n) for n in range(3)))
 
 
-def class_weights(labels: np.ndarray, n: int) -> np.ndarray:
-    """Weights that let every class count alike, however few utterances it has.
-
-    Args:
-        labels: `[N]` integers in 0..n-1, the training part's.
-        n: number of classes.
-
-    Returns:
-        `[n]` float32, inversely proportional to a class's count, with mean 1 over `labels`; zero
-        for a class without labels.
-    """
-    labels = np.asarray(labels)
-    if labels.size == 0 or labels.min() < 0 or labels.max() >= n:
-        raise ValueError(f"class_weights: expected labels in 0..{n - 1}, got {np.unique(labels)}")
-    counts = np.bincount(labels, minlength=n)
-    present = np.count_nonzero(counts)
-    return np.where(counts > 0, labels.size / (present * np.maximum(counts, 1)), 0).astype(
-        np.float32
-    )
-
-
-def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Mean F1 over the classes that occur in `labels`, each counting alike.
-
-    Args:
-        labels: `[N]` integers, the truth.
-        predictions: `[N]` integers.
-    """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    scores = []
-    for label in np.unique(labels):
-        truth, said = labels == label, predictions == label
-        scores.append(2 * np.sum(truth & said) / (np.sum(truth) + np.sum(said)))
-    return float(np.mean(scores))
-
-
 def floors(utterances: Utterances, parts: Split) -> dict[str, np.ndarray]:
     """What three classifiers that know little of word order say to the held-out utterances.
 
     They are the majority class, and logistic regression on the counts of words and on those of
     words and pairs of neighbours, fitted on the training part. Intents count alike in the fit
-    (`class_weight="balanced"`, the weights of `class_weights`); a model beside them in a table
-    should be weighted likewise.
+    (`class_weight="balanced"`); a model beside them in a table should be weighted likewise.
 
     Returns:
         By the classifier's name, `[len(parts.held)]` int32.
