@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from longlag.runs import CheckpointError, checkpoint, checkpoints, restore, save
@@ -153,6 +154,22 @@ def test_other_damage_is_found(two: Path, tmp_path: Path, harm: str):
         manifest.write_text(manifest.read_text().replace("float32", "float16"))
     restored = restore(folder, make_tree(0))
     assert restored.step == 1 and len(restored.skipped) == 1
+
+
+def test_what_the_manager_of_orbax_does_not_promise(tmp_path: Path):
+    """Once this fails, `CheckpointManager` may do, and most of `checkpoint` may go."""
+    x = jax.random.normal(jax.random.key(0), (2000,))  # no pattern that a compression would see
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    with ocp.CheckpointManager(tmp_path, options=options) as manager:
+        manager.save(20, args=ocp.args.StandardSave({"x": x}))
+        file = max(tmp_path.rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        other = manager.restore(20, args=ocp.args.StandardRestore({"x": x}))["x"]
+        assert other.shape == x.shape and (other != x).any(), "damage is not noticed"
+        assert not manager.save(15, args=ocp.args.StandardSave({"x": x})), "nothing is saved"
+        assert manager.all_steps() == [20]
 
 
 def test_what_does_not_belong_is_ignored_and_cleaned(two: Path, tmp_path: Path):

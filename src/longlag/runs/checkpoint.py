@@ -5,6 +5,11 @@ size and the SHA-256 of every file and the shape and dtype of every array. It is
 under `step_00000123.partial` and renamed when all of it is on the disk, so a process that dies at
 any moment leaves the checkpoints before it as they were. A file that was damaged later is found by
 the manifest, and `restore` goes back to the checkpoint before.
+
+orbax's `CheckpointManager` (0.12.8) is not used, because it breaks two promises. One flipped bit in
+the file of an array is restored as other numbers, without an error. And `save(15)` where a damaged
+step 20 exists returns False and saves nothing, so a run could not go on before the damage. Both are
+shown by `test_what_the_manager_of_orbax_does_not_promise` in tests/runs/test_checkpoint.py.
 """
 
 from __future__ import annotations
