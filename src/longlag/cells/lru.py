@@ -8,15 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from longlag.core.cell import Carry
-from longlag.core.linear_cell import LinearCell
-from longlag.core.ops import Params, dot, finite_exp, lecun
-from longlag.core.promotion import add, match_rank, promote, widen
+from longlag.core.diagonal_cell import DiagonalCell
+from longlag.core.ops import Params, dot, finite_exp
+from longlag.core.promotion import match_rank, promote, widen
 
 __all__ = ["LRU"]
 
 
-class LRU(LinearCell):
+class LRU(DiagonalCell):
     """A complex, diagonal, linear recurrence that begins on a ring in the complex plane.
 
         h' = λ ⊙ h + γ ⊙ (B x),   λ = exp(-exp ν + i exp θ),   γ begins at √(1 - |λ|²)
@@ -38,54 +37,29 @@ class LRU(LinearCell):
     Cost: 2N (D + H) + D H + 3N parameters, carry 2N, no recurrent product.
     """
 
-    state: int | None = None
     r_min: float = 0.0
     r_max: float = 1.0
     max_phase: float = 2 * math.pi
 
-    gates = ("re", "im")
-    contracting = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.states < 1:
-            raise ValueError(f"LRU.state: expected at least 1, got {self.states}")
         if not 0 <= self.r_min < self.r_max <= 1:
             raise ValueError(
                 f"LRU: expected 0 <= r_min < r_max <= 1, got {self.r_min} and {self.r_max}"
             )
 
-    @property
-    def states(self) -> int:
-        """N."""
-        return self.features if self.state is None else self.state
-
     def init(self, key: jax.Array, in_features: int) -> Params:
         """As in the paper's appendix A."""
-        radius, phase, B_key, C_key, D_key = jax.random.split(key, 5)
+        radius, phase, B_key, C_key, skip_key = jax.random.split(key, 5)
         N = self.states
         area = jax.random.uniform(radius, (N,), minval=self.r_min**2, maxval=self.r_max**2)
         # |λ| = 0 or 1 would have an infinite ν.
         nu = jnp.log(-0.5 * jnp.log(jnp.clip(area, 1e-6, 1 - 1e-6)))
         theta = jnp.log(jax.random.uniform(phase, (N,), minval=1e-6, maxval=self.max_phase))
-        params: Params = {
-            "nu": nu,
-            "theta": theta,
-            "gamma_log": 0.5 * jnp.log1p(-jnp.exp(-2 * jnp.exp(nu))),
-            "input": {
-                "kernel": jax.random.normal(B_key, (in_features, 2 * N)) / (2 * in_features) ** 0.5
-            },
-            "output": {"kernel": jax.random.normal(C_key, (2 * N, self.features)) / N**0.5},
-            "skip": {"kernel": lecun(D_key, in_features, self.features)},
-        }
-        if self.learned_carry:
-            params["carry"] = self.zero_carry((), nu.dtype)
-        return params
-
-    def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
-        """h as a pair `(re, im)`, each `[*batch, N]`."""
-        shape = (*batch_shape, self.states)
-        return Carry(h=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
+        gamma_log = 0.5 * jnp.log1p(-jnp.exp(-2 * jnp.exp(nu)))
+        B = jax.random.normal(B_key, (in_features, 2 * N)) / (2 * in_features) ** 0.5
+        C = jax.random.normal(C_key, (2 * N, self.features)) / N**0.5
+        return self.with_maps({"nu": nu, "theta": theta, "gamma_log": gamma_log}, B, C, skip_key)
 
     def project(
         self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
@@ -99,7 +73,3 @@ class LRU(LinearCell):
         a = jax.tree.map(lambda part: match_rank(part, xs), a)
         re, im, gamma = promote(*jnp.split(dot(xs, params["input"]["kernel"]), 2, axis=-1), gamma)
         return a, (gamma * re, gamma * im), dot(xs, params["skip"]["kernel"])
-
-    def readout(self, params: Params, h: Any, aux: jax.Array) -> jax.Array:
-        """Re(C h) + D x."""
-        return add(dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]), aux)

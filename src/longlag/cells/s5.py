@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.core.cell import Carry
-from longlag.core.linear_cell import LinearCell
-from longlag.core.ops import Params, dot, finite_exp, lecun
-from longlag.core.promotion import add, match_rank, promote, widen
+from longlag.core.diagonal_cell import DiagonalCell
+from longlag.core.ops import Params, dot, finite_exp
+from longlag.core.promotion import match_rank, promote, widen
 
 __all__ = ["S5"]
 
 
-class S5(LinearCell):
+class S5(DiagonalCell):
     """A diagonal state space model with many inputs and outputs, held from step to step.
 
         h' = exp(Λ Δ) ⊙ h + Λ⁻¹ (exp(Λ Δ) - 1) ⊙ (B x)       zero-order hold
@@ -41,30 +40,21 @@ class S5(LinearCell):
     Cost: 2N (D + H) + D H + 3N parameters, carry 2N, no recurrent product.
     """
 
-    state: int | None = None
     min_step: float = 1e-3
     max_step: float = 1e-1
 
-    gates = ("re", "im")
-    contracting = True
+    copies = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.states < 1:
-            raise ValueError(f"S5.state: expected at least 1, got {self.states}")
         if not 0 < self.min_step <= self.max_step:
             raise ValueError(
                 f"S5: expected 0 < min_step <= max_step, got {self.min_step} and {self.max_step}"
             )
 
-    @property
-    def states(self) -> int:
-        """N."""
-        return self.features if self.state is None else self.state
-
     def init(self, key: jax.Array, in_features: int) -> Params:
         """HiPPO, as in the paper's appendix B."""
-        B_key, C_key, D_key, step_key = jax.random.split(key, 4)
+        B_key, C_key, skip_key, step_key = jax.random.split(key, 4)
         N = self.states
         eigenvalues, vectors = _hippo(2 * N)
         B = jax.random.normal(B_key, (in_features, 2 * N)) / in_features**0.5
@@ -77,18 +67,10 @@ class S5(LinearCell):
             "lambda_re": jnp.asarray(eigenvalues.real, B.dtype),
             "lambda_im": jnp.asarray(eigenvalues.imag, B.dtype),
             "log_step": jax.random.uniform(step_key, (N,), minval=low, maxval=high),
-            "input": {"kernel": jnp.concatenate([B_re, B_im], axis=1).astype(B.dtype)},
-            "output": {"kernel": jnp.concatenate([C_re, -C_im]).astype(B.dtype)},
-            "skip": {"kernel": lecun(D_key, in_features, self.features)},
         }
-        if self.learned_carry:
-            params["carry"] = self.zero_carry((), B.dtype)
-        return params
-
-    def zero_carry(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
-        """h as a pair `(re, im)`, each `[*batch, N]`."""
-        shape = (*batch_shape, self.states)
-        return Carry(h=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
+        B_pair = jnp.concatenate([B_re, B_im], axis=1).astype(B.dtype)
+        C_pair = jnp.concatenate([C_re, -C_im]).astype(B.dtype)
+        return self.with_maps(params, B_pair, C_pair, skip_key)
 
     def project(
         self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
@@ -110,10 +92,6 @@ class S5(LinearCell):
         u_re, u_im, g_re, g_im = promote(u_re, u_im, g_re, g_im)
         b = (g_re * u_re - g_im * u_im, g_re * u_im + g_im * u_re)
         return (match_rank(a_re, xs), match_rank(a_im, xs)), b, dot(xs, params["skip"]["kernel"])
-
-    def readout(self, params: Params, h: Any, aux: jax.Array) -> jax.Array:
-        """2 Re(C h) + D x."""
-        return add(2 * dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]), aux)
 
 
 @functools.cache
