@@ -176,7 +176,7 @@ def _stack(depth: int, layer: Layer) -> tuple[Any, Any]:
     import jax
 
     from longlag import LSTM
-    from longlag.blocks.griffin_blocks import griffin
+    from longlag.contrib.blocks.griffin_blocks import griffin
     from longlag.models.building import build
     from longlag.models.sequence import SequenceModel
 

@@ -28,8 +28,8 @@ import tyro
 from benchmarks.record import RESULTS, Record, source, table
 from longlag.cells import GRU, LSTM, Elman
 from longlag.cli.arguments import plain_errors
+from longlag.contrib.newton_method import newton
 from longlag.core.cell import Cell
-from longlag.core.newton_method import newton
 from longlag.core.unrolling import unroll
 from longlag.models import likeliest
 from longlag.report.rows import markdown

@@ -20,12 +20,12 @@ SOURCE = Path(longlag.__path__[0])
 FLOORS = (
     ("core", "system"),
     ("cells", "nn", "data", "report"),
-    ("attention", "kernels", "tasks", "interop"),
-    ("blocks", "models", "testing"),
+    ("attention", "tasks", "interop"),
+    ("models", "testing"),
     ("training",),
     ("runs",),
     ("analysis",),
-    ("cli",),
+    ("cli", "contrib"),  # so that nothing builds on what is in contrib
 )
 LONGEST, LONGEST_CONTRACT = 400, 200
 

@@ -13,7 +13,7 @@ import difflib
 import importlib
 from typing import Any
 
-import longlag.kernels as _kernels  # noqa: F401 - each kernel enters itself
+import longlag.contrib.cudnn as _cudnn  # noqa: F401 - it enters itself as a backend
 from longlag.system.moved import install as _install
 
 _install()
@@ -33,14 +33,14 @@ _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "running a cell": {
         "longlag.core.unrolling": ("unroll",),
-        "longlag.core.newton_method": ("newton",),
-        "longlag.core.newton_solver": ("NewtonInfo",),
+        "longlag.contrib.newton_method": ("newton",),
+        "longlag.contrib.newton_solver": ("NewtonInfo",),
         "longlag.core.scans.linear": ("linear_scan",),
         "longlag.core.scans.matrix": ("matrix_scan",),
         "longlag.core.chunks": ("sum_over_time",),
         "longlag.core.packing": ("lengths_to_mask", "pad_rows"),
     },
-    "layers": {"longlag.nn": (), "longlag.blocks": ()},
+    "layers": {"longlag.nn": (), "longlag.contrib.blocks": ()},
     "attentions": {"longlag.attention": ()},
     "models": {
         "longlag.models": (

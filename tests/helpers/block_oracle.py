@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from longlag import blocks
+from longlag.contrib import blocks
 
 
 def run(layer: Any, params: Any, xs: np.ndarray, mask: np.ndarray, resets: np.ndarray):

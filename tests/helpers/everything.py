@@ -11,7 +11,7 @@ import numpy as np
 
 from longlag import unroll
 from longlag.cells import GRU, DeltaNet, MinGRU
-from longlag.core.newton_method import newton
+from longlag.contrib.newton_method import newton
 from longlag.runs import Architecture
 from longlag.tasks import Parity
 from tests.helpers.members import ATTENTIONS, BLOCKS, EACH_CELL, LAYERS, D

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from longlag.attention import Additive, Attention, DotProduct, Local, Multiplicative
 from longlag.attention.read import Read
-from longlag.blocks import GatedDeltaNetMixer, GriffinMixer, MambaMixer, MLSTMMixer, SLSTMMixer
 from longlag.cells import (
     GLA,
     GRU,
@@ -36,6 +35,13 @@ from longlag.cells import (
     ProjectedLSTM,
     Retention,
     StackRNN,
+)
+from longlag.contrib.blocks import (
+    GatedDeltaNetMixer,
+    GriffinMixer,
+    MambaMixer,
+    MLSTMMixer,
+    SLSTMMixer,
 )
 from longlag.core.cell import Cell
 from longlag.nn import (

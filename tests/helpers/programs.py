@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from longlag.analysis.diagnostics import attention_by_lag, gradient_by_lag, jacobians
 from longlag.attention import Additive, Attention, DotProduct, Local, Multiplicative
 from longlag.cells import GRU, LSTM, Elman
+from longlag.contrib.newton_method import newton
 from longlag.core.cell import Cell
 from longlag.core.chunks import sum_over_time
 from longlag.core.linear_cell import LinearCell
 from longlag.core.matrix_cell import MatrixCell
-from longlag.core.newton_method import newton
 from longlag.core.promotion import widen
 from longlag.core.scans.linear import linear_scan
 from longlag.core.scans.matrix import matrix_scan

@@ -11,8 +11,8 @@ import pytest
 from longlag import LSTM, Cell, MinGRU
 from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.attention.read import Read
-from longlag.blocks import MambaMixer, mamba
 from longlag.cells import MLSTM, S6, SLSTM
+from longlag.contrib.blocks import MambaMixer, mamba
 from longlag.models import build, matched, mixer_parameters, mixers
 from longlag.nn import Dense, Norm, Recurrent, Residual, Stack
 from longlag.runs import cell_names

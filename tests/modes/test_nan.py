@@ -21,8 +21,8 @@ import pytest
 from longlag import GRU, Elman
 from longlag.analysis.diagnostics import gradient_by_lag
 from longlag.attention import Additive, Attention
+from longlag.contrib.newton_method import newton
 from longlag.core.cell import Cell
-from longlag.core.newton_method import newton
 from longlag.core.selection import poison
 from longlag.core.unrolling import unroll
 from longlag.models import NO_CLASS, Seq2Seq, build, generate, sample

@@ -16,11 +16,11 @@ import pytest
 
 import longlag as ll
 from longlag.attention import Additive, Attention, DotProduct, Local, Multiplicative
+from longlag.contrib.newton_method import newton
 from longlag.core.batch import Batch
 from longlag.core.chunks import sum_over_time
 from longlag.core.linear_cell import LinearCell
 from longlag.core.matrix_cell import MatrixCell
-from longlag.core.newton_method import newton
 from longlag.models import Pictures, Seq2Seq, build, generate
 from longlag.nn import Bidirectional, Dense, Layer, Recurrent
 from longlag.tasks.task import pad

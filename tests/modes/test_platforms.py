@@ -21,7 +21,7 @@ import longlag as ll
 from longlag.attention import DotProduct
 from longlag.attention import attention as attention_module
 from longlag.cells import GLA
-from longlag.core.newton_method import newton
+from longlag.contrib.newton_method import newton
 from longlag.core.platforms import on_cpu_or_else
 from longlag.training import compiled_dispatch, init_states
 from tests.helpers import tiny
@@ -135,4 +135,4 @@ def test_only_what_is_about_this_process_asks_for_its_devices():
         if asks.search(path.read_text(encoding="utf-8"))
     }
     # The record of a run; the kernel that cannot be traced without a device; why not to ask.
-    assert asking == {"environment.py", "backends/cudnn.py", "platforms.py"}
+    assert asking == {"system/machine.py", "contrib/cudnn.py", "core/platforms.py"}

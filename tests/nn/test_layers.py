@@ -8,8 +8,14 @@ import pytest
 from longlag import unroll
 from longlag.attention import Additive, Cache, DotProduct
 from longlag.attention.read import Read
-from longlag.blocks import GatedDeltaNetMixer, GriffinMixer, MambaMixer, MLSTMMixer, SLSTMMixer
 from longlag.cells import GRU, LSTM
+from longlag.contrib.blocks import (
+    GatedDeltaNetMixer,
+    GriffinMixer,
+    MambaMixer,
+    MLSTMMixer,
+    SLSTMMixer,
+)
 from longlag.core.cell import Cell
 from longlag.nn import (
     MLP,

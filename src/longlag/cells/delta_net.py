@@ -29,7 +29,7 @@ class DeltaNet(SeparableCell[MatrixCarry], MatrixCell):
         negative_eigenvalues: β in [0, 2]: I - β k kᵀ may then be a reflection, with which a state
             can be tracked (Grazzi et al. 2025, arXiv 2411.12537).
         input_kernel: False: the input is all the W x side by side, made by other layers:
-            `longlag.blocks.GatedDeltaNetMixer`.
+            `longlag.GatedDeltaNetMixer`.
 
     Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + N]` and
     `input.bias`, parts in the order q, k, v, beta.

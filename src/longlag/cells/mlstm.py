@@ -30,7 +30,7 @@ class MLSTM(SeparableCell[MatrixCarry], MatrixCell):
         input_kernel: False: the input is the parts of q, k, v, i and f without their biases, side
             by side, made by other layers; there is then no output gate.
         output_gate: False: y has no σ(W_o x + b_o), since another layer gates it:
-            `longlag.blocks.MLSTMMixer`.
+            `longlag.MLSTMMixer`.
 
     Other fields as in `MatrixCell`. Parameters: `input.kernel` `[D, 2 N K + H + 2N]` and
     `input.bias`, parts in the order q, k, v, i, f, with b_f from 3 to 6 over the heads and b_i at

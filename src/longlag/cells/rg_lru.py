@@ -31,7 +31,7 @@ class RGLRU(SeparableCell[Carry], GatedLinearCell):
         y  = h'
 
     In Griffin u is x itself, after a linear layer and a short convolution, and W_r and W_i are
-    block-diagonal: `longlag.blocks.GriffinMixer`.
+    block-diagonal: `longlag.GriffinMixer`.
 
     Attributes:
         features: H.

@@ -26,7 +26,7 @@ class S6(SeparableCell[Carry], GatedLinearCell):
         y  = h' (u W_C) + D ⊙ u
 
     In Mamba the linear map W stands before a short convolution and a SiLU, which are layers here:
-    `longlag.blocks.MambaMixer`.
+    `longlag.MambaMixer`.
 
     Attributes:
         features: H.

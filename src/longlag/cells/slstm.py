@@ -49,7 +49,7 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
     Attributes:
         features: H.
         heads: N, which divides H.
-        input_kernel: False: the input is W x, made by other layers: `longlag.blocks.SLSTMMixer`.
+        input_kernel: False: the input is W x, made by other layers: `longlag.SLSTMMixer`.
 
     Parameters: `input.kernel` `[D, 4H]`, `input.bias` `[4H]`, gates in the order i, f, z, o;
     `recurrent.kernel` `[N, H/N, 4 H/N]`, gates side by side in each head, LeCun normal. b_f begins

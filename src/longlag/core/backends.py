@@ -5,8 +5,8 @@ one type of cell: see `Scan`. `unroll(cell, ..., method=NAME)` looks it up in `B
 and the type of the cell. None is ever chosen by "auto": a backend may round otherwise than the
 cell's own steps do, and refuses what it cannot do.
 
-The table knows no kernel. A kernel enters itself when it is imported, `longlag.kernels` does so for
-the library's own, and one kept elsewhere does it in the same way:
+The table knows no kernel. A kernel enters itself when it is imported, as `longlag.contrib.cudnn`
+does, and one that is kept elsewhere:
 
     BACKENDS[NAME] = {GRU: gru}
 

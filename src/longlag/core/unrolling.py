@@ -65,8 +65,8 @@ def unroll(
         reverse: from the last step to the first.
         method: "scan" (one step after another), "associative" (linear cells only) or "chunked"
             (linear and matrix cells: parallel in time, as in `linear_scan` and `matrix_scan`),
-            "cudnn" (an LSTM on CUDA; what it refuses is in `longlag.backends.cudnn`), another name
-            in `longlag.backends`, or "auto": by kind of cell and platform, never a backend.
+            "cudnn" (an LSTM on CUDA; what it refuses is in `longlag.contrib.cudnn`), another name
+            in `longlag.core.backends`, or "auto": by kind of cell and platform, never a backend.
         backward: how gradients are taken. "recompute" keeps the carries and takes everything else
             again, a chunk of steps at once; "store" keeps what the `mix` of a dense cell returned
             too, which saves time where products are large; "auto": by kind and width of the cell.

@@ -21,8 +21,9 @@ __all__ = ["install"]
 # The new places of each old module, in which a name is looked up in turn.
 MOVED: dict[str, tuple[str, ...]] = {
     "architecture": ("runs.architectures",),
-    "backends": ("core.backends", "kernels"),
+    "backends": ("core.backends", "contrib.cudnn"),
     "block": ("nn.block",),
+    "blocks": ("contrib.blocks",),
     "catalogue": ("cli.listing",),
     "cell": ("core.cell", "core.affine_cell", "core.dense_cell", "core.ops", "core.zoneout"),
     "checkpoint": ("runs.checkpoint",),
@@ -46,7 +47,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "matrix_scan": ("core.scans.matrix",),
     "model": ("models.model",),
     "names": ("runs.registry",),
-    "newton": ("core.newton_method", "core.newton_solver"),
+    "newton": ("contrib.newton_method", "contrib.newton_solver"),
     "pictures": ("models.image_encoder",),
     "run_folder": ("runs.folder",),
     "sampling": ("models.sampling",),

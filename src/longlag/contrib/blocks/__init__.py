@@ -8,15 +8,15 @@ norms and gates. What is not, unless a block says otherwise: kernels begin LeCun
 scales and decays as in our cells, not by each paper's own scheme.
 """
 
-from longlag.blocks.gated_delta_blocks import GatedDeltaNetMixer, gated_delta_net
-from longlag.blocks.griffin_blocks import (
+from longlag.contrib.blocks.gated_delta_blocks import GatedDeltaNetMixer, gated_delta_net
+from longlag.contrib.blocks.griffin_blocks import (
     GriffinMixer,
     griffin,
     griffin_attention,
     griffin_recurrent,
 )
-from longlag.blocks.mamba_blocks import MambaMixer, mamba
-from longlag.blocks.xlstm_blocks import MLSTMMixer, SLSTMMixer, mlstm, slstm
+from longlag.contrib.blocks.mamba_blocks import MambaMixer, mamba
+from longlag.contrib.blocks.xlstm_blocks import MLSTMMixer, SLSTMMixer, mlstm, slstm
 
 __all__ = [
     "GatedDeltaNetMixer",

@@ -10,7 +10,8 @@ import pytest
 from longlag import LSTM, unroll
 from longlag.analysis.diagnostics import recurrences
 from longlag.attention import DotProduct
-from longlag.blocks import (
+from longlag.cells import MLSTM, RGLRU, S6, SLSTM, DeltaNet, GatedDeltaNet
+from longlag.contrib.blocks import (
     GatedDeltaNetMixer,
     GriffinMixer,
     MambaMixer,
@@ -20,8 +21,7 @@ from longlag.blocks import (
     griffin_recurrent,
     mamba,
 )
-from longlag.blocks.xlstm_blocks import LAYER_NORM, MLSTMMixer, SLSTMMixer, mlstm, slstm
-from longlag.cells import MLSTM, RGLRU, S6, SLSTM, DeltaNet, GatedDeltaNet
+from longlag.contrib.blocks.xlstm_blocks import LAYER_NORM, MLSTMMixer, SLSTMMixer, mlstm, slstm
 from longlag.models import SequenceModel
 from longlag.nn import MLP, Block, Dense, Dropout, Norm, Recurrent, Repeated, Residual, Stack
 

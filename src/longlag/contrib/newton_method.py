@@ -24,10 +24,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from longlag.contrib.newton_solver import NewtonInfo, _Method, _solve
 from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.linear_cell import LinearCell
-from longlag.core.newton_solver import NewtonInfo, _Method, _solve
 from longlag.core.ops import Params
 from longlag.core.placement import alike, zeros_like
 from longlag.core.promotion import at_least_float32

@@ -13,8 +13,8 @@ import pytest
 
 from longlag import GRU, LSTM, Cell, Elman, MinGRU, unroll
 from longlag.cells import FeedForward
-from longlag.core.newton_method import newton
-from longlag.core.newton_solver import _block_scan, _residual
+from longlag.contrib.newton_method import newton
+from longlag.contrib.newton_solver import _block_scan, _residual
 from longlag.testing.running import MASK, RESETS, Case, assert_close, draw, random_like
 
 CELLS = {

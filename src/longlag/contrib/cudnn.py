@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.cells.lstm import LSTM, LSTMCarry
+from longlag.core.backends import BACKENDS
 from longlag.core.ops import Params
 from longlag.core.scans.step import Backward
 
@@ -137,6 +138,9 @@ def lstm(
     ys, h, c = _not_batched(found)
     ys = jnp.swapaxes(ys, 0, 1)
     return LSTMCarry(h=h[0], c=c[0]), ys[::-1] if reverse else ys
+
+
+BACKENDS["cudnn"] = {LSTM: lstm}
 
 
 def has_cuda() -> bool:

@@ -18,8 +18,8 @@ import pytest
 from jax.experimental import rnn
 
 import longlag as ll
+from longlag.contrib import cudnn
 from longlag.core.backends import BACKENDS
-from longlag.kernels import cudnn
 
 B, T, D, H = 3, 7, 4, 5
 CELL = ll.LSTM(H)
