@@ -325,7 +325,7 @@ def test_a_process_that_dies_at_any_moment_leaves_an_intact_checkpoint(
 
 KILLED = """
 import sys, pathlib, jax.numpy as jnp
-from longlag.checkpoint import save
+from longlag.runs.checkpoint import save
 for step in range(1, 10_000):
     save(pathlib.Path(sys.argv[1]), step, {"x": jnp.full((2000,), step, jnp.float32)})
     print(step, flush=True)

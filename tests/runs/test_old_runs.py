@@ -46,6 +46,8 @@ def test_an_old_run_that_has_ended_keeps_its_results(name, tmp_path):
     for one, other in zip(again["rows"], before["rows"], strict=True):
         # What is later added to a row is no loss.
         same = {key: one[key] for key in other if "seconds" not in key}
+        # XLA counts a few operations more where dtypes are now promoted explicitly.
+        assert same.pop("flops_per_token") == pytest.approx(other["flops_per_token"], rel=0.01)
         kept = {key: other[key] for key in same}
         for new, old in zip(jax.tree.leaves(same), jax.tree.leaves(kept), strict=True):
             assert new == (pytest.approx(old, rel=1e-4) if isinstance(old, float) else old)
