@@ -168,6 +168,7 @@ FLAGS = jnp.ones((B, T), bool)
         ({"backward": "store"}, r"backward: expected 'auto'.*got 'store'"),
         ({"backward": "autodiff"}, r"backward: expected 'auto'.*got 'autodiff'"),
         ({"mask": FLAGS, "remat": 2}, r"mask: expected None"),
+        ({"zoneout": 0.1}, r"zoneout: expected 0 for method 'cudnn'.*got 0.1"),
     ],
     ids=str,
 )

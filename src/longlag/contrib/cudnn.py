@@ -91,14 +91,12 @@ def lstm(
     reverse: bool,
     backward: Backward,
     every_carry: bool,
-    zoneout: float,
 ) -> tuple[LSTMCarry, jax.Array]:
     """As `Cell.scan` of an LSTM.
 
     Raises:
-        ValueError: what cuDNN does not know: masks, resets, every carry, zoneout, another gradient,
-            another dtype than float32, an empty sequence, a matmul precision, `jax.vmap`, no CUDA
-            device.
+        ValueError: what cuDNN does not know: masks, resets, every carry, another gradient, another
+            dtype than float32, an empty sequence, a matmul precision, `jax.vmap`, no CUDA device.
     """
     del first, key  # no resets, and an LSTM has no noise
     for what, given in (("mask", mask), ("resets", resets)):
@@ -106,8 +104,6 @@ def lstm(
             raise _refused(what, "None: cuDNN runs every row to its end", f"shape {given.shape}")
     if every_carry:
         raise _refused("carries", "'last': cuDNN returns no other", "'all'")
-    if zoneout:
-        raise _refused("zoneout", "0: cuDNN has none", str(zoneout))
     if backward != "auto":
         raise _refused("backward", "'auto': cuDNN has a gradient of its own", repr(backward))
     steps, batch, features = xs.shape

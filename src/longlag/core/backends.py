@@ -52,7 +52,6 @@ class Scan(Protocol):
         reverse: bool,
         backward: Backward,
         every_carry: bool,
-        zoneout: float,
     ) -> tuple[Any, jax.Array]:
         """The last carry or every one, and the outputs `[T, B, ...]`."""
         ...

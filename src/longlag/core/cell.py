@@ -38,7 +38,6 @@ from longlag.core.scans.step import Backward
 from longlag.core.selection import select
 from longlag.core.spec import Spec
 from longlag.core.weight_decay import by_name
-from longlag.core.zoneout import _zone_out, draw_held
 
 __all__ = ["Carry", "Cell"]
 
@@ -145,7 +144,6 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         method: Method,
         backward: Backward,
         every_carry: bool,
-        zoneout: float,
     ) -> tuple[CarryT, jax.Array]:
         """Runs the cell over a sequence. Each kind has its own; authors and users call `unroll`.
 
@@ -161,7 +159,6 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             method: how; this kind knows only "auto" and "scan".
             backward: how gradients are taken, see `unroll`.
             every_carry: return the carries after every step, leaves `[T, B, ...]`, not the last.
-            zoneout: the chance that a number of the carry stays as it was, see `unroll`.
 
         Returns:
             The carry or carries, and the outputs `[T, B, ...]`.
@@ -173,11 +170,11 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             )
 
         def project(consts, inputs):
-            xs, live, reset, held = inputs
-            return (xs if noisy else self._project(consts[0], xs, live)), live, reset, held
+            xs, live, reset = inputs
+            return (xs if noisy else self._project(consts[0], xs, live)), live, reset
 
         def begin(consts, carry, inputs):
-            z, live, reset, _ = inputs
+            z, live, reset = inputs
             given, first = carry, jax.tree.map(_as_wide, consts[1], carry)
             carry = jax.tree.map(_as_wide, carry, consts[1])
             if reset is not None:
@@ -193,9 +190,8 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
 
         def update(consts, carry, inputs, mixed):
             carry, start, z, live = begin(consts, carry, inputs)
-            new, y = _stepped(self, self._update(consts[0], start, z, mixed), start, rows)
-            if zoneout:
-                new, y = _zone_out(zoneout, start, new, y, inputs[3])
+            new, y = checked_step(self, self._update(consts[0], start, z, mixed), start)
+            check_rows("a step's output", y, (rows,), str(self))
             new = jax.tree.map(keep_dtype, new, carry)
             if live is not None:
                 new = select(live, new, carry)
@@ -205,17 +201,13 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         rows = xs.shape[1]
         # Noise is drawn for the whole sequence, whatever the chunks.
         noisy = key is not None
-        held = None
-        if noisy and zoneout:
-            key, zoneout_key = jax.random.split(key)
-            held = draw_held(zoneout_key, zoneout, carry, xs.shape[0])
         return step.scan(
             project,
             mix,
             update,
             (params, first),
             carry,
-            (self._project(params, xs, mask, key) if noisy else xs, mask, resets, held),
+            (self._project(params, xs, mask, key) if noisy else xs, mask, resets),
             reverse=reverse,
             every_carry=every_carry,
             backward=self._backward() if backward == "auto" else backward,
@@ -242,7 +234,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         return "recompute"
 
 
-def _stepped(cell: Cell, found: Any, carry: Any, rows: int) -> tuple[Any, Any]:
+def checked_step(cell: Cell, found: Any, carry: Any) -> tuple[Any, Any]:
     """What a step returned, refused unless it is a carry like the one before, and an output."""
     if not (isinstance(found, tuple) and len(found) == 2):
         raise ValueError(
@@ -250,7 +242,6 @@ def _stepped(cell: Cell, found: Any, carry: Any, rows: int) -> tuple[Any, Any]:
             f"{type(found).__name__}"
         )
     check_like("a step's new carry", found[0], carry, str(cell))
-    check_rows("a step's output", found[1], (rows,), str(cell))
     return found
 
 

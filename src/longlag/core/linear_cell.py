@@ -16,7 +16,6 @@ from longlag.core.ops import Params, keep_dtype
 from longlag.core.scans.linear import Method, linear_scan, linear_step
 from longlag.core.scans.step import Backward
 from longlag.core.selection import select
-from longlag.core.zoneout import draw_held
 
 __all__ = ["GatedLinearCell", "LinearCell"]
 
@@ -63,22 +62,16 @@ class LinearCell(AffineCell[Carry]):
         method: Method,
         backward: Backward,
         every_carry: bool,
-        zoneout: float,
     ) -> tuple[Carry, jax.Array]:
         """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
         refuse_backward(self, backward)
-        zoneout_key = None
-        if key is not None and zoneout:
-            key, zoneout_key = jax.random.split(key)
         a, b, aux = self._parts(self._project(params, xs, mask, key))
-        if zoneout:
-            a, b = _zone_out(zoneout, zoneout_key, a, b, carry.h)
         if mask is not None:
             # As wide as they come: what broadcasts over the state is not spread over it.
             state_axes = jax.tree.leaves(carry.h)[0].ndim - 1
             live = mask.reshape(mask.shape + (1,) * state_axes)
             b = jax.tree.map(lambda part: jnp.where(live, part, 0), b)
-            a = _where(live, a, 1)
+            a = where_live(live, a, 1)
         hs: Any = linear_scan(
             a,
             b,
@@ -128,24 +121,11 @@ class GatedLinearCell(LinearCell):
         return 2 * a - 1 if self.negative_eigenvalues else a
 
 
-def _where(flag: jax.Array, a: Any, otherwise: float) -> Any:
+def where_live(flag: jax.Array, a: Any, otherwise: float) -> Any:
     """`a`, real or a pair, where the flag is true, and a real number elsewhere."""
     if not isinstance(a, tuple):
         return jnp.where(flag, a, otherwise)
     return jnp.where(flag, a[0], otherwise), jnp.where(flag, a[1], 0)
-
-
-def _zone_out(rate, key, a, b, h):
-    """Decay and input of a recurrence whose states stay where they were with a chance `rate`."""
-    if key is None:
-        real, *imag = a if isinstance(a, tuple) else (a,)
-        mean = (rate + (1 - rate) * real, *((1 - rate) * part for part in imag))
-        return (mean if imag else mean[0]), jax.tree.map(lambda part: (1 - rate) * part, b)
-    steps = jax.tree.leaves(b)[0].shape[0]
-    # Both parts of a complex number stay, or neither does.
-    (held,) = draw_held(key, rate, jax.tree.leaves(h)[:1], steps)
-    assert held is not None
-    return _where(~held, a, 1), jax.tree.map(lambda part: jnp.where(held, 0, part), b)
 
 
 def refuse_backward(cell: Any, backward: Backward) -> None:

@@ -196,16 +196,10 @@ class MatrixCell(AffineCell[MatrixCarry]):
         method: Method,
         backward: Backward,
         every_carry: bool,
-        zoneout: float,
     ) -> tuple[MatrixCarry, jax.Array]:
         """As `Cell.scan`, by `matrix_scan`; `readout` is taken for all steps at once."""
         choose(method, METHODS, "method")
         refuse_backward(self, backward)
-        if zoneout:
-            raise ValueError(
-                f"zoneout: expected 0 for {type(self).__name__}, whose memory is a matrix; got "
-                f"{zoneout}"
-            )
         z = self._project(params, xs, mask, key)
         if mask is not None:
             z = _idle(z, mask)

@@ -21,6 +21,7 @@ from longlag.core.scans.linear import METHODS
 from longlag.core.scans.linear import Method as OwnMethod
 from longlag.core.scans.step import BACKWARDS, Backward
 from longlag.core.spec import choose, take
+from longlag.core.zoneout import with_zoneout
 
 __all__ = ["Method", "unroll"]
 
@@ -82,7 +83,7 @@ def unroll(
         zoneout: the chance with which each number of the carry stays as it was at a step (Krueger
             et al. 2017, arXiv 1606.01305). With a `key` it does or does not; without one, as for a
             test, the carry takes the mean. An output that is a part of the carry, like the h of an
-            LSTM, is that part after zoneout. Not for a matrix cell.
+            LSTM, is that part after zoneout. Not for a matrix cell, nor for a backend.
         time_major: `xs`, `mask`, `resets`, outputs and all carries are `[T, B, ...]`.
 
     Returns:
@@ -109,9 +110,15 @@ def unroll(
     xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major)
     key = as_key("key", key)
     if method in BACKENDS:
+        if zoneout:
+            raise ValueError(
+                f"zoneout: expected 0 for method {method!r}, which takes the steps of "
+                f"{type(cell).__name__} as they are; got {zoneout}"
+            )
         scan = functools.partial(find(method, cell), cell)
     else:
-        scan = functools.partial(cell.scan, method=cast(OwnMethod, method))
+        runs = with_zoneout(cell, zoneout) if zoneout else cell
+        scan = functools.partial(runs.scan, method=cast(OwnMethod, method))
     features = cell.in_features(params)
     if features is not None and (xs.ndim != 3 or xs.shape[-1] != features):
         axes = "[T, B, D]" if time_major else "[B, T, D]"
@@ -148,7 +155,6 @@ def unroll(
                 reverse=reverse,
                 backward=backward,
                 every_carry=carries == "all",
-                zoneout=zoneout,
             )
 
         steps = (xs, mask, resets)
