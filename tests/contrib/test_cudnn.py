@@ -20,6 +20,7 @@ from jax.experimental import rnn
 import longlag as ll
 from longlag.contrib import cudnn
 from longlag.core.backends import BACKENDS
+from longlag.core.options import ScanOptions
 
 B, T, D, H = 3, 7, 4, 5
 CELL = ll.LSTM(H)
@@ -291,9 +292,10 @@ def test_a_kernel_of_ones_own(monkeypatch: pytest.MonkeyPatch):
     """A name and a function are all that it takes, and every option reaches it."""
     seen = {}
 
-    def gru(cell, params, carry, xs, **options):
-        seen.update(options)
-        return cell.scan(params, carry, xs, method="scan", **options)
+    def gru(cell, params, carry, xs, options, **arrays):
+        seen.update(arrays, options=options)
+        options = dataclasses.replace(options, method="scan")
+        return cell.scan(params, carry, xs, options, **arrays)
 
     monkeypatch.setitem(BACKENDS, "fused", {ll.GRU: gru})
     cell = ll.GRU(H)
@@ -301,7 +303,8 @@ def test_a_kernel_of_ones_own(monkeypatch: pytest.MonkeyPatch):
     method: Any = "fused"
     got = ll.unroll(cell, params, xs, mask=FLAGS, reverse=True, method=method)
     assert_close(got, ll.unroll(cell, params, xs, mask=FLAGS, reverse=True, method="scan"))
-    assert seen["reverse"] and seen["mask"].shape == (T, B)
+    assert seen["options"] == ScanOptions(reverse=True, method=method)
+    assert seen["mask"].shape == (T, B)
     with pytest.raises(ValueError, match="'fused' runs a cell of type GRU; got a LSTM"):
         ll.unroll(CELL, example()[0], xs, method=method)
 

@@ -25,7 +25,7 @@ import numpy as np
 from longlag.cells.lstm import LSTM, LSTMCarry
 from longlag.core.backends import BACKENDS
 from longlag.core.ops import Params
-from longlag.core.scans.step import Backward
+from longlag.core.options import ScanOptions
 
 __all__ = ["has_cuda", "lstm", "pack", "unpack"]
 
@@ -83,14 +83,12 @@ def lstm(
     params: Params,
     carry: LSTMCarry,
     xs: jax.Array,
+    options: ScanOptions,
     *,
     first: LSTMCarry,
     mask: jax.Array | None,
     resets: jax.Array | None,
     key: jax.Array | None,
-    reverse: bool,
-    backward: Backward,
-    every_carry: bool,
 ) -> tuple[LSTMCarry, jax.Array]:
     """As `Cell.scan` of an LSTM.
 
@@ -102,10 +100,12 @@ def lstm(
     for what, given in (("mask", mask), ("resets", resets)):
         if given is not None:
             raise _refused(what, "None: cuDNN runs every row to its end", f"shape {given.shape}")
-    if every_carry:
+    if options.every_carry:
         raise _refused("carries", "'last': cuDNN returns no other", "'all'")
-    if backward != "auto":
-        raise _refused("backward", "'auto': cuDNN has a gradient of its own", repr(backward))
+    if options.backward != "auto":
+        raise _refused(
+            "backward", "'auto': cuDNN has a gradient of its own", repr(options.backward)
+        )
     steps, batch, features = xs.shape
     if steps < 1 or batch < 1:
         raise _refused("xs", "at least one step and one row", f"T = {steps}, B = {batch}")
@@ -125,7 +125,7 @@ def lstm(
 
     # cuDNN has the batch first. Where `unroll` turned such an input around, XLA sees two transposes
     # in a row and drops both.
-    xs = jnp.swapaxes(xs[::-1] if reverse else xs, 0, 1)
+    xs = jnp.swapaxes(xs[::-1] if options.reverse else xs, 0, 1)
     inputs = _not_batched((xs, carry.h[None], carry.c[None], pack(params)))
     lengths = jnp.full(batch, steps, jnp.int32)
     # The sizes must be Python numbers that no transformation sees (jax-ml/jax#19177), in the order
@@ -133,7 +133,7 @@ def lstm(
     found = rnn.lstm(*inputs, lengths, features, cell.features, 1, 0.0, False, PRECISIONS[setting])
     ys, h, c = _not_batched(found)
     ys = jnp.swapaxes(ys, 0, 1)
-    return LSTMCarry(h=h[0], c=c[0]), ys[::-1] if reverse else ys
+    return LSTMCarry(h=h[0], c=c[0]), ys[::-1] if options.reverse else ys
 
 
 BACKENDS["cudnn"] = {LSTM: lstm}

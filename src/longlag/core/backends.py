@@ -1,7 +1,7 @@
 """Backends: whole sequences of one type of cell by somebody's kernel, chosen by name.
 
-A backend is a function with the signature of `Cell.scan`, the cell first and without `method`, for
-one type of cell: see `Scan`. `unroll(cell, ..., method=NAME)` looks it up in `BACKENDS` by its name
+A backend is a function with the signature of `Cell.scan`, the cell first, for one type of cell: see
+`Scan`. `unroll(cell, ..., method=NAME)` looks it up in `BACKENDS` by its name
 and the type of the cell. None is ever chosen by "auto": a backend may round otherwise than the
 cell's own steps do, and refuses what it cannot do.
 
@@ -30,7 +30,7 @@ import jax
 
 from longlag.core.cell import Cell
 from longlag.core.ops import Params
-from longlag.core.scans.step import Backward
+from longlag.core.options import ScanOptions
 
 __all__ = ["BACKENDS", "Scan", "find"]
 
@@ -44,14 +44,12 @@ class Scan(Protocol):
         params: Params,
         carry: Any,
         xs: jax.Array,
+        options: ScanOptions,
         *,
         first: Any,
         mask: jax.Array | None,
         resets: jax.Array | None,
         key: jax.Array | None,
-        reverse: bool,
-        backward: Backward,
-        every_carry: bool,
     ) -> tuple[Any, jax.Array]:
         """The last carry or every one, and the outputs `[T, B, ...]`."""
         ...

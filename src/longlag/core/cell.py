@@ -31,10 +31,9 @@ from typing_extensions import TypeVar
 
 from longlag.core.checks import check_like, check_rows
 from longlag.core.ops import Params, keep_dtype
+from longlag.core.options import ScanOptions
 from longlag.core.promotion import at_least_float32
 from longlag.core.scans import step
-from longlag.core.scans.linear import Method
-from longlag.core.scans.step import Backward
 from longlag.core.selection import select
 from longlag.core.spec import Spec
 from longlag.core.weight_decay import by_name
@@ -135,15 +134,12 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         params: Params,
         carry: CarryT,
         xs: jax.Array,
+        options: ScanOptions,
         *,
         first: CarryT,
         mask: jax.Array | None,
         resets: jax.Array | None,
         key: jax.Array | None,
-        reverse: bool,
-        method: Method,
-        backward: Backward,
-        every_carry: bool,
     ) -> tuple[CarryT, jax.Array]:
         """Runs the cell over a sequence. Each kind has its own; authors and users call `unroll`.
 
@@ -151,18 +147,16 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             params: parameters.
             carry: the state before the first step.
             xs: inputs `[T, B, ...]`.
+            options: how; this kind knows only the methods "auto" and "scan".
             first: the carry after a reset.
             mask: `[T, B]` bool or None.
             resets: `[T, B]` bool or None.
             key: source of noise for `project`.
-            reverse: from the last step to the first.
-            method: how; this kind knows only "auto" and "scan".
-            backward: how gradients are taken, see `unroll`.
-            every_carry: return the carries after every step, leaves `[T, B, ...]`, not the last.
 
         Returns:
             The carry or carries, and the outputs `[T, B, ...]`.
         """
+        method, backward = options.method, options.backward
         if method not in ("auto", "scan"):
             raise ValueError(
                 f"method: expected 'auto' or 'scan' for {type(self).__name__}, which is not a "
@@ -208,8 +202,8 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             (params, first),
             carry,
             (self._project(params, xs, mask, key) if noisy else xs, mask, resets),
-            reverse=reverse,
-            every_carry=every_carry,
+            reverse=options.reverse,
+            every_carry=options.every_carry,
             backward=self._backward() if backward == "auto" else backward,
             rows=rows,
         )

@@ -13,7 +13,8 @@ from longlag.core.affine_cell import AffineCell
 from longlag.core.cell import Carry
 from longlag.core.checks import check_rows
 from longlag.core.ops import Params, keep_dtype
-from longlag.core.scans.linear import Method, linear_scan, linear_step
+from longlag.core.options import ScanOptions
+from longlag.core.scans.linear import linear_scan, linear_step
 from longlag.core.scans.step import Backward
 from longlag.core.selection import select
 
@@ -53,18 +54,15 @@ class LinearCell(AffineCell[Carry]):
         params: Params,
         carry: Carry,
         xs: jax.Array,
+        options: ScanOptions,
         *,
         first: Carry,
         mask: jax.Array | None,
         resets: jax.Array | None,
         key: jax.Array | None,
-        reverse: bool,
-        method: Method,
-        backward: Backward,
-        every_carry: bool,
     ) -> tuple[Carry, jax.Array]:
         """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
-        refuse_backward(self, backward)
+        refuse_backward(self, options.backward)
         a, b, aux = self._parts(self._project(params, xs, mask, key))
         if mask is not None:
             # As wide as they come: what broadcasts over the state is not spread over it.
@@ -78,8 +76,8 @@ class LinearCell(AffineCell[Carry]):
             carry.h,
             resets=resets,
             h_reset=None if resets is None else first.h,
-            method=method,
-            reverse=reverse,
+            method=options.method,
+            reverse=options.reverse,
             contracting=self.contracting,
         )
         # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
@@ -88,8 +86,8 @@ class LinearCell(AffineCell[Carry]):
         check_rows("readout", ys, xs.shape[:2], str(self))
         if mask is not None:
             ys = select(mask, ys, jnp.zeros_like(ys))
-        if not every_carry:
-            at = 0 if reverse else -1
+        if not options.every_carry:
+            at = 0 if options.reverse else -1
             hs = jax.tree.map(lambda h: h[at], hs) if xs.shape[0] else carry.h
         return Carry(jax.tree.map(keep_dtype, hs, carry.h)), ys
 

@@ -15,10 +15,9 @@ from longlag.core.any_length import associative_scan
 from longlag.core.checks import is_zero
 from longlag.core.linear_cell import refuse_backward
 from longlag.core.ops import Params, affine, dot, keep_dtype, lecun, split_heads
+from longlag.core.options import ScanOptions
 from longlag.core.promotion import add, widen
-from longlag.core.scans.linear import Method
 from longlag.core.scans.matrix import METHODS, matrix_scan, matrix_step
-from longlag.core.scans.step import Backward
 from longlag.core.selection import select
 from longlag.core.spec import choose
 
@@ -187,19 +186,17 @@ class MatrixCell(AffineCell[MatrixCarry]):
         params: Params,
         carry: MatrixCarry,
         xs: jax.Array,
+        options: ScanOptions,
         *,
         first: MatrixCarry,
         mask: jax.Array | None,
         resets: jax.Array | None,
         key: jax.Array | None,
-        reverse: bool,
-        method: Method,
-        backward: Backward,
-        every_carry: bool,
     ) -> tuple[MatrixCarry, jax.Array]:
         """As `Cell.scan`, by `matrix_scan`; `readout` is taken for all steps at once."""
-        choose(method, METHODS, "method")
-        refuse_backward(self, backward)
+        reverse, every_carry = options.reverse, options.every_carry
+        choose(options.method, METHODS, "method")
+        refuse_backward(self, options.backward)
         z = self._project(params, xs, mask, key)
         if mask is not None:
             z = _idle(z, mask)
@@ -222,7 +219,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
             rate=z.rate,
             resets=resets,
             S_reset=None if resets is None else first.S,
-            method=cast(Literal["auto", "scan", "chunked"], method),
+            method=cast(Literal["auto", "scan", "chunked"], options.method),
             reverse=reverse,
             every_state=every_carry,
         )

@@ -15,6 +15,7 @@ from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_like, check_sequence
 from longlag.core.chunks import Chunk, check_chunk, rematerialised, steps_of
 from longlag.core.ops import Params
+from longlag.core.options import ScanOptions
 from longlag.core.placement import alike
 from longlag.core.promotion import through_float32
 from longlag.core.scans.linear import METHODS
@@ -118,7 +119,8 @@ def unroll(
         scan = functools.partial(find(method, cell), cell)
     else:
         runs = with_zoneout(cell, zoneout) if zoneout else cell
-        scan = functools.partial(runs.scan, method=cast(OwnMethod, method))
+        scan = runs.scan
+    options = ScanOptions(reverse, cast(OwnMethod, method), backward, carries == "all")
     features = cell.in_features(params)
     if features is not None and (xs.ndim != 3 or xs.shape[-1] != features):
         axes = "[T, B, D]" if time_major else "[B, T, D]"
@@ -148,13 +150,11 @@ def unroll(
                 params_of_part() if remat is not None else params,
                 carry,
                 xs,
+                options,
                 first=first,
                 mask=mask,
                 resets=resets,
                 key=key,
-                reverse=reverse,
-                backward=backward,
-                every_carry=carries == "all",
             )
 
         steps = (xs, mask, resets)

@@ -176,9 +176,7 @@ def _mean(rate: float, a: Any, b: Any) -> tuple[Any, Any]:
     return (mean if imag else mean[0]), jax.tree.map(lambda part: (1 - rate) * part, b)
 
 
-def _zone_out(
-    rate: float, old: Any, new: Any, y: Any, held: list[jax.Array | None] | None
-) -> tuple[Any, Any]:
+def _zone_out(rate: float, old: Any, new: Any, y: Any, held: list[Any] | None) -> tuple[Any, Any]:
     """Keeps some numbers of the old carry, or without noise the mean of keeping and not.
 
     An output that is a part of the carry, like the h of an LSTM, is so after this too.
