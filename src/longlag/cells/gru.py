@@ -81,9 +81,9 @@ class GRU(DenseCell):
         h = (1 - gates["z"]) * gates["n"] + gates["z"] * carry.h
         return Carry(h), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The gates r and z and the candidate n."""
-        return self._gates(self.mix(params, carry, z))
+        return self._gates(self.mix(params, carry, u))
 
     def _gates(self, mixed):
         r, z = sigmoid(mixed[0]), sigmoid(mixed[1])

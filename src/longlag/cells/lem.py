@@ -76,9 +76,9 @@ class LEM(DenseCell[LEMCarry]):
         y = self._move(carry.y, rho, for_y)
         return LEMCarry(y, self._move(carry.z, tau, for_z)), y
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The time steps τ and ρ."""
-        tau, rho, _, _ = self.mix(params, carry, z)
+        tau, rho, _, _ = self.mix(params, carry, u)
         return {"tau": self.step_size * sigmoid(tau), "rho": self.step_size * sigmoid(rho)}
 
     def _move(self, state, gate, towards):

@@ -96,7 +96,7 @@ class LSTM(DenseCell[LSTMCarry]):
         h = sigmoid(o) * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The gates i, f, o and the candidate g."""
-        i, f, g, o = self.mix(params, carry, z)
+        i, f, g, o = self.mix(params, carry, u)
         return {"i": sigmoid(i), "f": sigmoid(f), "g": jnp.tanh(g), "o": sigmoid(o)}

@@ -45,7 +45,7 @@ class MGU(DenseCell):
         h = (1 - f) * carry.h + f * n
         return Carry(h), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The gate f and the candidate n."""
-        f, n = self.mix(params, carry, z)
+        f, n = self.mix(params, carry, u)
         return {"f": sigmoid(f), "n": jnp.tanh(n)}

@@ -56,7 +56,7 @@ class MinGRU(GatedLinearCell):
         # 1 - σ(v) = σ(-v), without the cancellation.
         return self.bounded(sigmoid(-z)), sigmoid(z) * n, None
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The update gate z."""
-        kept = (1 + z[0]) / 2 if self.negative_eigenvalues else z[0]
+        kept = (1 + u[0]) / 2 if self.negative_eigenvalues else u[0]
         return {"z": 1 - kept}

@@ -45,9 +45,9 @@ class PeepholeLSTM(LSTM):
         h = gates["o"] * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The gates i, f, o and the candidate g."""
-        return self._gates(params, carry, self.mix(params, carry, z))[0]
+        return self._gates(params, carry, self.mix(params, carry, u))[0]
 
     def _gates(self, params, carry, z):
         p_i, p_f, p_o = jnp.split(params["peephole"]["scale"], 3)

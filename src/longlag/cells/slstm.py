@@ -116,9 +116,9 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
         h = sigmoid(o) * c / n
         return SLSTMCarry(h, c, n, m), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """The gates as they act on c: i, f, o."""
-        i, f, _, o = self.mix(params, carry, z)
+        i, f, _, o = self.mix(params, carry, u)
         i, f, _ = self._gates(carry, i, f)
         return {"i": i, "f": f, "o": sigmoid(o)}
 

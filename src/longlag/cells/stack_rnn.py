@@ -96,9 +96,9 @@ class StackRNN(DenseCell[StackCarry]):
         up = jnp.concatenate([carry.stack[..., 1:, :], jnp.zeros_like(down[..., :1, :])], axis=-2)
         return StackCarry(h, push * down + pop * up + keep * carry.stack), h
 
-    def probe(self, params, carry, z):
+    def probe(self, params, carry, u):
         """How much is pushed, popped and kept."""
-        push, pop, keep = self._actions(params, jnp.tanh(self.mix(params, carry, z)[0]))
+        push, pop, keep = self._actions(params, jnp.tanh(self.mix(params, carry, u)[0]))
         return {"push": push, "pop": pop, "keep": keep}
 
     def _actions(self, params: Params, h: jax.Array) -> tuple[jax.Array, ...]:

@@ -150,14 +150,14 @@ def newton(
         jacobian = "dense" if small else "diagonal"
 
     def step(consts, state, inputs):
-        """One step on vectors `[B, n]`, with the semantics of `Cell.scan`."""
+        """One step on vectors `[B, n]`, with the semantics of `scan_steps`."""
         params, first = consts
-        z, live, reset = inputs
+        u, live, reset = inputs
         if reset is not None:
             state = select(reset, first, state)
         # As there, a masked step is taken from a clean state and thrown away.
         clean = state if live is None else select(live, state, first)
-        new, y = cell.step(params, unflatten(clean), z)
+        new, y = cell.step(params, unflatten(clean), u)
         new = flatten(new)
         if live is not None:
             new = select(live, new, state)
@@ -225,10 +225,10 @@ def _as_vectors(cell: Cell, carry: Any, batch: int) -> tuple[Callable, Callable]
 
 def _project(cell, params, xs, mask, key, carry):
     """`project` of the whole sequence, leaves `[T, B, ...]`."""
-    zs = cell._project(params, xs, mask, key)
+    us = cell._project(params, xs, mask, key)
     if not isinstance(cell, LinearCell):
-        return zs
+        return us
     # Its decay and input need only broadcast to the states, which steps cannot be cut from.
-    a, b, aux = zs
+    a, b, aux = us
     shape = (*xs.shape[:2], *carry.h.shape[1:])
     return jnp.broadcast_to(a, shape), jnp.broadcast_to(b, shape), aux

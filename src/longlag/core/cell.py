@@ -11,11 +11,15 @@ dict. Four kinds say what the library may do with it, and the author writes the 
 | `LinearCell` | `h = a * h + b`, elementwise       | `gates`, `project`, perhaps `readout` |
 | `MatrixCell` | `S = A S + k uᵀ`, a matrix         | `gates`, `project`, perhaps `readout` |
 
-The first two are here, `LinearCell` is in `linear_cell.py` and `MatrixCell` in `matrix_cell.py`.
+`Cell` is here, and each other kind in a file of its own name.
 Whatever the kind, `longlag.unroll` runs it over a sequence with masks, resets and streaming, and
 every layer, model, task and experiment takes it.
 
-Letters: B batch, T time, D input features, H `features`, G number of gates.
+Letters: B batch, T time, D input features, H `features`, G number of gates. What `project` returned
+is `u`, and the pre-activations that the `mix` of a dense cell returned are `z`.
+
+Time leads inside: `unroll` turns `[B, T, ...]` to `[T, B, ...]` once, so that a step of a scan is a
+slice `[B, ...]`. `core/reference.py` has the semantics in forty lines.
 """
 
 from __future__ import annotations
@@ -29,11 +33,9 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import TypeVar
 
-from longlag.core.checks import check_like, check_rows
-from longlag.core.ops import Params, keep_dtype
+from longlag.core.flagged_steps import scan_steps
+from longlag.core.ops import Params
 from longlag.core.options import ScanOptions
-from longlag.core.promotion import at_least_float32
-from longlag.core.scans import step
 from longlag.core.selection import select
 from longlag.core.spec import Spec
 from longlag.core.weight_decay import by_name
@@ -96,21 +98,21 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         return xs
 
     @abc.abstractmethod
-    def step(self, params: Params, carry: CarryT, z: Any) -> tuple[CarryT, jax.Array]:
+    def step(self, params: Params, carry: CarryT, u: Any, /) -> tuple[CarryT, jax.Array]:
         """One step, the body of `jax.lax.scan`.
 
         Args:
             params: parameters.
             carry: the state, leaves `[*batch, ...]`.
-            z: what `project` made of the present input, leaves `[*batch, ...]`.
+            u: what `project` made of the present input, leaves `[*batch, ...]`.
 
         Returns:
             The new carry, of the same structure and shapes, and the output `y` `[*batch, ...]`.
         """
 
-    def probe(self, params: Params, carry: CarryT, z: Any) -> dict[str, jax.Array]:
+    def probe(self, params: Params, carry: CarryT, u: Any, /) -> dict[str, jax.Array]:
         """Gates and other quantities worth looking at, by name, before the step is taken."""
-        del params, carry, z
+        del params, carry, u
         return {}
 
     def decays(self, params: Params) -> Any:
@@ -156,56 +158,8 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         Returns:
             The carry or carries, and the outputs `[T, B, ...]`.
         """
-        method, backward = options.method, options.backward
-        if method not in ("auto", "scan"):
-            raise ValueError(
-                f"method: expected 'auto' or 'scan' for {type(self).__name__}, which is not a "
-                f"linear cell; got {method!r}"
-            )
-
-        def project(consts, inputs):
-            xs, live, reset = inputs
-            return (xs if noisy else self._project(consts[0], xs, live)), live, reset
-
-        def begin(consts, carry, inputs):
-            z, live, reset = inputs
-            given, first = carry, jax.tree.map(_as_wide, consts[1], carry)
-            carry = jax.tree.map(_as_wide, carry, consts[1])
-            if reset is not None:
-                carry = select(reset, first, carry)
-            # A masked step is computed and thrown away. It starts from a clean carry, since zero
-            # times a NaN in the kept one would be a NaN in the gradient.
-            start = carry if live is None else select(live, carry, first)
-            return jax.tree.map(keep_dtype, carry, given), start, z, live
-
-        def mix(consts, carry, inputs):
-            _, start, z, _ = begin(consts, carry, inputs)
-            return self._mix(consts[0], start, z)
-
-        def update(consts, carry, inputs, mixed):
-            carry, start, z, live = begin(consts, carry, inputs)
-            new, y = checked_step(self, self._update(consts[0], start, z, mixed), start)
-            check_rows("a step's output", y, (rows,), str(self))
-            new = jax.tree.map(keep_dtype, new, carry)
-            if live is not None:
-                new = select(live, new, carry)
-                y = select(live, y, jax.tree.map(jnp.zeros_like, y))
-            return new, y
-
-        rows = xs.shape[1]
-        # Noise is drawn for the whole sequence, whatever the chunks.
-        noisy = key is not None
-        return step.scan(
-            project,
-            mix,
-            update,
-            (params, first),
-            carry,
-            (self._project(params, xs, mask, key) if noisy else xs, mask, resets),
-            reverse=options.reverse,
-            every_carry=options.every_carry,
-            backward=self._backward() if backward == "auto" else backward,
-            rows=rows,
+        return scan_steps(
+            self, params, carry, xs, options, first=first, mask=mask, resets=resets, key=key
         )
 
     def _project(self, params, xs, mask, key=None):
@@ -213,33 +167,16 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         xs = xs if mask is None else select(mask, xs, jnp.zeros_like(xs))
         return self.project(params, xs, key=key)
 
-    def _mix(self, params, carry, z) -> Any:
-        """The part of a step whose result the backward may store; nothing, in general."""
-        del params, carry, z
+    def _mix(self, params, carry, u) -> Any:
+        """`z`: the part of a step whose result the backward may store; nothing, in general."""
+        del params, carry, u
         return ()
 
-    def _update(self, params, carry, z, mixed):
-        """The rest of the step."""
-        del mixed
-        return self.step(params, carry, z)
+    def _update(self, params, carry, u, z):
+        """The rest of the step, from what `project` and `_mix` returned."""
+        del z
+        return self.step(params, carry, u)
 
     def _backward(self) -> Literal["recompute", "store"]:
         """What "auto" stands for."""
         return "recompute"
-
-
-def checked_step(cell: Cell, found: Any, carry: Any) -> tuple[Any, Any]:
-    """What a step returned, refused unless it is a carry like the one before, and an output."""
-    if not (isinstance(found, tuple) and len(found) == 2):
-        raise ValueError(
-            f"{cell}: expected a step to return two things, the new carry and the output; got "
-            f"{type(found).__name__}"
-        )
-    check_like("a step's new carry", found[0], carry, str(cell))
-    return found
-
-
-def _as_wide(leaf: jax.Array, natural: jax.Array) -> jax.Array:
-    """A leaf of a carry that a step can take: of at least the dtype that the cell's own has."""
-    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return leaf.astype(at_least_float32(leaf, natural)) if floating else leaf

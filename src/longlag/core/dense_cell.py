@@ -55,7 +55,7 @@ class DenseCell(AffineCell[DenseCarryT]):
         return gate_projection(params["input"], xs, len(self.gates))
 
     def mix(
-        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...]
+        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...], /
     ) -> tuple[jax.Array, ...]:
         """The pre-activations `z`: the input's part of every gate and the state's, added.
 
@@ -68,7 +68,7 @@ class DenseCell(AffineCell[DenseCarryT]):
 
     @abc.abstractmethod
     def update(
-        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...]
+        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...], /
     ) -> tuple[DenseCarryT, jax.Array]:
         """The new carry and the output from the pre-activations `z` that `mix` returned."""
 
@@ -78,22 +78,22 @@ class DenseCell(AffineCell[DenseCarryT]):
         return params["recurrent"]["kernel"][:, start : start + self.features]
 
     def step(
-        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...]
+        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...], /
     ) -> tuple[DenseCarryT, jax.Array]:
-        """`update` after `mix`; as in every kind, `z` is here what `project` returned."""
-        return self.update(params, carry, self.mix(params, carry, z))
+        """`update` after `mix`."""
+        return self.update(params, carry, self.mix(params, carry, u))
 
     def _in_two_parts(self) -> bool:
         """Whether a step is `update` after `mix`, and not one of the author's own."""
         return type(self).step is DenseCell.step
 
-    def _mix(self, params, carry, z):
-        return self.mix(params, carry, z) if self._in_two_parts() else ()
+    def _mix(self, params, carry, u):
+        return self.mix(params, carry, u) if self._in_two_parts() else ()
 
-    def _update(self, params, carry, z, mixed):
+    def _update(self, params, carry, u, z):
         if self._in_two_parts():
-            return self.update(params, carry, mixed)
-        return self.step(params, carry, z)
+            return self.update(params, carry, z)
+        return self.step(params, carry, u)
 
     def _backward(self) -> Literal["recompute", "store"]:
         return "recompute" if self.features < STORE_FROM else "store"

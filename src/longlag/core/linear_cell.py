@@ -43,9 +43,9 @@ class LinearCell(AffineCell[Carry]):
         del params, aux
         return h
 
-    def step(self, params: Params, carry: Carry, z: tuple[Any, Any, Any]) -> tuple[Carry, Any]:
+    def step(self, params: Params, carry: Carry, u: tuple[Any, Any, Any], /) -> tuple[Carry, Any]:
         """`h = a * h + b`, then `readout`."""
-        a, b, aux = self._parts(z)
+        a, b, aux = self._parts(u)
         h = linear_step(a, b, carry.h)
         return Carry(h), self.readout(params, h, aux)
 
@@ -80,7 +80,7 @@ class LinearCell(AffineCell[Carry]):
             reverse=options.reverse,
             contracting=self.contracting,
         )
-        # As in Cell.scan, a masked step reads out a clean state, for the gradient's sake.
+        # As in `scan_steps`, a masked step reads out a clean state, for the gradient's sake.
         seen = hs if mask is None else select(mask, hs, jax.tree.map(keep_dtype, first.h, hs))
         ys = self.readout(params, seen, aux)
         check_rows("readout", ys, xs.shape[:2], str(self))
@@ -91,12 +91,16 @@ class LinearCell(AffineCell[Carry]):
             hs = jax.tree.map(lambda h: h[at], hs) if xs.shape[0] else carry.h
         return Carry(jax.tree.map(keep_dtype, hs, carry.h)), ys
 
-    def _parts(self, found: Any) -> tuple[Any, Any, Any]:
+    def _parts(self, returned: Any) -> tuple[Any, Any, Any]:
         """What `project` returned, refused unless it is a, b and what `readout` needs."""
-        if not (isinstance(found, tuple) and len(found) == 3):
-            got = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        if not (isinstance(returned, tuple) and len(returned) == 3):
+            got = (
+                f"a tuple of {len(returned)}"
+                if isinstance(returned, tuple)
+                else type(returned).__name__
+            )
             raise ValueError(f"{self}.project: expected three things, (a, b, aux); got {got}")
-        return found
+        return returned
 
 
 class GatedLinearCell(LinearCell):

@@ -170,16 +170,16 @@ class MatrixCell(AffineCell[MatrixCarry]):
         )
 
     def step(
-        self, params: Params, carry: MatrixCarry, z: Association
+        self, params: Params, carry: MatrixCarry, u: Association, /
     ) -> tuple[MatrixCarry, jax.Array]:
         """One step of the recurrence, then `readout`."""
         scale = None
         if self.exponential:
             assert carry.log_scale is not None
-            scale = jnp.maximum(carry.log_scale + self._head_decay(z), self._log_input(z))
-        q, k, v, log_decay = self._scaled(z, carry.log_scale, scale)
-        S, y = matrix_step(carry.S, q, k, v, log_decay, z.rate)
-        return MatrixCarry(S, scale), self.readout(params, self._reads(y, scale), z.aux)
+            scale = jnp.maximum(carry.log_scale + self._head_decay(u), self._log_input(u))
+        q, k, v, log_decay = self._scaled(u, carry.log_scale, scale)
+        S, y = matrix_step(carry.S, q, k, v, log_decay, u.rate)
+        return MatrixCarry(S, scale), self.readout(params, self._reads(y, scale), u.aux)
 
     def scan(
         self,
@@ -197,9 +197,9 @@ class MatrixCell(AffineCell[MatrixCarry]):
         reverse, every_carry = options.reverse, options.every_carry
         choose(options.method, METHODS, "method")
         refuse_backward(self, options.backward)
-        z = self._project(params, xs, mask, key)
+        u = self._project(params, xs, mask, key)
         if mask is not None:
-            z = _idle(z, mask)
+            u = _idle(u, mask)
         begin, unseen = widen(carry), None
         # Of no steps none sees the carry, which must come out as it is.
         if (mask is not None or resets is not None) and not is_zero(xs.shape[0]):
@@ -207,16 +207,16 @@ class MatrixCell(AffineCell[MatrixCarry]):
         scales = before = None
         if self.exponential:
             scales, before = _log_scales(
-                self._head_decay(z), self._log_input(z), begin, first, resets, reverse
+                self._head_decay(u), self._log_input(u), begin, first, resets, reverse
             )
-        q, k, v, log_decay = self._scaled(z, before, scales)
+        q, k, v, log_decay = self._scaled(u, before, scales)
         S, ys = matrix_scan(
             q,
             k,
             v,
             begin.S,
             log_decay=log_decay,
-            rate=z.rate,
+            rate=u.rate,
             resets=resets,
             S_reset=None if resets is None else first.S,
             method=cast(Literal["auto", "scan", "chunked"], options.method),
@@ -233,24 +233,24 @@ class MatrixCell(AffineCell[MatrixCarry]):
         if unseen is not None:
             unseen = unseen if every_carry else unseen[0 if reverse else -1]
             out = select(unseen, carry, out)
-        ys = self.readout(params, self._reads(ys, scales), z.aux)
+        ys = self.readout(params, self._reads(ys, scales), u.aux)
         return out, (ys if mask is None else select(mask, ys, jnp.zeros_like(ys)))
 
-    def _head_decay(self, z: Association) -> Any:
-        return 0.0 if z.log_decay is None else jnp.maximum(z.log_decay[..., 0], SHUT)
+    def _head_decay(self, u: Association) -> Any:
+        return 0.0 if u.log_decay is None else jnp.maximum(u.log_decay[..., 0], SHUT)
 
-    def _log_input(self, z: Association) -> jax.Array:
-        return jnp.maximum(z.log_input, SHUT)
+    def _log_input(self, u: Association) -> jax.Array:
+        return jnp.maximum(u.log_input, SHUT)
 
-    def _scaled(self, z: Association, before: Any, after: Any) -> tuple[Any, ...]:
+    def _scaled(self, u: Association, before: Any, after: Any) -> tuple[Any, ...]:
         """Query, key, value and decay of the memory that is kept, `S exp(-m)`."""
-        k, v, log_decay = z.k, z.v, z.log_decay
+        k, v, log_decay = u.k, u.v, u.log_decay
         if self.normalised:
             v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         if self.exponential:
-            k = k * jnp.exp(self._log_input(z) - after)[..., None]
-            log_decay = (self._head_decay(z) + before - after)[..., None]
-        return z.q, k, v, log_decay
+            k = k * jnp.exp(self._log_input(u) - after)[..., None]
+            log_decay = (self._head_decay(u) + before - after)[..., None]
+        return u.q, k, v, log_decay
 
     def _reads(self, y: jax.Array, scale: Any) -> Reads:
         if not self.normalised:
@@ -283,7 +283,7 @@ def init_low_rank(key: jax.Array, in_features: int, rank: int, out_features: int
     }
 
 
-def _idle(z: Association, mask: jax.Array) -> Association:
+def _idle(u: Association, mask: jax.Array) -> Association:
     """Where the mask is false, a step that leaves the memory and its scale as they are."""
 
     def shut(x, ndim, to=0.0):
@@ -293,12 +293,12 @@ def _idle(z: Association, mask: jax.Array) -> Association:
         x = jnp.broadcast_to(x, (*mask.shape, *x.shape[x.ndim - ndim :]))
         return select(mask, x, jnp.full_like(x, to))
 
-    return z.replace(  # type: ignore[attr-defined]
-        k=shut(z.k, 2),
-        v=shut(z.v, 2),
-        log_decay=shut(z.log_decay, 2),
-        rate=shut(z.rate, 1),
-        log_input=shut(z.log_input, 1, SHUT),
+    return u.replace(  # type: ignore[attr-defined]
+        k=shut(u.k, 2),
+        v=shut(u.v, 2),
+        log_decay=shut(u.log_decay, 2),
+        rate=shut(u.rate, 1),
+        log_input=shut(u.log_input, 1, SHUT),
     )
 
 

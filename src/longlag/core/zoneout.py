@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from longlag.core.cell import Carry, Cell, checked_step
+from longlag.core.cell import Carry, Cell
+from longlag.core.flagged_steps import checked_step
 from longlag.core.linear_cell import LinearCell, where_live
 from longlag.core.matrix_cell import MatrixCell
 from longlag.core.ops import Params
@@ -81,17 +82,17 @@ class Zoneout(Cell):
         held = draw_held(zoneout_key, self.rate, carry, xs.shape[0])
         return self.cell.project(params, xs, key=key), held
 
-    def step(self, params: Params, carry: Any, z: Any) -> tuple[Any, jax.Array]:
+    def step(self, params: Params, carry: Any, u: Any, /) -> tuple[Any, jax.Array]:
         """A step of the cell, of which some numbers are not taken."""
-        return self._update(params, carry, z, self._mix(params, carry, z))
+        return self._update(params, carry, u, self._mix(params, carry, u))
 
-    def _mix(self, params, carry, z) -> Any:
-        return self.cell._mix(params, carry, z[0])
+    def _mix(self, params, carry, u) -> Any:
+        return self.cell._mix(params, carry, u[0])
 
-    def _update(self, params, carry, z, mixed):
-        of_cell, held = z
-        found = self.cell._update(params, carry, of_cell, mixed)
-        new, y = checked_step(self.cell, found, carry)
+    def _update(self, params, carry, u, z):
+        u, held = u
+        returned = self.cell._update(params, carry, u, z)
+        new, y = checked_step(self.cell, returned, carry)
         return _zone_out(self.rate, carry, new, y, held)
 
     def _backward(self) -> Literal["recompute", "store"]:

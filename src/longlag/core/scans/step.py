@@ -60,13 +60,13 @@ def scan(
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` of a step over `project(consts, xs)`, with the backward described above.
 
-    A step is `r = mix(consts, carry, z)`, then `carry, y = update(consts, carry, z, r)`. None of
+    A step is `z = mix(consts, carry, u)`, then `carry, y = update(consts, carry, u, z)`. None of
     the three functions may close over anything that is differentiated.
 
     Args:
-        project: `(consts, xs) -> zs` for many steps at once, leaves `[C, ...]`.
-        mix: `(consts, carry, z) -> r`, the costly part of the step.
-        update: `(consts, carry, z, r) -> (carry, y)`. The new carry has the structure, shapes and
+        project: `(consts, xs) -> us` for many steps at once, leaves `[C, ...]`.
+        mix: `(consts, carry, u) -> z`, the costly part of the step.
+        update: `(consts, carry, u, z) -> (carry, y)`. The new carry has the structure, shapes and
             dtypes of the old one.
         consts: a tree, the same for every step.
         carry: a tree. Leaves that are not floating (counters, flags, typed keys) are carried along
@@ -87,20 +87,20 @@ def scan(
     if backward == "autodiff":
         consts_of_step = through_float32(consts)
 
-        def body(carry, z):
+        def take_step(carry, u):
             consts = consts_of_step()
-            new, y = update(consts, carry, z, mix(consts, carry, z))
+            new, y = update(consts, carry, u, mix(consts, carry, u))
             return new, (new if every_carry else None, y)
 
-        last, (every, ys) = jax.lax.scan(body, carry, project(consts, xs), reverse=reverse)
+        last, (every, ys) = jax.lax.scan(take_step, carry, project(consts, xs), reverse=reverse)
     else:
         store = backward == "store"
         rows = rows if is_known(rows) else 1
         aim = min(max(ROWS // max(rows, 1), CHUNK_AT_LEAST), CHUNK_AT_MOST)
         length = chunk_length(jax.tree.leaves(xs)[0].shape[0], aim)
         options = (reverse, every_carry, store, length)
-        found: Any = _scan((functions, options), consts, carry, xs)
-        last, every, ys = found
+        results: Any = _scan((functions, options), consts, carry, xs)
+        last, every, ys = results
     return (every if every_carry else last), ys
 
 
@@ -114,40 +114,41 @@ def _forward(functions, options, consts, carry, xs):
 
     Returns:
         The last carry, the carries after every step, the outputs, the carries before every chunk,
-        and with `store` all `r`.
+        and with `store` all `z`.
     """
     project, mix, update = functions
     reverse, every_carry, store, length = options
     outputs: list[Any] = []
 
-    def body(carry, z):
-        r = mix(consts, carry, z)
-        new, y = update(consts, carry, z, r)
+    def take_step(carry, u):
+        # Leaves of carry, u and z are those of one step, without the axis of time.
+        z = mix(consts, carry, u)
+        new, y = update(consts, carry, u, z)
         # An output that is a part of the carry, like the h of an LSTM, is stored once.
         kept, (leaves, structure) = jax.tree.leaves(new), jax.tree.flatten(y)
         same = [next((i for i, k in enumerate(kept) if k is leaf), None) for leaf in leaves]
         same = same if every_carry else [None] * len(same)
         outputs[:] = [structure, same]
         apart = [leaf for leaf, i in zip(leaves, same) if i is None]
-        return new, (apart, new if every_carry else None, r if store else None)
+        return new, (apart, new if every_carry else None, z if store else None)
 
-    def chunk(carry, xs, _):
-        zs = project(consts, xs)
-        last, steps = jax.lax.scan(body, carry, zs, reverse=reverse)
+    def run_chunk(carry, xs, _):
+        us = project(consts, xs)  # xs and us: leaves `[C, ...]`
+        last, steps = jax.lax.scan(take_step, carry, us, reverse=reverse)
         return last, steps, carry if every_carry else None
 
-    last, (apart, every, rs), entries = over_chunks(chunk, carry, xs, None, length, reverse)
+    last, (apart, every, zs), entries = over_chunks(run_chunk, carry, xs, None, length, reverse)
     structure, same = outputs
     apart, kept = iter(apart), jax.tree.leaves(every)
     ys = [next(apart) if i is None else kept[i] for i in same]
-    return last, every, jax.tree.unflatten(structure, ys), entries, rs
+    return last, every, jax.tree.unflatten(structure, ys), entries, zs
 
 
 def _scan_forward(static, consts, carry, xs):
     functions, (reverse, every_carry, store, length) = static
     keep = (reverse, True, store, length)
-    last, every, ys, entries, rs = _forward(functions, keep, consts, carry, xs)
-    return (last, every if every_carry else None, ys), (consts, xs, every, entries, rs)
+    last, every, ys, entries, zs = _forward(functions, keep, consts, carry, xs)
+    return (last, every if every_carry else None, ys), (consts, xs, every, entries, zs)
 
 
 def _scan_tangent(static, residuals, tangents):
@@ -165,73 +166,92 @@ def _scan_tangent(static, residuals, tangents):
 
 
 def _scan_backward(static, residuals, cotangents):
+    """The gradients of constants, first carry and inputs, derived in `docs/design/backward.md`.
+
+    Leaves of xs, us, zs, lams, d_every and dys begin with the axis of time, `[T, ...]` outside a
+    chunk and `[C, ...]` inside; those of lam, of a carry and of `entries[n]` are of one step, and
+    d_consts has the shapes of consts. A name ends in `_f` for floating leaves, a list, and in `_o`
+    for the others.
+    """
     (project, mix, update), (reverse, every_carry, store, length) = static
-    consts, xs, every, entries, rs = residuals
-    # Floating leaves apart from the others: those have no gradient.
+    consts, xs, every, entries, zs = residuals
+    # Of the last carry, of every carry and of the outputs, floating leaves alone.
     lam, d_every, dys = map(jax.tree.leaves, cotangents)
     consts_f, consts_o, join_consts = split(consts)
 
-    def chunk(state, inputs, entry):
+    def pull_chunk(state, inputs, entry):
         lam, d_consts = state
-        xs, every, rs, d_every, dys = inputs
+        xs, every, zs, d_every, dys = inputs
         shift = functools.partial(_shift, reverse=reverse)
+        # The carries before every step: after the step before, or at the entry of the chunk.
         before_f, before_o, join_carry = split(jax.tree.map(shift, every, entry))
         xs_f, xs_o, join_xs = split(xs)
 
         def project_floats(consts_f, xs_f):
-            zs = project(join_consts(consts_f, consts_o), join_xs(xs_f, xs_o))
-            return split(zs)[0], zs
+            """us_f `[C, ...]`, and all of us."""
+            us = project(join_consts(consts_f, consts_o), join_xs(xs_f, xs_o))
+            return split(us)[0], us
 
-        _, pull_project, zs = jax.vjp(project_floats, consts_f, xs_f, has_aux=True)
-        zs_f, zs_o, join_z = split(zs)
-        others = (before_o, zs_o)
+        _, pull_project, us = jax.vjp(project_floats, consts_f, xs_f, has_aux=True)
+        us_f, us_o, join_u = split(us)
+        others = (before_o, us_o)
 
-        def step(consts_f, carry_f, z_f, others):
-            """All that a step begins with."""
-            carry, z = join_carry(carry_f, others[0]), join_z(z_f, others[1])
-            return join_consts(consts_f, consts_o), carry, z
+        def join_step(consts_f, carry_f, u_f, others):
+            """Constants, carry and u of one step, whole."""
+            carry, u = join_carry(carry_f, others[0]), join_u(u_f, others[1])
+            return join_consts(consts_f, consts_o), carry, u
 
         if not store:
-            rs = jax.vmap(lambda *x: mix(*step(consts_f, *x)))(before_f, zs_f, others)
-        rs_f, rs_o, join_r = split(rs)
+            zs = jax.vmap(lambda *x: mix(*join_step(consts_f, *x)))(before_f, us_f, others)
+        zs_f, zs_o, join_z = split(zs)
 
-        def mix_floats(consts_f, carry_f, z_f, others):
-            return split(mix(*step(consts_f, carry_f, z_f, others)))[0]
+        def mix_floats(consts_f, carry_f, u_f, others):
+            """z_f of one step."""
+            return split(mix(*join_step(consts_f, carry_f, u_f, others)))[0]
 
-        def update_floats(consts_f, carry_f, z_f, others, r_f, r_o):
-            new, y = update(*step(consts_f, carry_f, z_f, others), join_r(r_f, r_o))
+        def update_floats(consts_f, carry_f, u_f, others, z_f, z_o):
+            """The new carry_f and the output of one step."""
+            new, y = update(*join_step(consts_f, carry_f, u_f, others), join_z(z_f, z_o))
             return split(new)[0], split(y)[0]
 
-        def linearise(carry_f, z_f, others, r_f, r_o):
-            pull_mix = jax.vjp(lambda c: mix_floats(consts_f, c, z_f, others), carry_f)[1]
+        def linearise(carry_f, u_f, others, z_f, z_o):
+            """The pullbacks of one step in its carry: d_z -> d_carry, (lam, dy) -> (d_carry, d_z).
+
+            The carry meets the step twice, in `mix` and in `update` beside z.
+            """
+            pull_mix = jax.vjp(lambda c: mix_floats(consts_f, c, u_f, others), carry_f)[1]
             pull_update = jax.vjp(
-                lambda c, r: update_floats(consts_f, c, z_f, others, r, r_o), carry_f, r_f
+                lambda c, z: update_floats(consts_f, c, u_f, others, z, z_o), carry_f, z_f
             )[1]
             return pull_mix, pull_update
 
-        varying, fixed, rebuild = _along_time(linearise, before_f, zs_f, others, rs_f, rs_o)
+        varying, fixed, rebuild = _along_time(linearise, before_f, us_f, others, zs_f, zs_o)
 
-        def back(lam, inputs):
+        def step_back(lam, inputs):
+            """From lam after a step to lam before it; keeps the first, and d_z."""
             varying, d_new, dy = inputs
             lam = jax.tree.map(jnp.add, lam, d_new) if every_carry else lam
             pull_mix, pull_update = rebuild(varying, fixed)
-            d_carry, d_r = pull_update((lam, dy))
-            return jax.tree.map(jnp.add, d_carry, pull_mix(d_r)[0]), (lam, d_r)
+            d_carry, d_z = pull_update((lam, dy))
+            return jax.tree.map(jnp.add, d_carry, pull_mix(d_z)[0]), (lam, d_z)
 
-        lam, (lams, d_rs) = jax.lax.scan(back, lam, (varying, d_every, dys), reverse=not reverse)
+        lam, (lams, d_zs) = jax.lax.scan(
+            step_back, lam, (varying, d_every, dys), reverse=not reverse
+        )
 
-        def all_updates(consts_f, zs_f):
+        # Constants and inputs: no step waits for another, since lams and d_zs `[C, ...]` are known.
+        def all_updates(consts_f, us_f):
             along = jax.vmap(update_floats, (None, 0, 0, 0, 0, 0))
-            return along(consts_f, before_f, zs_f, others, rs_f, rs_o)
+            return along(consts_f, before_f, us_f, others, zs_f, zs_o)
 
-        def all_mixes(consts_f, zs_f):
-            return jax.vmap(mix_floats, (None, 0, 0, 0))(consts_f, before_f, zs_f, others)
+        def all_mixes(consts_f, us_f):
+            return jax.vmap(mix_floats, (None, 0, 0, 0))(consts_f, before_f, us_f, others)
 
         # Where `update` has neither constants nor inputs of its own this is zero, and lams are
         # not kept.
-        d_update, d_zs = jax.vjp(all_updates, consts_f, zs_f)[1]((lams, dys))
-        d_mix, d_zs_mix = jax.vjp(all_mixes, consts_f, zs_f)[1](d_rs)
-        d_project, d_xs = pull_project(jax.tree.map(jnp.add, d_zs, d_zs_mix))
+        d_update, d_us = jax.vjp(all_updates, consts_f, us_f)[1]((lams, dys))
+        d_mix, d_us_mix = jax.vjp(all_mixes, consts_f, us_f)[1](d_zs)
+        d_project, d_xs = pull_project(jax.tree.map(jnp.add, d_us, d_us_mix))
         of_chunk = zip(d_consts, d_update, d_mix, d_project, strict=True)
         d_consts = [sum(d.astype(of[0].dtype) for d in of) for of in of_chunk]
         return (lam, d_consts), d_xs, None
@@ -239,8 +259,8 @@ def _scan_backward(static, residuals, cotangents):
     # Sums over chunks in at least float32, whatever the parameters have.
     precise = [at_least_float32(leaf) for leaf in consts_f]
     state = (lam, list(map(zeros_like, consts_f, precise)))
-    inputs = (xs, every, rs, d_every, dys)
-    (lam, d_consts), d_xs, _ = over_chunks(chunk, state, inputs, entries, length, not reverse)
+    inputs = (xs, every, zs, d_every, dys)
+    (lam, d_consts), d_xs, _ = over_chunks(pull_chunk, state, inputs, entries, length, not reverse)
 
     d_consts = [d.astype(leaf.dtype) for d, leaf in zip(d_consts, consts_f)]
     return whole(d_consts, consts), whole(lam, entries), whole(d_xs, xs)
