@@ -67,6 +67,7 @@ from longlag.core.ops import dot as dot
 from longlag.core.ops import gate_projection as gate_projection
 from longlag.core.packing import lengths_to_mask as lengths_to_mask
 from longlag.core.packing import pad_rows as pad_rows
+from longlag.core.reference import scan_reference as scan_reference
 from longlag.core.scans.linear import linear_scan as linear_scan
 from longlag.core.scans.matrix import matrix_scan as matrix_scan
 from longlag.core.unrolling import unroll as unroll

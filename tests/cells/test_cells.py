@@ -34,7 +34,7 @@ from longlag.cells import (
 )
 from longlag.runs import cell_names
 from longlag.testing.cells import Flags, check_cell, check_loop
-from longlag.testing.loop import loop
+from longlag.testing.python_loop import loop
 from longlag.testing.running import draw
 from tests.helpers import paper
 from tests.helpers.members import CELLS

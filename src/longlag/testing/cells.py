@@ -1,6 +1,6 @@
 """The contract of a cell, as one function: `check_cell(MyCell(8))` passes or says what is broken.
 
-Everything is measured against `longlag.testing.loop` and the gradient that jax takes of it.
+Everything is measured against `longlag.testing.python_loop` and the gradient that jax takes of it.
 
 Compiling takes the time, so programs are shared: masks and resets are arrays, and "neither" is a
 mask of trues and resets of falses.
@@ -20,9 +20,10 @@ import numpy as np
 from longlag.core.cell import Cell
 from longlag.core.linear_cell import LinearCell
 from longlag.core.matrix_cell import MatrixCell
+from longlag.core.reference import scan_reference
 from longlag.core.unrolling import unroll
 from longlag.core.weight_decay import decay_mask
-from longlag.testing.loop import Flags, first_carry, loop, one_step
+from longlag.testing.python_loop import Flags, first_carry, loop, one_step
 from longlag.testing.running import (
     CUTS,
     FLAGS,
@@ -35,6 +36,7 @@ from longlag.testing.running import (
     differently,
     draw,
     in_chunks,
+    jit,
     parameter_shapes,
     partition,
     same,
@@ -50,6 +52,7 @@ def check_cell(cell: Cell, in_features: int = 2) -> None:
         case = draw(cell, in_features, MASK.shape)
         for name, flags in FLAGS.items():
             check_loop(case, flags, CUTS, f"{cell}, {name}")
+        check_reference(case)
         check_masked(case)
         check_nan(case)
         check_dependence(case)
@@ -115,6 +118,17 @@ def check_loop(case: Case, flags: Flags, cuts, what: str, rtol: float = 1e-10) -
     expected = differentiate(functools.partial(loop, case.cell, flags), case)
     for name, lengths in cuts.items():
         assert_close(unrolled(case, flags, lengths), expected, f"{what}, {name}", rtol)
+
+
+def check_reference(case: Case) -> None:
+    """`scan_reference` gives what `unroll` gives, which was found equal to the loop."""
+    flags = FLAGS["both"]
+    got = jit(functools.partial(scan_reference, case.cell))(
+        case.params, case.xs, case.carry, **flags._asdict()
+    )
+    carries, ys, *_ = unrolled(case, flags)
+    last = jax.tree.map(lambda leaf: leaf[:, -1], carries)
+    assert_close(got, (last, ys), f"{case.cell}: scan_reference")
 
 
 def check_masked(case: Case) -> None:

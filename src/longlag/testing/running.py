@@ -16,7 +16,7 @@ import numpy as np
 from longlag.core.cell import Cell
 from longlag.core.scans import matrix, step
 from longlag.core.unrolling import unroll
-from longlag.testing.loop import Flags
+from longlag.testing.python_loop import Flags
 
 # These programs run once or twice, for microseconds: compiling is all that they cost.
 jit = functools.partial(
