@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from longlag import GRU, LSTM, MinGRU, unroll
+from longlag.core.scans import step
 from longlag.testing.running import assert_close, in_chunks
 
 B, D, H = 2, 2, 3
@@ -146,3 +149,13 @@ def test_bad_options():
     linear = MinGRU(H)
     with pytest.raises(ValueError, match="expected 'auto' for MinGRU"):
         unroll(linear, draw(linear, 2)[0], xs, backward="store")
+
+
+def test_the_page_of_its_derivation_runs_and_knows_its_names():
+    page = Path("docs/design/backward.md").read_text(encoding="utf-8")
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    core = Path(step.__file__).parents[1]
+    code = "".join(path.read_text(encoding="utf-8") for path in core.rglob("*.py"))
+    names = {*re.findall(r"`([a-zA-Z]\w*_[a-zA-Z]\w*)`", page)}
+    assert len(names) > 10
+    assert [name for name in names if not re.search(rf"\b{name}\b", code)] == []

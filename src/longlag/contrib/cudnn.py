@@ -130,8 +130,10 @@ def lstm(
     lengths = jnp.full(batch, steps, jnp.int32)
     # The sizes must be Python numbers that no transformation sees (jax-ml/jax#19177), in the order
     # input, hidden, layers, dropout, bidirectional, precision.
-    found = rnn.lstm(*inputs, lengths, features, cell.features, 1, 0.0, False, PRECISIONS[setting])
-    ys, h, c = _not_batched(found)
+    outputs = rnn.lstm(
+        *inputs, lengths, features, cell.features, 1, 0.0, False, PRECISIONS[setting]
+    )
+    ys, h, c = _not_batched(outputs)
     ys = jnp.swapaxes(ys, 0, 1)
     return LSTMCarry(h=h[0], c=c[0]), ys[::-1] if options.reverse else ys
 

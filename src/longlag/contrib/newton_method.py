@@ -172,8 +172,8 @@ def newton(
         ROUNDINGS * float(jnp.finfo(start.dtype).eps) if tolerance is None else tolerance,
         max_iterations,
     )
-    found: Any = _solve(method, (params, flatten(first)), start, jax.tree.map(flip, inputs))
-    states, ys, info = found
+    results: Any = _solve(method, (params, flatten(first)), start, jax.tree.map(flip, inputs))
+    states, ys, info = results
     if carries == "all":
         out = unflatten(flip(states))
     else:

@@ -65,15 +65,15 @@ def custom_derivative(
                 for moves, type_ in zip(moving, types)
             ]
             given = jax.tree.unflatten(kept_structure, kept)
-            found = tangent(static, given, jax.tree.unflatten(structure, full))
-            return [leaf for leaf, f in zip(out_structure.flatten_up_to(found), floating) if f]
+            of_outs = tangent(static, given, jax.tree.unflatten(structure, full))
+            return [leaf for leaf, f in zip(out_structure.flatten_up_to(of_outs), floating) if f]
 
         def transpose(kept, cotangents):
             cotangents = iter(cotangents)
             full = [next(cotangents) if f else None for f in floating]
             given = jax.tree.unflatten(kept_structure, kept)
-            found = backward(static, given, jax.tree.unflatten(out_structure, full))
-            return [leaf for leaf, m in zip(structure.flatten_up_to(found), moving) if m]
+            pulled = backward(static, given, jax.tree.unflatten(out_structure, full))
+            return [leaf for leaf, m in zip(structure.flatten_up_to(pulled), moving) if m]
 
         moved = linear_p.bind(
             *kept,
@@ -162,9 +162,9 @@ def _jvp(primals, tangents, **params):
 
 def _transpose(cotangents, *args, transpose, count, **params):
     del params
-    found = transpose(list(args[:count]), [ad.instantiate_zeros(ct) for ct in cotangents])
+    pulled = transpose(list(args[:count]), [ad.instantiate_zeros(ct) for ct in cotangents])
     # A tangent that is known has no cotangent.
-    linear = (d if ad.is_undefined_primal(x) else None for d, x in zip(found, args[count:]))
+    linear = (d if ad.is_undefined_primal(x) else None for d, x in zip(pulled, args[count:]))
     return [*(None for _ in range(count)), *linear]
 
 

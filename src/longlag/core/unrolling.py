@@ -54,7 +54,8 @@ def unroll(
     selected, never multiplied, so that a NaN in a masked input, or in a carry that is reset at
     once, reaches neither values nor gradients.
 
-    A sequence may be cut into chunks anywhere: pass the returned carry to the next call.
+    `longlag.scan_reference` says the same in forty lines of code. A sequence may be cut into chunks
+    anywhere: pass the returned carry to the next call.
 
     Args:
         cell: the cell.
