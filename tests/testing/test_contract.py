@@ -10,6 +10,7 @@ import pytest
 
 import longlag as ll
 from longlag.testing import cells as contract
+from longlag.testing import running
 from longlag.testing.cells import check_compiles_once, check_types
 
 
@@ -105,10 +106,10 @@ def test_what_shapes_show(check, cell, message):
 )
 def test_what_numbers_show(clause, cell, message, x64, monkeypatch):
     # The carry of three earlier steps would cost a compilation and shows nothing more here.
-    monkeypatch.setattr(contract, "in_use", lambda case: case)
+    monkeypatch.setattr(running, "in_use", lambda case: case)
     case = contract.draw(cell, 2, contract.MASK.shape)
     assert case.xs.dtype == jax.tree.leaves(case.carry)[0].dtype == jnp.float64
-    rest = (contract.FLAGS["neither"], {"whole": contract.WHOLE}, "") * (clause == "check_loop")
+    rest = (contract.FLAGS["neither"], {"whole": running.WHOLE}, "") * (clause == "check_loop")
     with pytest.raises(AssertionError) as error:
         getattr(contract, clause)(case, *rest)
     assert message in str(error.value)
