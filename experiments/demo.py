@@ -1,8 +1,72 @@
-"""`longlag demo` under its earlier name, so that recorded commands still run."""
+"""`longlag demo` under its earlier name, so that recorded commands still run, and its record."""
+
+from __future__ import annotations
 
 import sys
+from typing import Any
 
+from experiments.harness.recorded import Picture, Recorded
+from longlag import report
 from longlag.cli.commands import main
+from longlag.report.page import CAPTIONS
+from longlag.report.rows import COLUMNS
+from longlag.report.rows import lines as lines_of
+
+Results = dict[str, Any]
+
+
+def lines(results: Results) -> list[tuple[str, ...]]:
+    """A line for every arm on every task."""
+    table = []
+    for heading, group in lines_of(_cells(results)).items():
+        task = heading.partition(" · ")[0]
+        for line in group:
+            near, far = (_spread(*spread[:2]) for spread in (line.accuracy, line.far))
+            cost = (line.parameters, line.state, line.time)
+            table.append((task, line.arm, near, far, line.outcome, *cost))
+    return table
+
+
+def verdict(results: Results) -> str:
+    """The findings, one a line."""
+    return "\n".join(report.findings(_cells(results), results.get("roles", {})))
+
+
+def _cells(results: Results) -> Any:
+    return report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
+
+
+def _spread(median: str, spread: str) -> str:
+    return f"{median} ({spread})" if spread else median
+
+
+def _picture(name: str, sentence: str) -> Picture:
+    heading, legend = CAPTIONS[name]
+    return Picture(
+        heading, legend, sentence, f"{heading}: heat map of one test sequence of the demo."
+    )
+
+
+RECORDED = (
+    Recorded(
+        *("demo", "What does attention add to a recurrence?", 0),
+        columns=("task", *COLUMNS),
+        lines=lines,
+        verdict=verdict,
+        pictures={
+            "attention": _picture(
+                "attention", "The step where a key comes again reads the value that followed it."
+            ),
+            "trace": _picture(
+                "trace",
+                "The units of a state that tracks parity change sign together, at the ones.",
+            ),
+        },
+        documents=("README.md", "experiments/README.md"),
+    ),
+)
+SMOKE = False
+
 
 if __name__ == "__main__":
     sys.exit(main(["demo", *sys.argv[1:]]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pkgutil
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import jax
 import tyro
 
+import experiments
 from experiments.harness.rates import choose_rates, folder
 from experiments.harness.tables import COLUMNS, Found, lines, verdict
 from longlag.cli.arguments import plain_errors
@@ -37,6 +39,7 @@ __all__ = [
     "ask",
     "measure",
     "meta",
+    "module_of",
     "named",
     "script",
     "show",
@@ -135,8 +138,8 @@ class Options:
 
     def named(self, name: str, part: str = "") -> tuple[str, Path]:
         """The command that asks a script, or a part of it, and the folder that it leaves."""
-        module, beyond = name.replace("-", "_"), "" if self.preset == "cpu" else self.preset
-        words = (f"python -m experiments.{module}", part, beyond and f"--preset {beyond}")
+        beyond = "" if self.preset == "cpu" else self.preset
+        words = (f"python -m {module_of(name)}", part, beyond and f"--preset {beyond}")
         folders = (name, part, beyond)
         return " ".join(filter(None, words)), self.out / "-".join(filter(None, folders))
 
@@ -157,7 +160,6 @@ def script(
         how: what `ask` is told beside a question.
         argv: the command line; None: that of the process.
     """
-    module = f"experiments.{name.replace('-', '_')}"
 
     def several(
         parts: tyro.conf.Positional[tuple[str, ...]] = (),
@@ -171,7 +173,11 @@ def script(
         parts: of {", ".join(questions)}; none means all, one after another.
         options: how.
     """
-    command_line: dict[str, Any] = {"prog": f"python -m {module}", "description": doc, "args": argv}
+    command_line: dict[str, Any] = {
+        "prog": f"python -m {module_of(name)}",
+        "description": doc,
+        "args": argv,
+    }
     with plain_errors():
         if [*questions] == [""]:
             parts, options = ("",), tyro.cli(Options, **command_line)
@@ -275,13 +281,27 @@ def named(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path
     """The command of a script, and the folder that it leaves.
 
     Args:
-        script: its name in this room.
+        script: its name.
         options: the values of options by name; one at its default is empty.
         out: where the folder is made.
     """
     used = {option: value for option, value in options.items() if value}
-    words = (f"python -m experiments.{script}", *(f"{o} {value}" for o, value in used.items()))
+    words = (f"python -m {module_of(script)}", *(f"{o} {value}" for o, value in used.items()))
     return " ".join(words), out / folder("-".join((script, *used.values())))
+
+
+def module_of(script: str) -> str:
+    """The module of a script: "lag-horizon" is in `experiments.memory.lag_horizon`.
+
+    Raises:
+        ValueError: no module has that name, or several have it.
+    """
+    stem = script.replace("-", "_")
+    modules = pkgutil.walk_packages(experiments.__path__, "experiments.")
+    names = [info.name for info in modules if info.name.rpartition(".")[2] == stem]
+    if len(names) != 1:
+        raise ValueError(f"script: expected one module {stem}.py in experiments, got {names}")
+    return names[0]
 
 
 def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:

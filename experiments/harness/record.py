@@ -22,7 +22,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.harness.committed import FLAGSHIP, RESULTS, TABLES, committed, section
+from experiments.harness import discovery
+from experiments.harness.recorded import RESULTS, Recorded, committed
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import COLUMNS, catalogue
 from longlag.core.spec import choose
@@ -32,11 +33,6 @@ from longlag.system.console import console
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = "docs/cells.md"
-# The files with the marker that a table stands at, where it is not experiments/README.md alone.
-FILES = {
-    **dict.fromkeys(("demo", FLAGSHIP), ("README.md", "experiments/README.md")),
-    "agreement": ("docs/agreement.md",),
-}
 # What results.json holds for the page of the run alone.
 LEFT_OUT = ("attention", "by_lag", "confused", "curves", "lead", "question", "title", "trace")
 
@@ -55,18 +51,19 @@ def main(
             their names; where they come from is said beside where the others do.
     """
     if run is not None:
-        choose(question, sorted(TABLES), "question")
+        choose(question, sorted(discovery.recorded()), "question")
         kept = recorded(run, question, add)
         folder = RESULTS / question
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
         for plot in sorted((run / "plots").glob("*.png")):
             shutil.copyfile(plot, folder / plot.name)
-    for question in TABLES:
-        made = table(question)
-        for file in files(question):
-            write(file, question, made)
-    write(CATALOGUE, "catalogue", markdown(COLUMNS, catalogue()))
+    discovery.require_known()
+    for question in discovery.recorded().values():
+        for file in question.documents:
+            write(file, question, table(question))
+    before = (ROOT / CATALOGUE).read_text(encoding="utf-8")
+    write_at(CATALOGUE, before, before, "catalogue", markdown(COLUMNS, catalogue()))
     return 0
 
 
@@ -148,29 +145,41 @@ def _of_arms(value: Any) -> bool:
     )
 
 
-def write(file: str, marker: str, made: str) -> None:
-    """Puts a table at its marker in a document, and says so if it is another one than before."""
+def write(file: str, question: Recorded, made: str) -> None:
+    """Puts a table at its markers in a document, and says so if it is another one than before.
+
+    A question with results and without markers is given a heading with them at the end. One that
+    is not recorded yet needs none.
+    """
     path = ROOT / file
     before = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {question.name} -->", f"<!-- /{question.name} -->"
+    text = before
+    if begin not in text and end not in text:
+        if question.results() is None:
+            return
+        text = f"{text.rstrip()}\n\n## {question.title}\n\n{begin}\n{end}\n"
+        console.print(f"{question.name}: heading at the end of {file}")
+    write_at(file, before, text, question.name, made)
+
+
+def write_at(file: str, before: str, text: str, marker: str, made: str) -> None:
+    """Puts a table at its marker in a text, and writes that to a document if it differs."""
     try:
-        after = insert(before, marker, made)
+        after = insert(text, marker, made)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     if after != before:
-        path.write_text(after, encoding="utf-8")
+        (ROOT / file).write_text(after, encoding="utf-8")
         console.print(f"{marker}: table in {file}")
 
 
-def files(question: str) -> tuple[str, ...]:
-    """The documents that have the table of a question."""
-    return FILES.get(question, ("experiments/README.md",))
-
-
-def table(question: str) -> str:
+def table(question: Recorded) -> str:
     """What the documents say of a question, in Markdown."""
-    made = section(question)
-    if made is None:
+    results = question.results()
+    if results is None:
         return "Not recorded yet."
+    made = question.section(results)
     parts = [markdown(made.columns, made.rows), made.found, made.source]
     return "\n\n".join([*parts, *([markdown(*made.further)] if made.further else [])])
 

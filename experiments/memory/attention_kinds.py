@@ -22,6 +22,7 @@ from typing import Any
 from experiments.harness import costs
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID
+from experiments.harness.recorded import Recorded
 from longlag import GRU
 from longlag.core.cell import Cell
 from longlag.runs import Architecture, Experiment
@@ -74,5 +75,9 @@ def question(size: Size) -> Question:
     )
 
 
+QUESTIONS = {"": question}
+RECORDED = (Recorded("attention-kinds", "Which attention?", 130),)
+
+
 if __name__ == "__main__":
-    script("attention-kinds", __doc__, {"": question}, how=lambda _: {"also": costs.measured})
+    script("attention-kinds", __doc__, QUESTIONS, how=lambda _: {"also": costs.measured})

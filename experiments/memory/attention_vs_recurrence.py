@@ -24,23 +24,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.harness import tables
+from experiments.harness.charts import LAYOUTS
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID, folder
-from experiments.harness.tables import by_arm, did, trained
+from experiments.harness.recorded import Recorded
+from experiments.harness.tables import by_arm, did, tested, trained
 from longlag import GRU, LSTM, MinGRU
 from longlag.analysis.knock_outs import knock_outs
 from longlag.cells import DeltaNet, FeedForward
 from longlag.core.cell import Cell
+from longlag.report.charts import heat_map
 from longlag.report.summary import wilson
 from longlag.runs import Architecture, Experiment
 from longlag.tasks import CopyMemory, Parity, Recall, SelectiveCopy, StateRecall, Task
 from longlag.training import Training
 
+NAME = "attention-vs-recurrence"
 DID = 0.95  # accuracy from which a seed has done its task
 # Named before anything was run; ten seeds each, where the others have five.
 CLAIMED = ("LSTM + attention", "DeltaNet negative")
@@ -234,6 +239,37 @@ def summary(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
+def hours(found: Mapping[str, dict[str, Any]]) -> str:
+    """What all axes took; the arguments are those of `summary`."""
+    total = sum(results["meta"]["core_hours"] for results in found.values())
+    return f"{total:.1f} core-hours in all; the source of each column stands under its own table."
+
+
+def figure(found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A heat map of the arms against the axes: the median accuracy where the axis is measured."""
+    values: dict[str, dict[str, float]] = {}
+    floors: dict[str, float] = {}
+    for axis, results in found.items():
+        for arm, rows in by_arm(results).items():
+            plain, _, convolution = arm.partition(", ")
+            column = f"{axis} with {convolution}" if convolution else axis
+            counted = tested(rows) if AXES[axis].beyond else trained(rows)
+            far = max(row["lag"] for row in counted)
+            accuracy = [row["accuracy"] or 0.0 for row in counted if row["lag"] == far]
+            values.setdefault(plain, {})[column] = statistics.median(accuracy)
+            floors[column] = rows[0]["floor"]
+    each = (
+        f"{arm} {', '.join(f'{task} {accuracy:.2f}' for task, accuracy in of.items())}"
+        for arm, of in values.items()
+    )
+    return {
+        "figures": {layout: heat_map(values, floors, layout) for layout in LAYOUTS},
+        "legend": "Median accuracy of the seeds, the colour from each task's floor to 1; "
+        "track at four times the trained length.",
+        "alt": f"Heat map of accuracy: {'; '.join(each)}.",
+    }
+
+
 def claim(axis: str, results: dict[str, Any]) -> str:
     """What became of the claim on one axis, and whose intervals are apart."""
     counts = counts_of(axis, results)
@@ -275,5 +311,33 @@ def how(axis: str) -> dict[str, Any]:
     }
 
 
+def _recorded(axis: str) -> Recorded:
+    """One axis, and what its hybrids do without a part."""
+    return Recorded(
+        *(f"{NAME}-{axis}", AXES[axis].title, 70),
+        lines=functools.partial(tables.lines, beyond=AXES[axis].beyond),
+        verdict=functools.partial(verdict, axis),
+        further=lambda results: (KNOCK_OUT_COLUMNS, knock_out_lines(results)),
+        about="What is left without a part",
+    )
+
+
+RECORDED = (
+    Recorded(
+        *(NAME, "Is attention needed at all?", 70),
+        columns=SUMMARY,
+        lines=summary,
+        verdict=lambda _: "Seeds that did each task, of those that tried.",
+        source=hours,
+        note="",
+        further=lambda _: None,
+        figure=figure,
+        combines={axis: f"{NAME}-{axis}" for axis in AXES},
+        documents=("README.md", "experiments/README.md"),
+    ),
+    *map(_recorded, AXES),
+)
+
+
 if __name__ == "__main__":
-    script("attention-vs-recurrence", __doc__, QUESTIONS, how=how)
+    script(NAME, __doc__, QUESTIONS, how=how)

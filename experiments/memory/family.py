@@ -22,6 +22,7 @@ from typing import Any, Literal
 import tyro
 
 from experiments.harness.questions import Question, ask
+from experiments.harness.recorded import Recorded
 from longlag import GRU, LSTM, Elman, MinGRU, cells
 from longlag.cli.arguments import plain_errors
 from longlag.core.cell import Cell
@@ -160,6 +161,15 @@ def main(
     out = Path("runs") / f"family-{question}" if out is None else out
     ask(asked, f"python -m experiments.memory.family {question}", out, workers)
     return 0
+
+
+RECORDED = (
+    Recorded("family-hold", "Which cells hold?", 50),
+    Recorded("family-recall", "Which attentions look up?", 50),
+    Recorded("family-parity", "Which cells track parity?", 50),
+)
+# A new cell is asked in whole; the first question takes five minutes.
+SMOKE = False
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ from typing import Any
 
 import tyro
 
+from experiments.harness.charts import against, series
 from experiments.harness.questions import Options, Question, Size, measure, meta, show
 from experiments.harness.rates import GRID
+from experiments.harness.recorded import Recorded
 from experiments.harness.tables import by_arm, did, spread
 from longlag import LSTM, Elman, MinGRU
 from longlag.cli.arguments import plain_errors
@@ -234,6 +236,23 @@ def main(options: Climb) -> None:
     }
     title = question(lags[0], size).title
     show(results, title, out, columns(results), lines(results), verdict(results))
+
+
+def figure(results: dict[str, Any]) -> Mapping[str, Any]:
+    """Recall against the lag."""
+    rows = [row for row in results["rows"] if not row["probe"]]
+    return against(series(rows, "arm", "lag"), "lag, in steps", floor=rows[0]["floor"])
+
+
+RECORDED = (
+    Recorded(
+        *("lag-horizon", "How far back?", 90),
+        columns=columns,
+        lines=lines,
+        verdict=verdict,
+        figure=figure,
+    ),
+)
 
 
 if __name__ == "__main__":

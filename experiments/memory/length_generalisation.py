@@ -25,7 +25,7 @@ import json
 import shlex
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ import jax.numpy as jnp
 import tyro
 from rich.progress import track
 
+from experiments.harness.charts import against, series
 from experiments.harness.questions import named, show
 from experiments.harness.rates import folder
+from experiments.harness.recorded import Recorded
 from experiments.harness.tables import by_arm
 from experiments.memory.attention_vs_recurrence import question
 from longlag.cli.arguments import plain_errors
@@ -283,6 +285,28 @@ def main(
     title = "How far beyond the trained length does a tracked state go?"
     show(results, title, out, columns(results), lines(results), verdict(results))
     return 0
+
+
+def figure(results: dict[str, Any]) -> Mapping[str, Any]:
+    """Accuracy against the length of the string."""
+    rows = [row | {"accuracy": row["right"] / row["sequences"]} for row in results["rows"]]
+    return against(
+        series(rows, "arm", "length"),
+        "length of the string, in bits",
+        floor=0.5,
+        trained_at=rows[0]["train_length"],
+    )
+
+
+_recorded = functools.partial(
+    Recorded, order=110, columns=columns, lines=lines, verdict=verdict, note=""
+)
+RECORDED = (
+    _recorded("length-generalisation", "How far beyond the trained length?", figure=figure),
+    _recorded("length-generalisation-million", "As far as a million bits?"),
+)
+# Another script trains its models.
+SMOKE = False
 
 
 if __name__ == "__main__":

@@ -16,10 +16,14 @@ Leaves runs/recall-capacity: results.json, and a run folder for each arm.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
+from experiments.harness.charts import against, series
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID
+from experiments.harness.recorded import Recorded
 from longlag import LSTM
 from longlag.cells import DeltaNet, FeedForward
 from longlag.core.cell import Cell
@@ -71,5 +75,22 @@ def question(size: Size) -> Question:
     )
 
 
+def figure(results: dict[str, Any]) -> Mapping[str, Any]:
+    """Recall against the bytes of state, a line for each family of arms."""
+    family = re.compile(r"^[^,\d]+?(?=,| of )")
+    rows = [row | {"family": family.search(row["arm"])[0]} for row in results["rows"]]  # type: ignore[index]
+    return against(
+        series(rows, "family", "state_bytes"),
+        "bytes of state of one sequence",
+        floor=rows[0]["floor"],
+    )
+
+
+QUESTIONS = {"": question}
+RECORDED = (
+    Recorded("recall-capacity", "How much recall does a byte of state buy?", 100, figure=figure),
+)
+
+
 if __name__ == "__main__":
-    script("recall-capacity", __doc__, {"": question})
+    script("recall-capacity", __doc__, QUESTIONS)

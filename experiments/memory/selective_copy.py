@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID
+from experiments.harness.recorded import Recorded
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import MinLSTM
 from longlag.core.cell import Cell
@@ -64,5 +65,9 @@ def question(size: Size) -> Question:
     return Question(title, arms, DID, GRID)
 
 
+QUESTIONS = {"": question}
+RECORDED = (Recorded("selective-copy", "Does a gate need to see the state?", 80),)
+
+
 if __name__ == "__main__":
-    script("selective-copy", __doc__, {"": question})
+    script("selective-copy", __doc__, QUESTIONS)

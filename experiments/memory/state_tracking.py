@@ -23,6 +23,7 @@ from typing import Any
 
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID
+from experiments.harness.recorded import Recorded
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import S6, SLSTM, DeltaNet, GatedDeltaNet
 from longlag.core.cell import Cell
@@ -74,6 +75,15 @@ def question(name: str, size: Size) -> Question:
 
 
 QUESTIONS = {name: functools.partial(question, name) for name in TASKS}
+# On the page of all questions.
+TITLES = {
+    "parity": "Who tracks parity?",
+    "cycle": "Who counts round a cycle?",
+    "s3": "Who multiplies permutations of three?",
+    "a5": "Who multiplies even permutations of five?",
+}
+RECORDED = tuple(Recorded(f"state-tracking-{name}", title, 120) for name, title in TITLES.items())
+
 
 if __name__ == "__main__":
     script("state-tracking", __doc__, QUESTIONS)

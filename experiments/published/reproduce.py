@@ -27,12 +27,15 @@ import tyro
 from rich.table import Table
 
 from experiments.harness import tables
+from experiments.harness.charts import against, series
 from experiments.harness.questions import ask
+from experiments.harness.recorded import Recorded
 from experiments.harness.tables import by_arm, tested
 from experiments.published.protocols import METRICS, PROTOCOLS
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
 from longlag.report import flaws
+from longlag.report.collection import Part, part
 from longlag.system.console import console
 
 Preset = Literal["smoke", "cpu", "paper"]
@@ -164,6 +167,50 @@ def main(
             verdict_of=functools.partial(verdict, name),
         )
     return 0
+
+
+def languages(results: dict[str, Any]) -> list[Part]:
+    """Accuracy against the length, a figure for each regular language."""
+    by_language: dict[str, list[dict[str, Any]]] = {}
+    for row in results["rows"]:
+        language, _, arm = row["arm"].partition(", ")
+        by_language.setdefault(language, []).append(row | {"arm": arm})
+    return [
+        part(
+            f"Beyond the trained lengths: {language}",
+            [_best_seeds(rows)],
+            **against(
+                series(tables.tested(rows), "arm", "length"),
+                "length of the string",
+                floor=rows[0]["floor"],
+                trained_at=rows[0]["train_length"],
+            ),
+        )
+        for language, rows in by_language.items()
+    ]
+
+
+def _best_seeds(rows: Sequence[dict[str, Any]]) -> str:
+    """The best seed of every arm by its mean over the lengths tested."""
+    best = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        of_seed: dict[int, list[float]] = {}
+        for row in tables.tested([row for row in rows if row["arm"] == arm]):
+            of_seed.setdefault(row["seed"], []).append(row["accuracy"] or 0.0)
+        best.append(f"{arm} {100 * max(map(statistics.fmean, of_seed.values())):.1f}%")
+    return f"The best seed of each, over the lengths: {', '.join(best)}."
+
+
+RECORDED = tuple(
+    Recorded(
+        *(f"reproduce-{name}", f"Published, and ours: {name}", 60),
+        columns=COLUMNS,
+        lines=functools.partial(lines, name),
+        verdict=functools.partial(verdict, name),
+        parts=languages if name == "chomsky" else None,
+    )
+    for name in PROTOCOLS
+)
 
 
 if __name__ == "__main__":

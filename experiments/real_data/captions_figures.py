@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.harness.recorded import Picture
 from longlag.report.style import house_style
 
 __all__ = ["Seen", "sheet"]
@@ -65,3 +66,14 @@ def faded(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     kept = np.kron(weights / weights.max(), np.ones((size, size)))
     kept = FAINT + (1 - FAINT) * kept[..., None]
     return np.rint(255 - kept * (255.0 - picture)).astype(np.uint8)
+
+
+def text_around(heading: str, sentence: str) -> Picture:
+    """The text around the committed picture, under this heading, which shows this."""
+    return Picture(
+        heading,
+        "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
+        "where nothing was read.",
+        sentence,
+        "Emoji, each with a copy for every word of its caption, showing the regions read.",
+    )

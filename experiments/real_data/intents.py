@@ -36,6 +36,7 @@ from typing import Any, Literal, NamedTuple
 import tyro
 
 from experiments.harness.questions import Question, ask, named
+from experiments.harness.recorded import Picture, Recorded
 from experiments.harness.tables import Found, by_arm, spread, time_of
 from experiments.real_data.intents_ask import answer
 from experiments.real_data.intents_pooled import SHUFFLED, arm, pooled
@@ -242,6 +243,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(*difference_table(results))
     console.print(f"plots {out / 'plots'}", highlight=False, soft_wrap=True)
     return 0
+
+
+_recorded = functools.partial(
+    Recorded,
+    order=10,
+    columns=COLUMNS,
+    lines=lines,
+    verdict=verdict,
+    further=difference_table,
+    about="Differences, and their intervals",
+)
+RECORDED = (
+    _recorded(
+        "intents",
+        "What is being asked for?",
+        pictures={
+            "confusion": Picture(
+                "Which intents are taken for which",
+                "Rows: what an utterance asks for; columns: what it was taken for, in % of the "
+                "row.",
+                "What is left of the diagonal was lost on sentence forms that were not in "
+                "training.",
+                "Confusion matrix of the arm with attention over all held-out templates.",
+            ),
+            "reading": Picture(
+                "Which words are read",
+                "What the attention reads of each word, in utterances of held-out templates; left, "
+                "what each was taken for.",
+                "The first utterance of the median length of each of six intents, picked by no "
+                "one.",
+                "Words of six utterances, coloured by the weight that the attention gives them.",
+            ),
+        },
+    ),
+    _recorded("intents-quick", "What is being asked for, after a few minutes?"),
+)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ from rich.progress import track
 from experiments.harness.bootstrap import Interval, bootstrap
 from experiments.harness.questions import Question, measure, meta, named, show
 from experiments.harness.rates import folder
+from experiments.harness.recorded import Recorded
 from experiments.harness.tables import Found, by_arm, spread, time_of
+from experiments.real_data.language_figures import ORDER, by_distance, mean_of, picture, text_around
 from longlag import LSTM
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
@@ -53,12 +55,10 @@ from longlag.tasks import NextByte
 from longlag.training import Training
 
 WINDOW = 256
-ORDER = 8  # of the n-grams that count as come before
 # Of the n-grams that are counted: the best of 1 to 8 on the validation part.
 COUNTED = {"jargon": 5, "enwik8": 7}
 WARM = 1024  # bytes that each row of the test has read before its first
 CHUNK = 256
-BINS = (64, 256, 1024, 4096)  # bytes since an 8-gram was last seen
 
 # Of the README of github.com/Smerity/sha-rnn, for the same test part.
 PUBLISHED = {
@@ -159,7 +159,7 @@ def rows_of(
     def measured(bits: np.ndarray) -> Found:
         parts = {"bits": bits, "bits_again": bits[again], "bits_rest": bits[~again]}
         nan = float(np.isnan(bits).mean())
-        return {name: _mean(part) for name, part in parts.items()} | ({"nan": nan} if nan else {})
+        return {name: mean_of(part) for name, part in parts.items()} | ({"nan": nan} if nan else {})
 
     rows: list[Found] = []
     apart: Found = {}
@@ -171,7 +171,7 @@ def rows_of(
         bits = bits_of_test(loaded.model, loaded.of_seed(row["seed"]), text)
         seen = row["steps"] * job.training.batch_size * job.task.time_steps
         rows.append({key: row[key] for key in kept} | measured(bits) | {"bytes_seen": seen})
-        apart.setdefault(row["arm"], []).append(_by_distance(bits, ago))
+        apart.setdefault(row["arm"], []).append(by_distance(bits, ago))
         if not np.isnan(bits).any():
             every.setdefault(row["arm"], []).append(bits)
     floors = {
@@ -183,7 +183,7 @@ def rows_of(
     rows += [
         {"arm": f"floor: {name}", "seed": None} | measured(bits) for name, bits in floors.items()
     ]
-    apart[f"{counted}-grams"] = [_by_distance([*floors.values()][-1], ago)]
+    apart[f"{counted}-grams"] = [by_distance([*floors.values()][-1], ago)]
     rows.append({"arm": "floor: xz after the training part", "seed": None, "bits": _xz(text)})
     if source == "enwik8":
         rows += [
@@ -211,21 +211,6 @@ def _interval(saved: np.ndarray, counted: np.ndarray) -> Interval:
     sums = np.add.reduceat(np.where(counted, saved, 0), cuts)
     counts = np.add.reduceat(counted.astype(int), cuts)
     return bootstrap(lambda w: w @ sums / np.maximum(w @ counts, 1), len(sums))
-
-
-def _by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float | None]:
-    """Mean bits where the 8-gram was seen within each of `BINS`, and where it never was.
-
-    What was seen longer ago is left out; None where nothing was, or where an answer is NaN.
-    """
-    bins = np.digitize(ago, (1, *(b + 1 for b in BINS)))  # 0: never; the last: longer ago
-    order = (*range(1, len(BINS) + 1), 0)
-    return [_mean(bits[bins == b]) if (bins == b).any() else None for b in order]
-
-
-def _mean(bits: np.ndarray) -> float | None:
-    """None, as JSON has it, where one of them is NaN."""
-    return None if np.isnan(bits).any() else round(float(bits.mean()), 4)
 
 
 def _xz(text: data.Text) -> float:
@@ -282,25 +267,6 @@ def verdict(results: Found) -> str:
     seeds = max(len(rows) for rows in by_arm(results).values())
     of = "the mean of the seeds" if seeds > 1 else "this one seed: of others it says nothing"
     return " ".join([*said, f"The interval is over stretches of the test text, for {of}.", hours])
-
-
-def picture(apart: Mapping[str, list[list[float | None]]]) -> Any:
-    """Bits of the next byte by how long ago the 8-gram that it ends was last seen."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    names = [*(f"{a + 1:,}–{b:,}" for a, b in zip((0, *BINS), BINS)), "never"]
-    for (arm, seeds), colour in zip(apart.items(), ("#0072B2", "#D55E00", "#777777")):
-        bits = np.asarray(seeds, float)  # an empty bin, None, is no point
-        middle, low, high = np.median(bits, 0), np.min(bits, 0), np.max(bits, 0)
-        spread = (middle - low, high - middle)
-        axes.errorbar(range(len(names)), middle, spread, color=colour, marker="o", label=arm)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlabel(f"bytes since the {ORDER}-gram was last seen")
-    axes.set_ylabel("bits of its last byte")
-    axes.set_ylim(bottom=0)
-    axes.axvline(1.5, color="#BBBBBB", linestyle=":")
-    axes.text(1.45, axes.get_ylim()[1], "attention's reach ", ha="right", va="top", fontsize=8)
-    axes.legend(frameon=False)
-    return figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,6 +346,30 @@ def _continue(options: Options, out: Path) -> int:
     console.out(options.sample, style="bold", end="", highlight=False)
     console.out(written, highlight=False)
     return 0
+
+
+def _recorded(name: str, title: str, sentence: str) -> Recorded:
+    shown: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
+    return Recorded(name, title, 140, **shown, pictures={"distance": text_around(sentence)})
+
+
+RECORDED = (
+    _recorded(
+        "language",
+        "How many bits does the next byte cost?",
+        "The recurrence alone is ahead within the attention's reach, too, where it could copy.",
+    ),
+    _recorded(
+        "language-quick",
+        "How many bits does the next byte cost, after a few minutes?",
+        "Within the attention's reach it could be copied; after so little reading it is not.",
+    ),
+    _recorded(
+        "language-enwik8",
+        "How many bits does the next byte of Wikipedia cost, after an hour?",
+        "Within its reach attention needs a half to two thirds of the bits; beyond, nearly all.",
+    ),
+)
 
 
 if __name__ == "__main__":

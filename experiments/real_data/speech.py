@@ -34,6 +34,7 @@ from rich.table import Table
 
 from experiments.harness.questions import Question, ask, named
 from experiments.harness.rates import folder
+from experiments.harness.recorded import Picture, Recorded
 from experiments.harness.tables import by_arm, time_of
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
@@ -367,6 +368,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         choose=cross_validate,
     )
     return 0
+
+
+RECORDED = (
+    Recorded(
+        *("speech", "Who speaks?", 20),
+        columns=COLUMNS,
+        lines=lines,
+        verdict=verdict,
+        pictures={
+            "heard": Picture(
+                "How much has to be heard",
+                "Accuracy on the standard test by how many steps of an utterance are heard at "
+                "most; the line is the floor.",
+                "Sixteen steps are nearly as good as all.",
+                "Accuracy of each arm against the steps heard: flat from about sixteen steps on.",
+            ),
+        },
+    ),
+)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from rich.table import Table
 
 from experiments.harness.questions import Question, ask, named
 from experiments.harness.rates import folder
+from experiments.harness.recorded import Picture, Recorded
 from experiments.harness.tables import by_arm, time_of, trained
 from longlag import GRU
 from longlag.cells import FeedForward
@@ -376,6 +377,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         verdict_of=verdict,
     )
     return 0
+
+
+HEARD = Picture(
+    "When each digit is written",
+    "The human voice of each language says 4, then 7, and none is written right: the "
+    "probability of every digit by time.",
+    "Nobody told where a digit is: each is written in one short peak.",
+    "Probability of each digit over time for five voices, with narrow peaks.",
+)
+SHOW: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
+IN_MINUTES = "Which digits are said, after a few minutes?"
+RECORDED = (
+    Recorded("spoken-digits", "Which digits are said?", 30, **SHOW),
+    Recorded("spoken-digits-quick", IN_MINUTES, 30, **SHOW, pictures={"heard": HEARD}),
+)
 
 
 if __name__ == "__main__":

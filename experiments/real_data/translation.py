@@ -29,6 +29,7 @@ import numpy as np
 import tyro
 
 from experiments.harness.questions import Arms, Question, ask, named
+from experiments.harness.recorded import Picture, Recorded
 from experiments.harness.tables import Found, by_arm
 from experiments.real_data.sentence_scores import (
     COLUMNS,
@@ -233,10 +234,6 @@ def _typical(pairs: Pairs) -> int:
     return int(np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])[0])
 
 
-# Folders whose results are committed.
-RECORDED = ("translation", "translation-full", "translation-full-package")
-
-
 def verdict(results: Found) -> str:
     """What stands under the table."""
     counts = results["pairs"]
@@ -326,6 +323,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(*length_table(results))
     console.print(f"plots {out / 'plots'}", highlight=False, soft_wrap=True)
     return 0
+
+
+_recorded = functools.partial(
+    Recorded,
+    order=150,
+    columns=COLUMNS,
+    lines=lines,
+    verdict=verdict,
+    further=length_table,
+    about="By the length of the source",
+)
+RECORDED = (
+    _recorded(
+        "translation",
+        "Does attention help to read a date?",
+        pictures={
+            "alignment": Picture(
+                "Where each piece of the answer looked",
+                "Across: the source; down: what was said of it; the darker the more was read.",
+                "Year, month and day are read where they stand.",
+                "Weights of two attentions over the characters of one date.",
+            ),
+            "by-length": Picture(
+                "Against the length of the source",
+                "Bins of about equal counts, with 95% bootstrap intervals.",
+                "Bahdanau's own figure, on dates.",
+                "Quality of each arm against the length of the source, with intervals.",
+            ),
+        },
+    ),
+    _recorded(
+        "translation-full",
+        "Does attention help to translate?",
+        pictures={
+            "alignment": Picture(
+                "Where each piece of a translation looked",
+                "Across: the source; down: what was said of it; the darker the more was read.",
+                "Nouns are read where they stand; “unexpected” is left out.",
+                "Weights of additive attention over the pieces of one message of a compiler.",
+            ),
+            "by-length": Picture(
+                "Translations against the length of the source",
+                "Bins of about equal counts, with 95% bootstrap intervals.",
+                "Attention is ahead at every length, and level with the nearest source of "
+                "training.",
+                "chrF of each arm and floor against the words of the source, with intervals.",
+            ),
+        },
+    ),
+    _recorded("translation-full-package", "Does it help on a package never seen?"),
+)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 import tyro
 
 from experiments.harness.questions import show
+from experiments.harness.recorded import Recorded
 from longlag.cli.arguments import plain_errors
 from longlag.system.machine import provenance, version
 
@@ -90,6 +91,21 @@ def verdict(results: dict[str, Any]) -> str:
         said.append(f"{kind}, {len(rows)} pairs: at most {worst:.1e}, and held below {bound:.0e}")
     largest = max(row["float32"]["largest"] for row in results["rows"])
     return f"{'; '.join(said)}. The largest entry that is compared is {largest:.0f}."
+
+
+# It is no result about recurrence: it has a page in docs.
+RECORDED = (
+    Recorded(
+        *("agreement", TITLE, 40),
+        columns=COLUMNS,
+        lines=lines,
+        verdict=verdict,
+        note="",
+        documents=("docs/agreement.md",),
+        on_the_page=False,
+    ),
+)
+SMOKE = False
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""How the committed results of a question are shown. A script says it in its `RECORDED`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.harness import costs, tables
+from longlag.report.collection import Part
+
+__all__ = ["MEDIANS", "RESULTS", "Picture", "Recorded", "Section", "Table", "committed", "source"]
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+MEDIANS = "Median over the seeds, their range in brackets."
+
+Results = dict[str, Any]
+# Columns, then rows.
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+class Picture(NamedTuple):
+    """The text around a picture that is committed beside the results.
+
+    Attributes:
+        heading: over it.
+        legend: how to read it.
+        sentence: what it shows.
+        alt: for those who cannot see it.
+    """
+
+    heading: str
+    legend: str
+    sentence: str
+    alt: str
+
+
+class Section(NamedTuple):
+    """What the documents show of a question.
+
+    Attributes:
+        columns: of its table.
+        rows: of its table.
+        found: the sentences under it.
+        source: command, device, time and versions.
+        further: another table.
+        about: what that table is about, as the end of a heading.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    found: str
+    source: str
+    further: Table | None = None
+    about: str = ""
+
+
+def committed(name: str) -> Results | None:
+    """The committed results of a question, or None if there are none."""
+    file = RESULTS / name / "cpu.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def source(meta: Results) -> str:
+    """Where results come from, and where arms do that were added to them (`record --add`)."""
+    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
+    changed = " with uncommitted changes" if meta.get("dirty") else ""
+    wall = "since it was resumed" if meta.get("resumed") else "in all"
+    others = (
+        f", and `{commit[:10]}` ({', '.join(runs) if len(runs) < 5 else f'{len(runs)} runs'})"
+        for commit, runs in meta.get("commits", {}).items()
+    )
+    first = (
+        f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s {wall}; commit "
+        f"`{(meta['commit'] or 'none')[:10]}`{''.join(others)}{changed}; {versions}."
+    )
+    added = (f"{', '.join(more['arms'])}: {source(more)}" for more in meta.get("added", ()))
+    return " ".join((first, *added))
+
+
+def _verdict(results: Results) -> str:
+    return f"{tables.verdict(results)} {costs.note(results)}".strip()
+
+
+def _source(results: Results) -> str:
+    return source(results["meta"])
+
+
+def _costs(results: Results) -> Table:
+    return costs.COLUMNS, costs.lines(results)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """A question whose results are committed, or will be.
+
+    The defaults show the rows that `questions.ask` writes: a line for each arm, and what a token
+    costs where that was measured.
+
+    Attributes:
+        name: of its folder in experiments/results, and of its markers in the documents.
+        title: its heading on the page of all questions.
+        order: its place on that page; equal numbers stay in the order of the modules' names.
+        columns: of its table, or a function from the results to them. A column that is empty in
+            every row is left out.
+        lines: results to the rows of the table.
+        verdict: results to the sentences under it.
+        source: results to where they come from.
+        note: a sentence after the source.
+        further: results to a second table, shown if it has rows.
+        about: what that table is about, as the end of a heading.
+        figure: results to the figure of the page, as keywords of `report.collection.part`.
+        parts: results to more parts of the page.
+        pictures: the text around each committed picture, by the name of its file.
+        combines: the names of recorded questions by a key. They are results of this one, by that
+            key. Empty for a question with results of its own.
+        documents: those that have its markers.
+        on_the_page: whether the page of all questions shows it.
+    """
+
+    name: str
+    title: str
+    order: int = 1000
+    columns: Sequence[str] | Callable[[Results], Sequence[str]] = tables.COLUMNS
+    lines: Callable[[Results], Sequence[Sequence[str]]] = tables.lines
+    verdict: Callable[[Results], str] = _verdict
+    source: Callable[[Results], str] = _source
+    note: str = MEDIANS
+    further: Callable[[Results], Table | None] = _costs
+    about: str = "What a token costs"
+    figure: Callable[[Results], Mapping[str, Any]] | None = None
+    parts: Callable[[Results], Sequence[Part]] | None = None
+    pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
+    combines: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    documents: tuple[str, ...] = ("experiments/README.md",)
+    on_the_page: bool = True
+
+    def results(self) -> Results | None:
+        """What is committed, or None before there is anything."""
+        if not self.combines:
+            return committed(self.name)
+        each = {key: committed(name) for key, name in self.combines.items()}
+        return {key: results for key, results in each.items() if results is not None} or None
+
+    def section(self, results: Results) -> Section:
+        """What the documents show of these results."""
+        columns = self.columns(results) if callable(self.columns) else self.columns
+        rows = self.lines(results)
+        used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+        further = self.further(results)
+        return Section(
+            [columns[i] for i in used],
+            [[row[i] for i in used] for row in rows],
+            self.verdict(results),
+            " ".join(filter(None, (self.source(results), self.note))),
+            further if further and further[1] else None,
+            self.about,
+        )
