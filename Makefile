@@ -39,10 +39,7 @@ demo: env
 	@$(BIN)/python -m longlag demo
 
 smoke: env
-	@for script in attention_vs_recurrence selective_copy lag_horizon recall_capacity state_tracking \
-		attention_kinds intents language translation speech spoken_digits captions; do \
-		$(BIN)/python -m experiments.$$script --preset smoke --out runs/smoke || exit; done
-	@$(BIN)/python -m experiments.published.reproduce --preset smoke --out runs/smoke
+	@$(BIN)/python -m experiments.harness.smoke
 
 test: lint types
 	@$(BIN)/python -m pytest -n $(WORKERS) --durations=15 --cov --cov-report=term

@@ -59,9 +59,9 @@ def main(
         for plot in sorted((run / "plots").glob("*.png")):
             shutil.copyfile(plot, folder / plot.name)
     discovery.require_known()
-    for question in discovery.recorded().values():
-        for file in question.documents:
-            write(file, question, table(question))
+    for shown in discovery.recorded().values():
+        for file in shown.documents:
+            write(file, shown, table(shown))
     before = (ROOT / CATALOGUE).read_text(encoding="utf-8")
     write_at(CATALOGUE, before, before, "catalogue", markdown(COLUMNS, catalogue()))
     return 0

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness.bootstrap import Interval, bootstrap
-from experiments.harness.questions import Arms
+from experiments.harness.questions import Arms, module_of
 from experiments.harness.rates import folder
 from experiments.harness.tables import Found, by_arm, spread, time_of
 from longlag.data.coders import STOP
@@ -311,6 +311,6 @@ def newest(runs: Path, name: str, option: str) -> Path:
     found = [*runs.glob(f"{name}*/results.json")]
     if not found:
         raise ValueError(
-            f"{option}: expected a finished run in {runs}; first run `python -m experiments.{name}`"
+            f"{option}: expected a finished run in {runs}; first run `python -m {module_of(name)}`"
         )
     return max(found, key=lambda file: file.stat().st_mtime).parent

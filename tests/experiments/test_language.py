@@ -82,12 +82,12 @@ def test_what_attention_costs_is_said_with_the_interval_the_right_way_round():
 
 def test_a_distance_at_which_nothing_came_again_is_no_point():
     bits, ago = np.array([1.0, 3.0, 5.0, 2.0]), np.array([0, 65, 256, 5000])
-    assert language._by_distance(bits, ago) == [None, 4.0, None, None, 1.0]
+    assert language.by_distance(bits, ago) == [None, 4.0, None, None, 1.0]
     figure = language.picture({"LSTM": [[None, 4.0, None, None, 1.0]]})
     drawn = figure.axes[0].get_lines()[0].get_ydata()
     np.testing.assert_array_equal(drawn, [np.nan, 4.0, np.nan, np.nan, 1.0])
     plt.close(figure)
-    assert language._by_distance(np.where(ago == 0, np.nan, bits), ago)[-1] is None
+    assert language.by_distance(np.where(ago == 0, np.nan, bits), ago)[-1] is None
 
 
 @pytest.mark.parametrize("preset", ["quick", "full"])

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import runpy
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import jax
 import pytest
 
-from experiments.memory import (
-    attention_kinds,
-    lag_horizon,
-    recall_capacity,
-    selective_copy,
-    state_tracking,
-)
+import experiments
+from experiments.harness import questions
+from experiments.harness.discovery import recorded, scripts
+from experiments.harness.questions import Question
+from experiments.harness.smoke import commands
+from experiments.memory import attention_vs_recurrence, family, lag_horizon, recall_capacity
 from experiments.real_data import speech
 
-ASKED = {
-    "selective-copy": selective_copy.question,
-    "recall-capacity": recall_capacity.question,
-    "attention-kinds": attention_kinds.question,
-    **{f"state-tracking-{name}": asked for name, asked in state_tracking.QUESTIONS.items()},
+FOLDER = Path(experiments.__path__[0])
+
+
+def asked_by(name: str, module: ModuleType) -> dict[str, Callable[[Any], Question]]:
+    """The questions of `script(...)`, by script and part."""
+    return {f"{name} {part}".strip(): asked for part, asked in module.QUESTIONS.items()}
+
+
+# Those of the flagship and of the family have tests of their own.
+ASKED: dict[str, Callable[[Any], Question]] = {
+    name: asked
+    for script, module in scripts().items()
+    if hasattr(module, "QUESTIONS") and module not in (attention_vs_recurrence, family)
+    for name, asked in asked_by(script, module).items()
+} | {
     "speech": lambda size: speech.question(speech.PRESETS["full"]),
     "lag-horizon": functools.partial(lag_horizon.question, 32),
 }
@@ -38,27 +53,77 @@ def test_every_arm_is_possible(name: str, size: str):
         assert params["head"]["kernel"].shape[1] == job.task.out_features
 
 
-def test_every_script_of_a_question_is_here_and_in_make_smoke():
-    texts = {path.stem: path.read_text() for path in Path("experiments").glob("*.py")}
-    scripts = {name for name, text in texts.items() if "\n    script(" in text}
-    here = {
-        name for name in scripts if any(key.startswith(name.replace("_", "-")) for key in ASKED)
+def taken_from_questions(file: Path) -> set[str]:
+    """What a file imports from `experiments.harness.questions`."""
+    return {
+        alias.name
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == questions.__name__
+        for alias in node.names
     }
-    assert scripts - here == {"attention_vs_recurrence"}  # test_attention_vs_recurrence.py
-    asking = {
-        name for name, text in texts.items() if "experiments.harness.questions import" in text
+
+
+def test_every_script_is_discovered():
+    files = [path for path in FOLDER.rglob("*.py") if path.parent.name != "harness"]
+    runs = {"script", "ask", "measure", "show"}
+    asking = [path.relative_to(FOLDER) for path in files if taken_from_questions(path) & runs]
+    names = {".".join(("experiments", *path.with_suffix("").parts)) for path in asking}
+    # The demo runs in `longlag.cli`.
+    assert names == {*scripts()} - {"experiments.demo", "tests.peers.agreement"}
+
+
+def test_a_script_that_only_asks_is_recorded_under_its_name(monkeypatch: pytest.MonkeyPatch):
+    asked = {"": lambda size: Question(f"Which, on a {size}?", {}, 0.5)}
+    module = ModuleType("experiments.memory.my_question")
+    module.QUESTIONS = asked  # type: ignore[attr-defined]
+    both = {**scripts(), module.__name__: module}
+    recorded.cache_clear()
+    monkeypatch.setattr("experiments.harness.discovery.scripts", lambda: both)
+    try:
+        *_, last = recorded().values()
+    finally:
+        recorded.cache_clear()
+    assert (last.name, last.title) == ("my-question", "Which, on a cpu?")
+    assert last.results() is None
+
+
+class BuiltError(Exception):
+    """Carries a question out of the script that was about to run it."""
+
+
+SMOKE = [command[2] for command in commands(Path("nowhere"))]
+
+
+def test_smoke_leaves_out_what_says_so():
+    assert {*scripts()} - {*SMOKE} == {
+        "experiments.demo",
+        "experiments.memory.family",
+        "experiments.memory.length_generalisation",
+        "tests.peers.agreement",
     }
-    smoke = Path("Makefile").read_text().partition("\nsmoke:")[2].partition("\n\n")[0]
-    # What a new cell is asked, what takes models that another script trained, what has no arms.
-    left_out = {"family", "length_generalisation", "agreement", "diagnose"}
-    assert {name for name in asking if name not in smoke} == left_out
+
+
+@pytest.mark.parametrize("module", SMOKE)
+def test_its_smoke_preset_builds(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def measure(question: Question, *_: Any, **__: Any) -> None:
+        raise BuiltError(question)
+
+    monkeypatch.setattr(questions, "measure", measure)
+    monkeypatch.setattr(sys, "argv", [module, "--preset", "smoke", "--out", str(tmp_path)])
+    with pytest.raises(BuiltError) as built, pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, module)  # `runpy` warns of a module that is there
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    (question,) = built.value.args
+    for job in question.arms.values():
+        assert job.training.steps <= 20 and job.seeds == 1
+        assert jax.eval_shape(job.model.init, jax.random.key(0))
 
 
 def test_the_arms_of_a_family_differ_in_their_state():
     arms = recall_capacity.question("cpu").arms
     sizes = {name: job.model.cost(job.task.time_steps).state_bytes for name, job in arms.items()}
-    for family in ("LSTM", "DeltaNet", "window"):
-        of_family = [size for name, size in sizes.items() if name.startswith(family)]
+    for kind in ("LSTM", "DeltaNet", "window"):
+        of_family = [size for name, size in sizes.items() if name.startswith(kind)]
         assert len(of_family) >= 3 and of_family == sorted(set(of_family))
 
 

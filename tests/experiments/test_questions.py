@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness import committed, record
 from experiments.harness.questions import Question, ask, folder
+from experiments.harness.recorded import committed, source
 from experiments.harness.tables import COLUMNS, lines, spread, verdict
 from experiments.memory import family
 from longlag import LSTM
@@ -140,8 +140,8 @@ def test_a_question_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFix
     again = ask(question, "a command", tmp_path, workers=1)
     assert again["rows"] == results["rows"]
     assert again["meta"]["resumed"] and again["meta"]["commits"] == {"0f" * 20: ["lstm-2"]}
-    source = committed.source(again["meta"])
-    assert "s since it was resumed; commit" in source and ", and `0f0f0f0f0f` (lstm-2)" in source
+    where = source(again["meta"])
+    assert "s since it was resumed; commit" in where and ", and `0f0f0f0f0f` (lstm-2)" in where
 
 
 def test_a_question_may_be_restricted():
@@ -169,8 +169,7 @@ def test_how_a_question_was_restricted_is_recorded(tmp_path: Path):
 @pytest.mark.parametrize("question", family.QUESTIONS)
 def test_committed_results_answer_the_question_as_it_is(question: str):
     """A table in the documents is of the arms, seeds and budget that the script has today."""
-    file = record.RESULTS / f"family-{question}" / "cpu.json"
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    rows = (committed(f"family-{question}") or {})["rows"]
     found: dict[str, set[tuple[int, int]]] = {}
     for r in rows:
         found.setdefault(r["arm"], set()).add((r["seed"], r["budget"]))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments.harness import rates
-from experiments.harness.committed import RESULTS
 from experiments.harness.rates import TRIAL_SEEDS, choose_rates, folder, trial
+from experiments.harness.recorded import RESULTS
 from tests.helpers.tiny import PARITY
 
 JOB = dataclasses.replace(PARITY, training=dataclasses.replace(PARITY.training, steps=30))

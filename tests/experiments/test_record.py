@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness import committed, record
+from experiments.harness import discovery, record, recorded
 from experiments.harness.tables import by_arm
 
 QUESTION = "family-recall"
@@ -22,10 +22,11 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "docs").mkdir()
     for file in ("README.md", "experiments/README.md", "docs/agreement.md", "docs/cells.md"):
         shutil.copyfile(record.ROOT / file, tmp_path / file)
-    for module in (record, committed):
+    for module in (record, recorded, discovery):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(record, "ROOT", tmp_path)
-    monkeypatch.setattr(record, "TABLES", {QUESTION: committed.TABLES[QUESTION]})
+    question = discovery.recorded()[QUESTION]
+    monkeypatch.setattr(discovery, "recorded", lambda: {QUESTION: question})
     return tmp_path / "results" / QUESTION / "cpu.json"
 
 
@@ -116,7 +117,35 @@ def test_a_folder_without_results_is_none(tmp_path: Path):
         record.main(tmp_path, QUESTION)
 
 
-def test_a_document_without_markers_is_named(results: Path, tmp_path: Path):
-    (tmp_path / "experiments/README.md").write_text("# Results\n", "utf-8")
+def test_a_document_with_half_of_its_markers_is_named(results: Path, tmp_path: Path):
+    (tmp_path / "experiments/README.md").write_text(f"# Results\n\n<!-- {QUESTION} -->\n", "utf-8")
     with pytest.raises(ValueError, match=r"^experiments/README\.md: expected the markers"):
+        record.main()
+
+
+def test_a_question_without_markers_is_given_a_heading(results: Path, tmp_path: Path):
+    document = tmp_path / "experiments/README.md"
+    document.write_text("# Results\n", "utf-8")
+    record.main()
+    once = document.read_text("utf-8")
+    begin, end = f"<!-- {QUESTION} -->", f"<!-- /{QUESTION} -->"
+    assert once.startswith("# Results\n\n## Which attentions look up?\n\n" + begin)
+    assert "| full |" in once and once.endswith(f"{end}\n")
+    record.main()
+    assert document.read_text("utf-8") == once
+
+
+def test_a_question_that_is_not_recorded_needs_no_heading(results: Path, tmp_path: Path):
+    results.unlink()
+    document = tmp_path / "experiments/README.md"
+    document.write_text("# Results\n", "utf-8")
+    record.main()
+    assert document.read_text("utf-8") == "# Results\n"
+
+
+def test_results_of_no_script_are_refused(results: Path, tmp_path: Path):
+    other = results.parent.parent / "family-recal"
+    other.mkdir()
+    (other / "cpu.json").write_text("{}", "utf-8")
+    with pytest.raises(ValueError, match=r"'family-recal'\. Did you mean 'family-recall'"):
         record.main()

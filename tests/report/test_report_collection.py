@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from experiments.harness import committed as committed_module
+from experiments.harness import recorded as recorded_module
 from experiments.harness import report
-from experiments.harness.committed import FLAGSHIP, TABLES, section
-from experiments.harness.report_figures import PICTURES
+from experiments.harness.discovery import recorded
+from experiments.memory.attention_vs_recurrence import NAME as FLAGSHIP
+from experiments.published import reproduce
 from experiments.published.protocols import CHOMSKY
 from longlag.report.charts import Point, heat_map, lines
 from longlag.report.style import styles
@@ -69,7 +70,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ]
         },
     }
-    real = committed_module.committed
+    real = recorded_module.committed
 
     def found(name: str) -> dict | None:
         if name in made:
@@ -78,8 +79,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return None if name.startswith(FLAGSHIP) else real(name)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (committed_module, report):
-            patch.setattr(module, "committed", found)
+        patch.setattr(recorded_module, "committed", found)
         report.main(folder / "report.html")
     return folder / "report.html"
 
@@ -98,7 +98,7 @@ def test_a_browser_shows_the_page_whole(page: Path, width: int):
     seen = browser.evaluate(page, SEEN, width)
     assert seen["scroll"] <= width == seen["window"] and seen["requests"] == []
     # Those that were committed, the heat map, three against a quantity, one for each language.
-    committed_pictures = sum(map(len, PICTURES.values()))
+    committed_pictures = sum(len(question.pictures) for question in recorded().values())
     assert len(seen["images"]) == committed_pictures + 4 + len(CHOMSKY)
     for natural, shown, alt in seen["images"]:
         assert natural > 0 and shown <= width - 32 and len(alt) > 30
@@ -112,7 +112,7 @@ def test_a_number_of_the_flagship_is_that_of_the_lag_it_counts_at(page: Path):
     assert "GRU + attention track 0.6" in page.read_text("utf-8")
 
 
-def test_the_best_seed_is_that_of_the_best_mean_over_the_lengths_beyond(monkeypatch):
+def test_the_best_seed_is_that_of_the_best_mean_over_the_lengths_beyond():
     accuracies = {0: (1.0, 0.9, 0.4), 1: (0.3, 0.7, 0.7), 2: (1.0, 0.1, 0.8)}
     rows = [
         row("parity, GRU", seed, lag, accuracy, length=lag, train_length=40)
@@ -120,8 +120,7 @@ def test_the_best_seed_is_that_of_the_best_mean_over_the_lengths_beyond(monkeypa
         for lag, accuracy in zip((40, 80, 160), of_seed)
     ]
     rows.append(row("even pairs, LSTM", 0, 80, 0.5, length=80, train_length=40))
-    monkeypatch.setattr(report, "committed", lambda _: {"rows": rows})
-    parity, even_pairs = report.languages()
+    parity, even_pairs = reproduce.languages({"rows": rows})
     assert parity.sentences == ["The best seed of each, over the lengths: GRU 70.0%."]
     assert even_pairs.sentences == ["The best seed of each, over the lengths: LSTM 50.0%."]
     assert parity.heading.endswith("parity") and parity.plate is not None
@@ -129,18 +128,19 @@ def test_the_best_seed_is_that_of_the_best_mean_over_the_lengths_beyond(monkeypa
 
 
 def test_every_question_has_a_title_of_its_own():
-    named = [n for n in TABLES if not n.startswith("reproduce-") and n != "agreement"]
-    assert set(named) == set(report.TITLES) and len(set(report.TITLES.values())) == len(named)
+    titles = [question.title for question in recorded().values()]
+    assert len(set(titles)) == len(titles)
 
 
 def test_a_question_without_results_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(committed_module, "RESULTS", tmp_path)
-    assert section("selective-copy") is None and section(FLAGSHIP) is None
+    monkeypatch.setattr(recorded_module, "RESULTS", tmp_path)
+    for name in ("selective-copy", FLAGSHIP):
+        assert recorded()[name].results() is None
     (tmp_path / "family-hold").mkdir()
     results = {"rows": [row("GRU", 0, 40, 1.0)], "threshold": 0.95, "meta": META}
     (tmp_path / "family-hold" / "cpu.json").write_text(json.dumps(results))
-    made = section("family-hold")
-    assert made is not None and "tested at" not in made.columns and "0123abc" in made.source
+    made = recorded()["family-hold"].section(recorded()["family-hold"].results() or {})
+    assert "tested at" not in made.columns and "0123abc" in made.source
 
 
 def test_a_heat_map_begins_at_the_floor_and_leaves_gaps_grey():
