@@ -26,7 +26,7 @@ from experiments.harness.recorded import Recorded
 from longlag import GRU, LSTM, Elman, MinGRU, cells
 from longlag.cli.arguments import plain_errors
 from longlag.core.cell import Cell
-from longlag.runs import Architecture, Experiment
+from longlag.runs import Architecture, Experiment, cell_names
 from longlag.tasks import FirstInput, Parity, Recall
 from longlag.training import Training
 
@@ -72,6 +72,8 @@ def arms() -> dict[str, Cell]:
         cells.GatedDeltaNet(WIDTH, negative_eigenvalues=True),
         cells.FeedForward(WIDTH),
     ]
+    # A cell without a line above is asked by its defaults.
+    built += [kind(WIDTH) for kind in cell_names().values() if kind not in {*map(type, built)}]  # type: ignore[call-arg]
     return {name(cell): cell for cell in built}
 
 

@@ -1,7 +1,7 @@
 """One small instance of everything that the library has of a kind, for tests over all of them.
 
-`test_members.py` says that no class is missing, so that a new cell, attention or layer is under
-every such test from its first day.
+A new cell is a member by its defaults, and has a row only for its options. `test_members.py` says
+that no attention, block or layer is missing.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ from longlag.nn import (
     Stack,
     VariationalDropout,
 )
+from longlag.runs import cell_names
 
 # The input features of a layer or an attention below; a cell takes any.
 D = 4
@@ -97,6 +98,8 @@ CELLS: list[Cell] = [
     DeltaNet(4, heads=2, key_features=3, negative_eigenvalues=True, learned_carry=True),
     GatedDeltaNet(4, heads=2, learned_carry=True),
 ]
+# A cell without a row above is a member by its defaults.
+CELLS += [kind(4) for kind in cell_names().values() if kind not in {*map(type, CELLS)}]
 # One of each class, for what does not depend on options.
 EACH_CELL: list[Cell] = list({type(cell): cell for cell in reversed(CELLS)}.values())[::-1]
 

@@ -30,8 +30,8 @@ from longlag.training import (
 )
 from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
 from tests.helpers.programs import HYBRID, OF_FEATURES, PROGRAMS, SEQ2SEQS, B, trace
+from tests.helpers.small_tasks import SMALL
 from tests.helpers.tiny import Sums
-from tests.tasks.test_task import SMALL
 
 every = pytest.mark.parametrize("name", PROGRAMS)
 
