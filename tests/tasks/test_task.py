@@ -219,8 +219,9 @@ def test_an_unknown_group_is_refused_with_the_nearest(kind):
 
 @every
 def test_data_are_frozen(task, draw):
-    """Put the checksum of a new task into its own tests, once its oracle agrees with the data."""
-    assert checksum(draw(task, B)) == frozen(type(task))
+    """The checksum of a new task goes into its own tests, once its oracle agrees with the data."""
+    of_data, expected = checksum(draw(task, B)), frozen(type(task))
+    assert of_data == expected, f'in the tests of {task}: expected FROZEN = "{of_data}"'
 
 
 @pytest.mark.parametrize("task", [t for t in SMALL if t.targets_kind == "classes"], ids=name)
