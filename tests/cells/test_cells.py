@@ -135,16 +135,15 @@ PAPERS = [
 ]
 
 
-def by_name() -> Iterator[tuple[Any, Any]]:
+def by_name(rows: set[type]) -> Iterator[tuple[Any, Any]]:
     """Every cell without a row above, beside the function of `paper` with its module's name."""
-    rows = {type(cell) for cell, _ in PAPERS}
     for kind in cell_names().values():
         name = kind.__module__.rpartition(".")[2]
         if kind not in rows and kind is not FeedForward and hasattr(paper, name):
             yield kind(4), getattr(paper, name)  # type: ignore[call-arg]
 
 
-PAPERS += by_name()
+PAPERS += by_name({type(cell) for cell, _ in PAPERS})
 
 
 def named_cell(value) -> str:
@@ -155,6 +154,11 @@ def random_params(cell, in_features: int, rng) -> dict:
     """Random numbers where the cell draws some or none, so that every bias counts."""
     shapes = jax.eval_shape(lambda key: cell.init(key, in_features), jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
+
+
+def test_a_cell_without_a_row_is_set_beside_the_loop_of_its_name():
+    others = set(cell_names().values()) - {MGU}
+    assert [*by_name(others)] == [(MGU(4), paper.mgu)]
 
 
 def test_every_cell_is_under_contract_and_beside_its_paper():

@@ -51,7 +51,7 @@ from longlag.tasks import (
     TemporalOrder,
 )
 
-__all__ = ["SMALL", "frozen", "steps_per_lag"]
+__all__ = ["SMALL", "frozen", "steps_per_lag", "turned"]
 
 _BY_HAND: dict[Task, dict[str, Any]] = {
     CopyMemory(lag=5, symbols=6, items=3): {"lag": 7, "symbols": 4, "items": 4},

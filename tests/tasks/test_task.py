@@ -41,7 +41,7 @@ from longlag.tasks import (
 )
 from longlag.testing import check_task
 from longlag.testing.tasks import same
-from tests.helpers.small_tasks import SMALL, frozen, steps_per_lag
+from tests.helpers.small_tasks import SMALL, frozen, steps_per_lag, turned
 from tests.helpers.tiny import checksum
 
 DIALS = [(task, name, value) for task, dials in SMALL.items() for name, value in dials.items()]
@@ -102,6 +102,15 @@ def test_every_task_is_here_or_reads_real_data():
 @every
 def test_every_dial_is_in_the_test_above(task):
     assert set(SMALL[task]) == {field.name for field in dataclasses.fields(task)}
+
+
+@every
+def test_another_value_is_known_for_every_dial(task):
+    """As for a new task, whose tests name none."""
+    dials = turned(task)
+    assert set(dials) == {field.name for field in dataclasses.fields(task)}
+    for dial, value in dials.items():
+        assert dataclasses.replace(task, **{dial: value}) != task
 
 
 @every
