@@ -10,7 +10,7 @@ alone, in [R, A, R] attention takes the place of the middle one, [A, A, A] is at
 the control mixes nothing over time. Mixers have equal parameters within 5%. Every arm has the
 learning rate that is best for it. Seeds train to the end of the budget. On `look-up` and `both`
 every arm also runs with a short convolution before each mixer. Then, of every hybrid that did its
-task, a part is taken away at the test (`longlag.analysis.knock_outs`).
+task, a part is taken away at the test (`longlag.analysis.interventions`).
 
 The claim, named before anything was run: LSTM + attention and DeltaNet with negative eigenvalues
 each do `look-up` in at least 9 of 10 seeds, and `track` at twice and four times the length too.
@@ -36,7 +36,7 @@ from experiments.harness.rates import GRID, folder
 from experiments.harness.recorded import Recorded
 from experiments.harness.tables import by_arm, did, tested, trained
 from longlag import GRU, LSTM, MinGRU
-from longlag.analysis.knock_outs import knock_outs
+from longlag.analysis.interventions import knock_outs
 from longlag.cells import DeltaNet, FeedForward
 from longlag.core.cell import Cell
 from longlag.report.charts import heat_map

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from longlag import LSTM
-from longlag.analysis.knock_outs import (
+from longlag.analysis.interventions import (
     KNOCK_OUTS,
     Silent,
     attention_keeps,
