@@ -197,7 +197,7 @@ def test_meshes_and_shard_map():
     devices = "--xla_force_host_platform_device_count=2"
     env = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}"}
     found = subprocess.run(
-        [sys.executable, "-m", "tests.on_two_devices"],
+        [sys.executable, "-m", "tests.helpers.on_two_devices"],
         cwd=ROOT,
         env=env,
         capture_output=True,
