@@ -1,5 +1,6 @@
 # make demo   the main comparison: table, plots and report in runs/demo
 # make test   lint, types and the whole test suite
+# make coverage   the tests, and which lines they reach (slower)
 # make smoke  a few steps of the experiments with many arms
 # All make the environment first; the first time that takes a few minutes.
 
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 SOURCES := src experiments benchmarks tests
 WORKERS ?= 2
 
-.PHONY: help env env-test demo smoke test test-deep lint types clean
+.PHONY: help env env-test demo smoke test coverage test-deep lint types clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -42,7 +43,10 @@ smoke: env
 	@$(BIN)/python -m experiments.harness.smoke
 
 test: lint types
-	@$(BIN)/python -m pytest -n $(WORKERS) --durations=15 --cov --cov-report=term
+	@$(BIN)/python -m pytest -n $(WORKERS) --durations=15
+
+coverage: env-test
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term
 
 test-deep: env-test
 	@$(BIN)/python -m pytest -n $(WORKERS) -m deep --durations=15

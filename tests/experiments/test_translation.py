@@ -119,7 +119,7 @@ def test_the_verdict_says_how_far_arms_are_apart():
 
 def test_what_is_said_is_the_likeliest_word_after_word(runs: Path):
     loaded = load(runs / "translation" / "gru-additive")
-    with pytest.raises(ValueError, match=r"model of one sequence, got a Seq2Seq; longlag\.search"):
+    with pytest.raises(ValueError, match=r"got a Seq2Seq; longlag\.generate"):
         loaded.predict(TASK.pairs.inputs[:1])
     params = loaded.of_seed(1)
     rng = np.random.default_rng(0)

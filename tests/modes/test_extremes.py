@@ -34,6 +34,13 @@ def one_of_each(cells):
     return [[pytest.mark.deep] * (kind in kinds[:i]) for i, kind in enumerate(kinds)]
 
 
+def of_gates_in_logarithms(papers):
+    """A dense cell without a logarithm has nothing that float64 and 80 bits could differ in."""
+    plain = [isinstance(cell, ll.DenseCell) and not isinstance(cell, SLSTM) for cell, _ in papers]
+    each = one_of_each([cell for cell, _ in papers])
+    return [[pytest.mark.deep] * (is_plain or bool(deep)) for is_plain, deep in zip(plain, each)]
+
+
 @pytest.mark.parametrize(
     "cell",
     [pytest.param(cell, marks=marks) for cell, marks in zip(CELLS, one_of_each(CELLS), strict=True)]
@@ -48,7 +55,7 @@ def test_extreme_values_are_those_of_float64(cell):
     ("cell", "equations"),
     [
         pytest.param(*pair, marks=marks, id=repr(pair[0]))
-        for pair, marks in zip(PAPERS, one_of_each([cell for cell, _ in PAPERS]), strict=True)
+        for pair, marks in zip(PAPERS, of_gates_in_logarithms(PAPERS), strict=True)
     ],
 )
 def test_extreme_values_in_float64_are_the_papers(cell, equations, x64):

@@ -22,7 +22,7 @@ from tests.helpers.everything import MEMBERS, flags, loss, of_cell
 from tests.helpers.members import D
 from tests.helpers.tiny import TRAINING, Affine, Sums
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = {
     "dense": lambda: of_cell(GRU(3)),
     "linear": lambda: of_cell(MinGRU(3)),
@@ -99,7 +99,13 @@ def test_derivatives_of_second_order_in_every_order_of_modes(x64, kind):
     np.testing.assert_allclose(found, jnp.full(5, expected), 1e-5)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+# Layers that only hold others, or act on a step alone, are traced inside the hybrid and the blocks.
+INSIDE = ("dense", "scale", "mlp", "norm", "dropout", "stack", "residual", "gated")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.deep] * (n in INSIDE)) for n in MEMBERS]
+)
 def test_gradients_are_traced_for_any_shape_and_mapped_twice(name):
     """One trace for both: where jax refuses, it refuses here."""
     member = MEMBERS[name]()

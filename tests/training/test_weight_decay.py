@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import compare
 from longlag import LSTM
 from longlag.attention import Additive
 from longlag.cells import GRU
+from longlag.cli import compare
 from longlag.core.cell import Cell
 from longlag.core.spec import Spec
 from longlag.core.weight_decay import by_name, decay_mask

@@ -161,7 +161,9 @@ def attention_by_lag(
     rows, steps, _ = weights.shape
     readers = jnp.ones((rows, steps), bool) if mask is None else mask
     if at is not None:
-        readers = readers & (jnp.arange(steps)[None] == jnp.asarray(at, jnp.int32)[:, None])
+        readers = readers & (
+            jnp.arange(steps, dtype=jnp.int32)[None] == jnp.asarray(at, jnp.int32)[:, None]
+        )
     weights = jnp.where(readers[..., None], widen(weights), 0)
     lag = jnp.arange(steps)[:, None] - jnp.arange(steps)[None]
     sums = (
