@@ -38,8 +38,12 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 def added_up(scan: Any) -> list[str]:
     """What a scan adds to at each step in half precision: the gradient of a constant of it."""
-    body, first = scan.params["jaxpr"].jaxpr, scan.params["num_consts"]
-    count = scan.params["num_carry"]
+    body = scan.params["jaxpr"]
+    body = body.jaxpr if isinstance(body, ClosedJaxpr) else body
+    # By shapes, since jax 0.12 names no counts: what is stacked has an axis more outside.
+    count = sum(o.aval.shape == i.aval.shape for o, i in zip(scan.outvars, body.outvars))
+    stacked = sum(o.aval.shape != i.aval.shape for o, i in zip(scan.invars, body.invars))
+    first = len(body.invars) - stacked - count
     carried = dict(zip(body.outvars[:count], body.invars[first : first + count]))
     return [
         f"add in a scan: {equation.outvars[0].aval}"
