@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from longlag.core.cell import Carry, Cell
+from longlag.core.cell import Cell
 from longlag.core.flagged_steps import checked_step
 from longlag.core.linear_cell import LinearCell, where_live
 from longlag.core.matrix_cell import MatrixCell
@@ -42,18 +42,10 @@ def with_zoneout(cell: Cell, rate: float) -> Cell:
     return Zoneout(cell, rate)
 
 
-class Zoneout(Cell):
-    """Any cell that takes its steps one after another, with zoneout.
+class _Around:
+    """What a cell around a cell leaves as it is."""
 
-    It keeps the two parts of a dense cell's step apart, so that a backward may store the first.
-
-    Attributes:
-        cell: the cell.
-        rate: the chance with which a number of the carry stays.
-    """
-
-    cell: Cell
-    rate: float
+    cell: Any
 
     def init(self, key: jax.Array, in_features: int) -> Params:
         """As the cell."""
@@ -70,6 +62,20 @@ class Zoneout(Cell):
     def decays(self, params: Params) -> Any:
         """As the cell."""
         return self.cell.decays(params)
+
+
+class Zoneout(_Around, Cell):
+    """Any cell that takes its steps one after another, with zoneout.
+
+    It keeps the two parts of a dense cell's step apart, so that a backward may store the first.
+
+    Attributes:
+        cell: the cell.
+        rate: the chance with which a number of the carry stays.
+    """
+
+    cell: Cell
+    rate: float
 
     def project(
         self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
@@ -99,7 +105,7 @@ class Zoneout(Cell):
         return self.cell._backward()
 
 
-class LinearZoneout(LinearCell):
+class LinearZoneout(_Around, LinearCell):
     """A linear cell with zoneout, parallel in time: a step that leaves `h` has a = 1 and b = 0.
 
     Attributes:
@@ -116,22 +122,6 @@ class LinearZoneout(LinearCell):
     def contracting(self) -> bool:  # type: ignore[override]
         """As the cell: the mean of its decay and of one is no larger than one of them."""
         return self.cell.contracting
-
-    def init(self, key: jax.Array, in_features: int) -> Params:
-        """As the cell."""
-        return self.cell.init(key, in_features)
-
-    def initial_carry(self, params: Params, batch_shape: Sequence[int] = ()) -> Carry:
-        """As the cell."""
-        return self.cell.initial_carry(params, batch_shape)
-
-    def in_features(self, params: Params) -> int | None:
-        """As the cell."""
-        return self.cell.in_features(params)
-
-    def decays(self, params: Params) -> Any:
-        """As the cell."""
-        return self.cell.decays(params)
 
     def project(
         self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
