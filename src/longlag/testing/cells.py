@@ -73,7 +73,7 @@ def check_types(cell: Cell, in_features: int) -> None:
     assert isinstance(drawn, dict), f"init: expected a dict of parameters, got {type(drawn)}"
     decay_mask(cell, drawn)
     for dtype, batch in itertools.product((jnp.float32, jnp.bfloat16), ((), (4,), (4, 3))):
-        what = f"{cell}, parameters {dtype.__name__}, batch {batch}"
+        what = f"{cell}, parameters {jnp.dtype(dtype).name}, batch {batch}"
         params = jax.tree.map(lambda leaf, dtype=dtype: as_shape(leaf.shape, dtype), drawn)
         initial_carry = functools.partial(cell.initial_carry, batch_shape=batch)
         first = jax.eval_shape(initial_carry, params)
