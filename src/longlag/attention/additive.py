@@ -9,6 +9,7 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
 from longlag.core.any_length import is_known
+from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
 from longlag.core.ops import Params, affine, dot
 from longlag.core.promotion import contract, widen
 
@@ -41,7 +42,7 @@ class Additive(Attention):
     Cost: A (D + E + 2) parameters; each step of the cache A + E numbers.
     """
 
-    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
+    def init(self, key: PRNGKey, in_features: int, memory_features: int | None = None) -> Params:
         """Draws parameters: LeCun normal kernels, zero bias."""
         memory_features = in_features if memory_features is None else memory_features
         keys = jax.random.split(key, 3)
@@ -60,7 +61,9 @@ class Additive(Attention):
         del position
         return {"key": dot(xs, params["key"]["kernel"]), "value": xs}
 
-    def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+    def read(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[Contexts, AttentionWeights]:
         """The equations above, in blocks of queries."""
         queries = affine(params["query"], xs)
         score = widen(params["score"]["kernel"])[:, 0]

@@ -21,6 +21,21 @@ from longlag.attention.cache import (
     record,
 )
 from longlag.core.any_length import is_known
+from longlag.core.array_types import (
+    AttentionMap,
+    AttentionWeights,
+    Contexts,
+    Encodings,
+    EncodingsMask,
+    Features,
+    Positions,
+    PRNGKey,
+    TimeMajor,
+    TimeMajorMask,
+    TimeMajorOutputs,
+    TimeMajorResets,
+    TimeMajorWeights,
+)
 from longlag.core.checks import check_like, check_sequence
 from longlag.core.ops import Params
 from longlag.core.placement import alike, zeros_like
@@ -64,7 +79,7 @@ class Attention(Layer):
                 raise ValueError(f"{type(self).__name__}.{name}: expected at least 1, got {value}")
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
+    def init(self, key: PRNGKey, in_features: int, memory_features: int | None = None) -> Params:
         """Draws parameters.
 
         Args:
@@ -74,7 +89,7 @@ class Attention(Layer):
         """
 
     @abc.abstractmethod
-    def write(self, params: Params, xs: jax.Array, position: jax.Array) -> Any:
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """What each step leaves behind: a tree of arrays `[B, T, ...]`.
 
         Args:
@@ -84,7 +99,9 @@ class Attention(Layer):
         """
 
     @abc.abstractmethod
-    def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+    def read(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[Contexts, AttentionWeights]:
         """What each step reads.
 
         Returns:
@@ -108,7 +125,9 @@ class Attention(Layer):
         entry = jax.tree.map(lambda e: jax.ShapeDtypeStruct(e.shape[2:], e.dtype), entry)
         return empty_cache(entry, batch, slots)
 
-    def memorise(self, params: Params, encoded: jax.Array, mask: jax.Array | None = None) -> Memory:
+    def memorise(
+        self, params: Params, encoded: Encodings, mask: EncodingsMask | None = None
+    ) -> Memory:
         """What an encoder left, ready to be read, by `read_memory`, any number of times.
 
         Parameters for it are those of `init` with the width E of the encoder, which each kind takes
@@ -131,8 +150,8 @@ class Attention(Layer):
         return memorise(self.write(params, encoded, position), position, mask)
 
     def read_memory(
-        self, params: Params, xs: jax.Array, memory: Memory
-    ) -> tuple[jax.Array, jax.Array]:
+        self, params: Params, xs: TimeMajor, memory: Memory
+    ) -> tuple[TimeMajorOutputs, TimeMajorWeights]:
         """What each step reads of what an encoder left.
 
         Args:
@@ -161,13 +180,13 @@ class Attention(Layer):
     def apply(
         self,
         params: Params,
-        xs: jax.Array,
+        xs: TimeMajor,
         state: State = None,
         *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[State, jax.Array]:
+        mask: TimeMajorMask | None = None,
+        resets: TimeMajorResets | None = None,
+        key: PRNGKey | None = None,
+    ) -> tuple[State, TimeMajorOutputs]:
         """See `Layer.apply`."""
         del key
         self._check_features(params, xs)
@@ -192,11 +211,11 @@ class Attention(Layer):
     def weights(
         self,
         params: Params,
-        xs: jax.Array,
+        xs: TimeMajor,
         *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-    ) -> jax.Array:
+        mask: TimeMajorMask | None = None,
+        resets: TimeMajorResets | None = None,
+    ) -> AttentionMap:
         """The weight of every step on every other in a whole sequence, averaged over heads.
 
         Args:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.any_length import associative_scan
+from longlag.core.array_types import EntryPositions, RowIntegers
 from longlag.core.placement import put_rows
 from longlag.core.promotion import promote
 from longlag.core.selection import select
@@ -39,8 +40,8 @@ class Cache:
     """
 
     entries: Any
-    position: jax.Array
-    count: jax.Array
+    position: EntryPositions
+    count: RowIntegers
 
 
 @flax.struct.dataclass

@@ -10,6 +10,14 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
+from longlag.core.array_types import (
+    AttentionWeights,
+    Contexts,
+    Features,
+    PRNGKey,
+    Queries,
+    StepPositions,
+)
 from longlag.core.ops import Params, dot, split_heads
 from longlag.core.promotion import add, at_least_float32, contract, look_up, multiply, promote
 from longlag.core.selection import select
@@ -101,7 +109,7 @@ class DotProduct(Attention):
         """N K."""
         return self.features if self.inner_features is None else self.inner_features
 
-    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
+    def init(self, key: PRNGKey, in_features: int, memory_features: int | None = None) -> Params:
         """Draws parameters: LeCun normal kernels."""
         memory_features = in_features if memory_features is None else memory_features
         of_keys = self.query_features // self.heads * self.key_heads
@@ -134,7 +142,9 @@ class DotProduct(Attention):
         key = self._turn(self._heads(params, "key", self._placed(params, xs, position)), position)
         return {"key": key, "value": self._heads(params, "value", xs)}
 
-    def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+    def read(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[Contexts, AttentionWeights]:
         """The equations above."""
         position = memory.query_position
         query = self._heads(params, "query", self._placed(params, xs, position))
@@ -198,7 +208,7 @@ class DotProduct(Attention):
         return multiply(-slopes[:, None, None], distance[:, None])
 
 
-def rotate(x: jax.Array, position: jax.Array, base: float = 10_000.0) -> jax.Array:
+def rotate(x: Queries, position: StepPositions, base: float = 10_000.0) -> Queries:
     """Turns pairs of features by angles that grow with the position (rotary embedding).
 
     The product of two turned vectors depends on the difference of their positions only.

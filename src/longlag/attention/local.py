@@ -11,6 +11,7 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
+from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import multiply, promote
 from longlag.core.weight_decay import by_name
@@ -55,7 +56,7 @@ class Local(Attention):
         if self.radius < 1:
             raise ValueError(f"Local.radius: expected at least 1, got {self.radius}")
 
-    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
+    def init(self, key: PRNGKey, in_features: int, memory_features: int | None = None) -> Params:
         """LeCun normal kernels: a position near the middle."""
         attention, kernel, score = jax.random.split(key, 3)
         lecun = initializers.lecun_normal()
@@ -86,7 +87,9 @@ class Local(Attention):
         """What the attention writes."""
         return self.attention.write(params["attention"], xs, position)
 
-    def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+    def read(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[Contexts, AttentionWeights]:
         """The equations above."""
         count = memory.visible.sum(axis=-1)
         hidden = jnp.tanh(dot(xs, params["position"]["kernel"]))

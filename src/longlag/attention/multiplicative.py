@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, weigh
+from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import contract
 from longlag.core.spec import choose
@@ -45,7 +45,7 @@ class Multiplicative(Attention):
         super().__post_init__()
         choose(self.score, ("general", "dot"), "Multiplicative.score")
 
-    def init(self, key: jax.Array, in_features: int, memory_features: int | None = None) -> Params:
+    def init(self, key: PRNGKey, in_features: int, memory_features: int | None = None) -> Params:
         """Draws W, LeCun normal."""
         memory_features = in_features if memory_features is None else memory_features
         if in_features != self.features:
@@ -70,7 +70,9 @@ class Multiplicative(Attention):
             return {"value": xs}
         return {"key": dot(xs, params["key"]["kernel"]), "value": xs}
 
-    def read(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+    def read(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[Contexts, AttentionWeights]:
         """The equations above."""
         values = memory.entries["value"]
         logits = contract("btd,bmd->btm", xs, memory.entries.get("key", values))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, dot
 
@@ -64,7 +65,7 @@ class CoRNN(DenseCell[CoRNNCarry]):
             if getattr(self, name) <= 0:
                 raise ValueError(f"CoRNN.{name}: expected more than 0, got {getattr(self, name)}")
 
-    def init_recurrent(self, key: jax.Array) -> Params:
+    def init_recurrent(self, key: PRNGKey) -> Params:
         """W and 𝒲."""
         shape = (self.features, self.features)
         kernels = [initializers.orthogonal()(k, shape) for k in jax.random.split(key)]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
 from longlag.core.affine_cell import SeparableCell
+from longlag.core.array_types import PRNGKey, StepInputs
 from longlag.core.matrix_cell import Association, MatrixCarry, MatrixCell, unit
 from longlag.core.ops import Params, finite_exp
 from longlag.core.promotion import multiply, widen
@@ -44,7 +45,7 @@ class DeltaNet(SeparableCell[MatrixCarry], MatrixCell):
 
     gates = ("q", "k", "v", "beta")
 
-    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
         """Unit queries and keys, and β."""
         del key
         q, k, v, beta = self.per_head(params, xs)[:4]
@@ -69,7 +70,7 @@ class GatedDeltaNet(DeltaNet):
 
     gates = ("q", "k", "v", "beta", "alpha")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every matrix cell, with the decay of Mamba-2."""
         key, decay_key, step_key = jax.random.split(key, 3)
         params = super().init(key, in_features)
@@ -81,7 +82,7 @@ class GatedDeltaNet(DeltaNet):
         rates = jax.random.uniform(decay_key, (self.heads,), minval=1e-3, maxval=16.0)
         return params | {"decay_log": jnp.log(rates)}
 
-    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
         """As DeltaNet, and the decay."""
         z = super().project(params, xs, key=key)
         alpha = self.per_head(params, xs)[4]

@@ -7,6 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params
@@ -45,7 +46,7 @@ class Elman(DenseCell):
         choose(self.activation, ("tanh", "relu"), "Elman.activation")
         choose(self.recurrent_init, ("orthogonal", "identity"), "Elman.recurrent_init")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every dense cell, or with the identity as recurrent kernel."""
         params = super().init(key, in_features)
         if self.recurrent_init == "identity":

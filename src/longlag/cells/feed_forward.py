@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, gate_projection
@@ -44,7 +44,7 @@ class FeedForward(DenseCell):
         if self.window < 1:
             raise ValueError(f"FeedForward.window: expected at least 1, got {self.window}")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """Draws parameters: LeCun normal over the whole window, zero bias."""
         shape = (in_features * self.window, self.features)
         kernel = initializers.lecun_normal()(key, shape)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from longlag.core.array_types import PRNGKey, StepInputs
 from longlag.core.matrix_cell import Association, MatrixCell, init_low_rank, low_rank
 from longlag.core.ops import Params
 from longlag.core.weight_decay import by_name
@@ -37,7 +38,7 @@ class GLA(MatrixCell):
 
     rank: int = dataclasses.field(default=16, kw_only=True)
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every matrix cell, and the map to α."""
         key, decay_key = jax.random.split(key)
         keys = self.heads * self.key_width
@@ -48,7 +49,7 @@ class GLA(MatrixCell):
         """Kernels, also both of the map to α."""
         return by_name(params, "down", "up")
 
-    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
         """The decay of each key."""
         del key
         q, k, v = self.per_head(params, xs)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, dot
@@ -52,7 +52,7 @@ class GRU(DenseCell):
         super().__post_init__()
         choose(self.reset, ("after", "before"), "GRU.reset")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every dense cell; the recurrent bias of the candidate is zero."""
         params = super().init(key, in_features)
         if self.reset == "after":

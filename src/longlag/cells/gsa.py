@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.linear_cell import LinearCell
 from longlag.core.ops import Params, affine, split_heads
@@ -64,7 +65,7 @@ class GSA(LinearCell):
         return Carry(h=jnp.zeros((*batch_shape, self.heads, self.slots, width), dtype))
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """α; (1 - α) (k, v)ᵀ; and q."""
         del key
@@ -77,7 +78,7 @@ class GSA(LinearCell):
         written = jnp.concatenate([k, v], axis=-1)[..., None, :]
         return a, -jnp.expm1(log_alpha)[..., None] * written, q
 
-    def readout(self, params: Params, h: jax.Array, aux: jax.Array) -> jax.Array:
+    def readout(self, params: Params, h: jax.Array, aux: jax.Array) -> StepOutputs:
         """V'ᵀ softmax(K' q / √K)."""
         keys, values = jnp.split(h, 2, axis=-1)
         scores = jnp.einsum("...nsk,...nk->...ns", keys, aux) * aux.shape[-1] ** -0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params
@@ -48,7 +49,7 @@ class IndRNN(DenseCell):
         """The largest u."""
         return 1.0 if self.longest_lag is None else 2.0 ** (1 / self.longest_lag)
 
-    def init_recurrent(self, key: jax.Array) -> Params:
+    def init_recurrent(self, key: PRNGKey) -> Params:
         """u, uniform from zero to its bound."""
         return {"scale": jax.random.uniform(key, (self.features,), maxval=self.bound)}
 

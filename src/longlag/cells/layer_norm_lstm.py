@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from longlag.cells.lstm import LSTM, LSTMCarry
+from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import add, multiply
 
@@ -34,7 +35,7 @@ class LayerNormLSTM(LSTM):
     Cost: 4H (D + H + 3) + 2H parameters, carry 2H, one recurrent product `[H, 4H]` per step.
     """
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As an LSTM; the normalisations begin as they are."""
         norm = {
             "input": jnp.ones(4 * self.features),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.matrix_cell import Association, MatrixCell, Reads, merge_heads
 from longlag.core.ops import Params
 
@@ -28,13 +29,13 @@ class LinearAttention(MatrixCell):
 
     normalised = True
 
-    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
         """Positive queries and keys."""
         del key
         q, k, v = self.per_head(params, xs)
         return Association(positive(q), positive(k), v)
 
-    def readout(self, params: Params, reads: Reads, aux) -> jax.Array:
+    def readout(self, params: Params, reads: Reads, aux) -> StepOutputs:
         """The mean of the values, weighted by the kernel; zero where nothing was written."""
         return merge_heads(reads.y / (reads.norm[..., None] + 1e-6))
 

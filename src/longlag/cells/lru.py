@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.diagonal_cell import DiagonalCell
 from longlag.core.ops import Params, dot, finite_exp
 from longlag.core.promotion import match_rank, promote, widen
@@ -48,7 +49,7 @@ class LRU(DiagonalCell):
                 f"LRU: expected 0 <= r_min < r_max <= 1, got {self.r_min} and {self.r_max}"
             )
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As in the paper's appendix A."""
         radius, phase, B_key, C_key, skip_key = jax.random.split(key, 5)
         N = self.states
@@ -62,8 +63,8 @@ class LRU(DiagonalCell):
         return self.with_maps({"nu": nu, "theta": theta, "gamma_log": gamma_log}, B, C, skip_key)
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> tuple[Any, Any, jax.Array]:
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
+    ) -> tuple[Any, Any, StepOutputs]:
         """λ, the same at every step; γ ⊙ (B x); and D x."""
         del key
         # In float32 at least: a phase in bfloat16 is lost after a few hundred steps.

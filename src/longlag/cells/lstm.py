@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params
 
@@ -71,7 +72,7 @@ class LSTM(DenseCell[LSTMCarry]):
                 f"got forget_bias={self.forget_bias} and chrono={self.chrono}"
             )
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every dense cell, with the gate biases that the fields ask for."""
         key, chrono_key = jax.random.split(key)
         params = super().init(key, in_features)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from longlag.core.array_types import Gate, PRNGKey, StepInputs
 from longlag.core.linear_cell import GatedLinearCell
 from longlag.core.ops import Params, gate_projection
 from longlag.core.spec import choose
@@ -46,8 +46,8 @@ class MinGRU(GatedLinearCell):
         choose(self.candidate, ("linear", "positive"), "MinGRU.candidate")
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, None]:
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
+    ) -> tuple[Gate, Gate, None]:
         """Decay 1 - z and input z ⊙ n."""
         del key
         z, n = gate_projection(params["input"], xs, len(self.gates))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
+from longlag.core.array_types import Gate, PRNGKey, StepInputs
 from longlag.core.linear_cell import GatedLinearCell
 from longlag.core.ops import Params, gate_projection
 
@@ -36,7 +36,7 @@ class MinLSTM(GatedLinearCell):
 
     gates = ("f", "i", "n")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every linear cell, with the forget bias."""
         params = super().init(key, in_features)
         f, i, n = jnp.split(params["input"]["bias"], 3)
@@ -44,8 +44,8 @@ class MinLSTM(GatedLinearCell):
         return params
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, None]:
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
+    ) -> tuple[Gate, Gate, None]:
         """The share kept, and the share written of the candidate."""
         del key
         f, i, n = gate_projection(params["input"], xs, len(self.gates))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
 from longlag.core.affine_cell import SeparableCell
+from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.matrix_cell import Association, MatrixCarry, MatrixCell, Reads, merge_heads
 from longlag.core.ops import Params, affine, lecun
 
@@ -55,7 +57,7 @@ class MLSTM(SeparableCell[MatrixCarry], MatrixCell):
                 "has a kernel of its own for the input; got True"
             )
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every matrix cell, with the forget biases and the output gate."""
         key, output_key = jax.random.split(key)
         params = super().init(key, in_features)
@@ -69,7 +71,7 @@ class MLSTM(SeparableCell[MatrixCarry], MatrixCell):
             }
         return params
 
-    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
         """The gates, in logarithms, and the output gate."""
         del key
         q, k, v, i, f = self.per_head(params, xs)
@@ -83,7 +85,7 @@ class MLSTM(SeparableCell[MatrixCarry], MatrixCell):
             aux=o,
         )
 
-    def readout(self, params: Params, reads: Reads, aux: jax.Array) -> jax.Array:
+    def readout(self, params: Params, reads: Reads, aux: Any) -> StepOutputs:
         """σ(o) ⊙ C q / max(|n q|, 1), the one being exp(-m) in the scale that is kept.
 
         What m has below -20 is multiplied to the reads instead: exp(-m) could overflow there, or

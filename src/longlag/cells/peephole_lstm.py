@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from longlag.cells.lstm import LSTM, LSTMCarry
+from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params
 from longlag.core.promotion import multiply
 
@@ -33,7 +34,7 @@ class PeepholeLSTM(LSTM):
     Cost: 4H (D + H + 1) + 3H parameters, carry 2H, one recurrent product `[H, 4H]` per step.
     """
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As an LSTM, and the peepholes."""
         key, peephole_key = jax.random.split(key)
         scale = jax.random.uniform(peephole_key, (3 * self.features,), minval=-0.1, maxval=0.1)

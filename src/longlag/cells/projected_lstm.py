@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers, sigmoid
 
 from longlag.cells.lstm import LSTM, LSTMCarry
+from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params, dot, lecun
 
 __all__ = ["ProjectedLSTM"]
@@ -48,13 +49,13 @@ class ProjectedLSTM(LSTM):
         """R."""
         return max(1, self.features // 2) if self.projection is None else self.projection
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As an LSTM, and the projection."""
         key, projection_key = jax.random.split(key)
         kernel = lecun(projection_key, self.features, self.projected)
         return super().init(key, in_features) | {"projection": {"kernel": kernel}}
 
-    def init_recurrent(self, key: jax.Array) -> Params:
+    def init_recurrent(self, key: PRNGKey) -> Params:
         """One kernel for each gate, with orthogonal rows or columns."""
         shape = (self.projected, self.features)
         kernels = [initializers.orthogonal()(k, shape) for k in jax.random.split(key, 4)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey, StepInputs
 from longlag.core.matrix_cell import Association, MatrixCell
 from longlag.core.ops import Params
 
@@ -28,7 +28,7 @@ class Retention(MatrixCell):
     Cost: (2 N K + H) (D + 1) parameters, carry N K V, no recurrent product.
     """
 
-    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
         """The fixed decay of each head."""
         del key
         q, k, v = self.per_head(params, xs)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid, softplus
 
 from longlag.core.affine_cell import SeparableCell
+from longlag.core.array_types import Gate, PRNGKey, StepInputs
 from longlag.core.cell import Carry
 from longlag.core.linear_cell import GatedLinearCell
 from longlag.core.ops import Params, gate_projection
@@ -48,7 +49,7 @@ class RGLRU(SeparableCell[Carry], GatedLinearCell):
 
     gates = ("r", "i", "u")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every linear cell, and Λ."""
         key, decay_key = jax.random.split(key)
         a = jax.random.uniform(decay_key, (self.features,), minval=0.9, maxval=0.999)
@@ -56,8 +57,8 @@ class RGLRU(SeparableCell[Carry], GatedLinearCell):
         return super().init(key, in_features) | {"decay": decay}
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, None]:
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
+    ) -> tuple[Gate, Gate, None]:
         """The decay a, and the gated input at the variance that is left."""
         del key
         r, i, u = gate_projection(params["input"], xs, len(self.gates))

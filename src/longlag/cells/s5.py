@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.diagonal_cell import DiagonalCell
 from longlag.core.ops import Params, dot, finite_exp
 from longlag.core.promotion import match_rank, promote, widen
@@ -52,7 +53,7 @@ class S5(DiagonalCell):
                 f"S5: expected 0 < min_step <= max_step, got {self.min_step} and {self.max_step}"
             )
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """HiPPO, as in the paper's appendix B."""
         B_key, C_key, skip_key, step_key = jax.random.split(key, 4)
         N = self.states
@@ -73,8 +74,8 @@ class S5(DiagonalCell):
         return self.with_maps(params, B_pair, C_pair, skip_key)
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> tuple[Any, Any, jax.Array]:
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
+    ) -> tuple[Any, Any, StepOutputs]:
         """exp(Λ Δ), the same at every step; the held input; and D x."""
         del key
         re, im, step = widen([params[name] for name in ("lambda_re", "lambda_im", "log_step")])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn import softplus
 
 from longlag.core.affine_cell import SeparableCell
+from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.linear_cell import GatedLinearCell
 from longlag.core.ops import Params, affine, dot, finite_exp, gate_projection, lecun
@@ -69,7 +70,7 @@ class S6(SeparableCell[Carry], GatedLinearCell):
         """The rank of the map to Δ."""
         return -(-self.features // 16) if self.rank is None else self.rank
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As in the authors' code."""
         key, select_key, up_key, step_key = jax.random.split(key, 4)
         H, N, rank = self.features, self.state, self.step_rank
@@ -94,7 +95,7 @@ class S6(SeparableCell[Carry], GatedLinearCell):
         return Carry(h=jnp.zeros((*batch_shape, self.features, self.state), dtype))
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
     ) -> tuple[jax.Array, jax.Array, Any]:
         """exp(Δ A); Δ u Bᵀ; and C and u."""
         del key
@@ -111,7 +112,7 @@ class S6(SeparableCell[Carry], GatedLinearCell):
         written = multiply(step, u)[..., None]
         return self.bounded(a), written * B[..., None, :], (C, u)
 
-    def readout(self, params: Params, h: jax.Array, aux: Any) -> jax.Array:
+    def readout(self, params: Params, h: jax.Array, aux: Any) -> StepOutputs:
         """h C + D ⊙ u."""
         C, u = aux
         read = jnp.einsum("...hn,...n->...h", h, C)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
 from longlag.core.affine_cell import SeparableCell
+from longlag.core.array_types import PRNGKey
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, finite_exp, lecun, split_heads
 from longlag.core.promotion import at_least_float32
@@ -74,7 +75,7 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
                 f"SLSTM.heads: expected a divisor of features = {self.features}, got {self.heads}"
             )
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every dense cell, with forget biases spread from keeping to forgetting."""
         params = super().init(key, in_features)
         spread = jnp.linspace(0, 1, self.features // self.heads) ** 0.3
@@ -83,7 +84,7 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
         params["input"]["bias"] = jnp.concatenate([i, f, z, o])
         return params
 
-    def init_recurrent(self, key: jax.Array) -> Params:
+    def init_recurrent(self, key: PRNGKey) -> Params:
         """One block for each head."""
         width = self.features // self.heads
         keys = jax.random.split(key, self.heads)

@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, affine, dot, lecun
 
@@ -65,7 +66,7 @@ class StackRNN(DenseCell[StackCarry]):
             if getattr(self, name) < 1:
                 raise ValueError(f"StackRNN.{name}: expected at least 1, got {getattr(self, name)}")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As every dense cell, and LeCun normal kernels with zero biases for the stack."""
         key, *keys = jax.random.split(key, 4)
         H, width = self.features, self.width

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.contrib.newton_solver import NewtonInfo, _Method, _solve
+from longlag.core.array_types import Mask, Outputs, PRNGKey, Resets, Sequences
 from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.linear_cell import LinearCell
@@ -49,19 +50,19 @@ ROUNDINGS = 100
 def newton(
     cell: Cell[CarryT],
     params: Params,
-    xs: jax.Array,
+    xs: Sequences,
     carry: CarryT | None = None,
     *,
-    mask: jax.Array | None = None,
-    resets: jax.Array | None = None,
-    key: jax.Array | None = None,
+    mask: Mask | None = None,
+    resets: Resets | None = None,
+    key: PRNGKey | None = None,
     reverse: bool = False,
     jacobian: Literal["auto", "dense", "diagonal"] = "auto",
     tolerance: float | None = None,
     max_iterations: int = 100,
     carries: Literal["last", "all"] = "last",
     time_major: bool = False,
-) -> tuple[CarryT, jax.Array, NewtonInfo]:
+) -> tuple[CarryT, Outputs, NewtonInfo]:
     """Runs a cell over a sequence as `unroll` does, in parallel over time.
 
     Masks, resets, streaming and noise are those of `unroll`, and so are the results, but for the

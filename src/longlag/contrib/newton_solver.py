@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.any_length import associative_scan
+from longlag.core.array_types import Scalar
 from longlag.core.derivative import custom_derivative, split, whole
 from longlag.core.placement import alike, zeros_like
 from longlag.core.promotion import add
@@ -35,10 +36,10 @@ class NewtonInfo:
         fell_back: it was not, and the steps were taken one after another, bool.
     """
 
-    iterations: jax.Array
-    residual: jax.Array
-    converged: jax.Array
-    fell_back: jax.Array
+    iterations: Scalar
+    residual: Scalar
+    converged: Scalar
+    fell_back: Scalar
 
 
 class _Method(NamedTuple):

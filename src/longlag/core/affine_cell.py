@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from typing_extensions import TypeVar
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Carry, Cell
 from longlag.core.ops import Params
 from longlag.core.promotion import at_least_float32
@@ -45,7 +46,7 @@ class AffineCell(Cell[DenseCarryT]):
                 f"{type(self).__name__}.features: expected at least 1, got {self.features}"
             )
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """Draws parameters: `input.kernel` `[D, G * H]`, LeCun normal; `input.bias` `[G * H]`, 0.
 
         G * H stands for the sum of `gate_widths`.
@@ -98,7 +99,7 @@ class SeparableCell(AffineCell[DenseCarryT]):
 
     input_kernel: bool = dataclasses.field(default=True, kw_only=True)
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """As its kind, with or without the kernel."""
         width = sum(self.gate_widths())
         if not self.input_kernel and in_features != width:

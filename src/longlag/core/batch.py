@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import flax.struct
-import jax
+
+from longlag.core.array_types import Inputs, Mask, Resets, Scored, Targets, Weights
 
 __all__ = ["Batch"]
 
@@ -29,9 +30,9 @@ class Batch:
         resets: `[B, T]` bool or None: true where a new sequence begins and the state is forgotten.
     """
 
-    inputs: jax.Array
-    targets: jax.Array
-    weights: jax.Array
-    scored: jax.Array
-    mask: jax.Array | None
-    resets: jax.Array | None = None
+    inputs: Inputs
+    targets: Targets
+    weights: Weights
+    scored: Scored
+    mask: Mask | None
+    resets: Resets | None = None

@@ -33,6 +33,13 @@ import jax
 import jax.numpy as jnp
 from typing_extensions import TypeVar
 
+from longlag.core.array_types import (
+    PRNGKey,
+    StepInputs,
+    StepOutputs,
+    TimeMajorMask,
+    TimeMajorResets,
+)
 from longlag.core.flagged_steps import scan_steps
 from longlag.core.ops import Params
 from longlag.core.options import ScanOptions
@@ -66,7 +73,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
     """
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """Draws parameters.
 
         Args:
@@ -82,7 +89,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         dtype, bools, typed keys or None.
         """
 
-    def project(self, params: Params, xs: jax.Array, *, key: jax.Array | None = None) -> Any:
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Any:
         """All that does not depend on the carry, for any leading axes; by default the input itself.
 
         Args:
@@ -98,7 +105,7 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         return xs
 
     @abc.abstractmethod
-    def step(self, params: Params, carry: CarryT, u: Any, /) -> tuple[CarryT, jax.Array]:
+    def step(self, params: Params, carry: CarryT, u: Any, /) -> tuple[CarryT, StepOutputs]:
         """One step, the body of `jax.lax.scan`.
 
         Args:
@@ -139,9 +146,9 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         options: ScanOptions,
         *,
         first: CarryT,
-        mask: jax.Array | None,
-        resets: jax.Array | None,
-        key: jax.Array | None,
+        mask: TimeMajorMask | None,
+        resets: TimeMajorResets | None,
+        key: PRNGKey | None,
     ) -> tuple[CarryT, jax.Array]:
         """Runs the cell over a sequence. Each kind has its own; authors and users call `unroll`.
 

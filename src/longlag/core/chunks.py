@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.any_length import is_known
+from longlag.core.array_types import Index
 
 __all__ = [
     "Chunk",
@@ -33,7 +34,7 @@ S = TypeVar("S")
 
 
 def sum_over_time(
-    step: Callable[[S, Any, jax.Array], tuple[S, Any]],
+    step: Callable[[S, Any, Index], tuple[S, Any]],
     state: S,
     inputs: Any,
     *,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.core.affine_cell import AffineCell, DenseCarryT
+from longlag.core.array_types import Gate, Kernel, PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot, gate_projection
 from longlag.core.spec import choose
 
@@ -28,7 +29,7 @@ class DenseCell(AffineCell[DenseCarryT]):
     `[H, G * H]`, the parts of a gate side by side in the order of `gates`.
     """
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """Draws parameters: LeCun normal input kernel, orthogonal recurrent kernels, zero biases.
 
         Orthogonal kernels keep the norm of a signal that is passed from step to step (Saxe et al.
@@ -39,7 +40,7 @@ class DenseCell(AffineCell[DenseCarryT]):
         params["recurrent"] = self.init_recurrent(recurrent_key)
         return params
 
-    def init_recurrent(self, key: jax.Array) -> Params:
+    def init_recurrent(self, key: PRNGKey) -> Params:
         """What `params["recurrent"]` begins as; overridden by a cell of other kernels."""
         shape = (self.features, self.features)
         kernels = [
@@ -48,15 +49,13 @@ class DenseCell(AffineCell[DenseCarryT]):
         return {"kernel": jnp.concatenate(kernels, axis=1)}
 
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> tuple[jax.Array, ...]:
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
+    ) -> tuple[Gate, ...]:
         """The input's part of every gate: `u`, a tuple of `[..., H]` in the order of `gates`."""
         del key
         return gate_projection(params["input"], xs, len(self.gates))
 
-    def mix(
-        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...], /
-    ) -> tuple[jax.Array, ...]:
+    def mix(self, params: Params, carry: DenseCarryT, u: tuple[Gate, ...], /) -> tuple[Gate, ...]:
         """The pre-activations `z`: the input's part of every gate and the state's, added.
 
         Returns:
@@ -68,18 +67,18 @@ class DenseCell(AffineCell[DenseCarryT]):
 
     @abc.abstractmethod
     def update(
-        self, params: Params, carry: DenseCarryT, z: tuple[jax.Array, ...], /
-    ) -> tuple[DenseCarryT, jax.Array]:
+        self, params: Params, carry: DenseCarryT, z: tuple[Gate, ...], /
+    ) -> tuple[DenseCarryT, StepOutputs]:
         """The new carry and the output from the pre-activations `z` that `mix` returned."""
 
-    def recurrent_kernel(self, params: Params, gate: str) -> jax.Array:
+    def recurrent_kernel(self, params: Params, gate: str) -> Kernel:
         """The recurrent kernel of one gate, `[H, H]`, for a `mix` of one's own."""
         start = self.gates.index(choose(gate, self.gates, "gate")) * self.features
         return params["recurrent"]["kernel"][:, start : start + self.features]
 
     def step(
-        self, params: Params, carry: DenseCarryT, u: tuple[jax.Array, ...], /
-    ) -> tuple[DenseCarryT, jax.Array]:
+        self, params: Params, carry: DenseCarryT, u: tuple[Gate, ...], /
+    ) -> tuple[DenseCarryT, StepOutputs]:
         """`update` after `mix`."""
         return self.update(params, carry, self.mix(params, carry, u))
 

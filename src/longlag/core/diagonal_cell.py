@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.linear_cell import LinearCell
 from longlag.core.ops import Params, dot, lecun
@@ -44,7 +45,7 @@ class DiagonalCell(LinearCell):
         """N."""
         return self.features if self.state is None else self.state
 
-    def with_maps(self, params: Params, B: jax.Array, C: jax.Array, key: jax.Array) -> Params:
+    def with_maps(self, params: Params, B: jax.Array, C: jax.Array, key: PRNGKey) -> Params:
         """Parameters of the recurrence, and the maps around it: the skip is drawn LeCun normal.
 
         B is `[D, 2N]`, Re B beside Im B, and C is `[2N, H]`, Re C above -Im C.
@@ -61,6 +62,6 @@ class DiagonalCell(LinearCell):
         shape = (*batch_shape, self.states)
         return Carry(h=(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
 
-    def readout(self, params: Params, h: Any, aux: jax.Array) -> jax.Array:
+    def readout(self, params: Params, h: Any, aux: jax.Array) -> StepOutputs:
         """`copies` Re(C h) + D x."""
         return add(self.copies * dot(jnp.concatenate(h, axis=-1), params["output"]["kernel"]), aux)

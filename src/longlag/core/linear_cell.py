@@ -10,6 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.affine_cell import AffineCell
+from longlag.core.array_types import (
+    Gate,
+    PRNGKey,
+    StepInputs,
+    StepOutputs,
+    TimeMajorMask,
+    TimeMajorResets,
+)
 from longlag.core.cell import Carry
 from longlag.core.checks import check_rows
 from longlag.core.ops import Params, keep_dtype
@@ -34,11 +42,11 @@ class LinearCell(AffineCell[Carry]):
 
     @abc.abstractmethod
     def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
+        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
     ) -> tuple[Any, Any, Any]:
         """Decay `a` and input `b`, broadcastable to `[..., *state]`, and what `readout` needs."""
 
-    def readout(self, params: Params, h: Any, aux: Any) -> jax.Array:
+    def readout(self, params: Params, h: Any, aux: Any) -> StepOutputs:
         """The output from the state, for any leading axes; by default the state itself."""
         del params, aux
         return h
@@ -57,9 +65,9 @@ class LinearCell(AffineCell[Carry]):
         options: ScanOptions,
         *,
         first: Carry,
-        mask: jax.Array | None,
-        resets: jax.Array | None,
-        key: jax.Array | None,
+        mask: TimeMajorMask | None,
+        resets: TimeMajorResets | None,
+        key: PRNGKey | None,
     ) -> tuple[Carry, jax.Array]:
         """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
         refuse_backward(self, options.backward)
@@ -118,7 +126,7 @@ class GatedLinearCell(LinearCell):
 
     negative_eigenvalues: bool = dataclasses.field(default=False, kw_only=True)
 
-    def bounded(self, a: jax.Array) -> jax.Array:
+    def bounded(self, a: Gate) -> Gate:
         """The decay from one in [0, 1]."""
         return 2 * a - 1 if self.negative_eigenvalues else a
 

@@ -12,6 +12,16 @@ import jax.numpy as jnp
 
 from longlag.core.affine_cell import AffineCell
 from longlag.core.any_length import associative_scan
+from longlag.core.array_types import (
+    Keys,
+    PRNGKey,
+    Queries,
+    StepInputs,
+    StepOutputs,
+    TimeMajorMask,
+    TimeMajorResets,
+    Values,
+)
 from longlag.core.checks import is_zero
 from longlag.core.linear_cell import refuse_backward
 from longlag.core.ops import Params, affine, dot, keep_dtype, lecun, split_heads
@@ -58,9 +68,9 @@ class Association:
         aux: what `readout` needs.
     """
 
-    q: jax.Array
-    k: jax.Array
-    v: jax.Array
+    q: Queries
+    k: Keys
+    v: Values
     log_decay: Any = None
     rate: Any = None
     log_input: Any = None
@@ -78,7 +88,7 @@ class Reads:
             times themselves.
     """
 
-    y: jax.Array
+    y: Values
     norm: Any = None
     log_scale: Any = None
 
@@ -130,7 +140,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
         widths = {"q": keys, "k": keys, "v": self.features}
         return tuple(widths.get(name, self.heads) for name in self.gates)
 
-    def per_head(self, params: Params, xs: jax.Array) -> tuple[jax.Array, ...]:
+    def per_head(self, params: Params, xs: StepInputs) -> tuple[jax.Array, ...]:
         """The affine projection of the input, by gate: `[..., N, K or V]`, a number `[..., N]`."""
         products = affine(params["input"], xs)
         ends = [sum(self.gate_widths()[: i + 1]) for i in range(len(self.gates))]
@@ -140,17 +150,15 @@ class MatrixCell(AffineCell[MatrixCarry]):
             for name, part in zip(self.gates, parts)
         )
 
-    def split_heads(self, x: jax.Array) -> jax.Array:
+    def split_heads(self, x: StepInputs) -> Queries:
         """`[..., N * K]` to `[..., N, K]`."""
         return split_heads(x, self.heads)
 
     @abc.abstractmethod
-    def project(
-        self, params: Params, xs: jax.Array, *, key: jax.Array | None = None
-    ) -> Association:
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Association:
         """What each step writes and asks, for any leading axes."""
 
-    def readout(self, params: Params, reads: Reads, aux: Any) -> jax.Array:
+    def readout(self, params: Params, reads: Reads, aux: Any) -> StepOutputs:
         """The output `[..., H]`; by default the heads' reads side by side."""
         del params, aux
         return merge_heads(reads.y)
@@ -171,7 +179,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
 
     def step(
         self, params: Params, carry: MatrixCarry, u: Association, /
-    ) -> tuple[MatrixCarry, jax.Array]:
+    ) -> tuple[MatrixCarry, StepOutputs]:
         """One step of the recurrence, then `readout`."""
         scale = None
         if self.exponential:
@@ -189,9 +197,9 @@ class MatrixCell(AffineCell[MatrixCarry]):
         options: ScanOptions,
         *,
         first: MatrixCarry,
-        mask: jax.Array | None,
-        resets: jax.Array | None,
-        key: jax.Array | None,
+        mask: TimeMajorMask | None,
+        resets: TimeMajorResets | None,
+        key: PRNGKey | None,
     ) -> tuple[MatrixCarry, jax.Array]:
         """As `Cell.scan`, by `matrix_scan`; `readout` is taken for all steps at once."""
         reverse, every_carry = options.reverse, options.every_carry

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
+from longlag.core.array_types import Gate, Kernel, StepInputs, StepOutputs
 from longlag.core.promotion import add, at_least_float32
 
 __all__ = [
@@ -32,7 +33,7 @@ def keep_dtype(new: jax.Array, old: jax.Array) -> jax.Array:
     return new.astype(old.dtype) if floating and new.dtype != old.dtype else new
 
 
-def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def dot(x: StepInputs, kernel: Kernel) -> StepOutputs:
     """`x @ kernel` in the kernel's dtype, accumulated and returned in at least float32.
 
     The dtype of the parameters is the dtype of the computation: cast them to bfloat16 and every
@@ -59,7 +60,7 @@ def lecun(key: jax.Array, *shape: int) -> jax.Array:
     return initializers.lecun_normal()(key, shape)
 
 
-def gate_projection(params: Params, xs: jax.Array, gates: int) -> tuple[jax.Array, ...]:
+def gate_projection(params: Params, xs: StepInputs, gates: int) -> tuple[Gate, ...]:
     """The affine projection of the input, one array per gate.
 
     Args:

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import Lengths, MaskOfLengths, PaddedTokens, PaddingMask
 from longlag.core.checks import as_array, known
 from longlag.core.spec import take
 
 __all__ = ["buckets", "check_no_row_empty", "lengths_to_mask", "pack", "pad_lists", "pad_rows"]
 
 
-def lengths_to_mask(lengths: jax.Array, steps: int) -> jax.Array:
+def lengths_to_mask(lengths: Lengths, steps: int) -> MaskOfLengths:
     """Which steps are real.
 
     Args:
@@ -37,7 +38,7 @@ def lengths_to_mask(lengths: jax.Array, steps: int) -> jax.Array:
     return jnp.arange(steps) < lengths[..., None]
 
 
-def pad_rows(rows: Sequence[Any], fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pad_rows(rows: Sequence[Any], fill: int = 0) -> tuple[PaddedTokens, PaddingMask]:
     """Pads rows of several lengths at their ends.
 
     Args:
@@ -116,7 +117,7 @@ def _rows(name: str, rows: Any) -> list[np.ndarray]:
 
 def pack(
     documents: Sequence[np.ndarray], steps: int, fill: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[PaddedTokens, PaddingMask, PaddingMask]:
     """Packs documents one behind the other into rows, so that little is padding.
 
     A document that does not fit goes on in the next row, without a reset: pass the carry on from

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import Mask, Resets, Sequences
 from longlag.core.cell import CarryT, Cell
 from longlag.core.ops import Params
 from longlag.core.selection import select
@@ -21,11 +22,11 @@ __all__ = ["scan_reference"]
 def scan_reference(
     cell: Cell[CarryT],
     params: Params,
-    xs: jax.Array,
+    xs: Sequences,
     carry: CarryT | None = None,
     *,
-    mask: jax.Array | None = None,
-    resets: jax.Array | None = None,
+    mask: Mask | None = None,
+    resets: Resets | None = None,
     reverse: bool = False,
 ) -> tuple[CarryT, Any]:
     """Runs a cell over a sequence as `unroll` does, for reading and for tests: nothing is checked.

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import Mask, Outputs, PRNGKey, Resets, Sequences
 from longlag.core.backends import BACKENDS, find
 from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_like, check_sequence
@@ -32,12 +33,12 @@ Method = OwnMethod | Literal["cudnn"]
 def unroll(
     cell: Cell[CarryT],
     params: Params,
-    xs: jax.Array,
+    xs: Sequences,
     carry: CarryT | None = None,
     *,
-    mask: jax.Array | None = None,
-    resets: jax.Array | None = None,
-    key: jax.Array | None = None,
+    mask: Mask | None = None,
+    resets: Resets | None = None,
+    key: PRNGKey | None = None,
     reverse: bool = False,
     method: Method = "auto",
     backward: Backward = "auto",
@@ -45,7 +46,7 @@ def unroll(
     carries: Literal["last", "all"] = "last",
     zoneout: float = 0.0,
     time_major: bool = False,
-) -> tuple[CarryT, jax.Array]:
+) -> tuple[CarryT, Outputs]:
     """Runs a cell over a sequence.
 
     One semantics for every cell: at each step the reset comes first, whatever the mask, and makes

@@ -10,6 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from longlag.core.array_types import (
+    BeamLengths,
+    BeamScores,
+    BeamTokens,
+    Inputs,
+    Mask,
+    Token,
+    TokenLogits,
+)
 from longlag.core.checks import check_rows
 from longlag.core.ops import Params
 from longlag.core.packing import check_no_row_empty, pad_lists
@@ -35,14 +44,14 @@ class Hypotheses:
         scores: `[..., K]`, by which they are ordered.
     """
 
-    tokens: jax.Array
-    lengths: jax.Array
-    log_probs: jax.Array
-    scores: jax.Array
+    tokens: BeamTokens
+    lengths: BeamLengths
+    log_probs: BeamScores
+    scores: BeamScores
 
 
 def beam_search(
-    step: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
+    step: Callable[[Any, Token], tuple[Any, TokenLogits]],
     state: Any,
     *,
     start: int,
@@ -141,11 +150,11 @@ def _penalty(count: jax.Array, alpha: float) -> jax.Array:
 def generate(
     model: Seq2Seq,
     params: Params,
-    inputs: jax.Array | Sequence[Sequence[int]],
+    inputs: Inputs | Sequence[Sequence[int]],
     *,
     stop: int,
     max_length: int,
-    mask: jax.Array | None = None,
+    mask: Mask | None = None,
     beams: int = 1,
     length_penalty: float = 0.0,
 ) -> Hypotheses:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import Answers, AnswerSteps, PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.checks import as_array
 from longlag.core.ops import Params
@@ -62,7 +63,7 @@ class Model(Spec, abc.ABC):
     """Parameters and answers to a batch: all that training needs."""
 
     @abc.abstractmethod
-    def init(self, key: jax.Array) -> Params:
+    def init(self, key: PRNGKey) -> Params:
         """Draws parameters."""
 
     def decays(self, params: Params) -> Any:
@@ -81,9 +82,9 @@ class Model(Spec, abc.ABC):
         self,
         params: Params,
         batch: Batch,
-        key: jax.Array | None = None,
-        at: jax.Array | None = None,
-    ) -> jax.Array:
+        key: PRNGKey | None = None,
+        at: AnswerSteps | None = None,
+    ) -> Answers:
         """Answers to a batch, as training and evaluation want them.
 
         Args:

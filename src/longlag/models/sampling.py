@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import Mask, PRNGKey, TargetTokens, Tokens
 from longlag.core.checks import as_key
 from longlag.core.ops import Params
 from longlag.core.packing import check_no_row_empty, pad_lists
@@ -21,13 +22,13 @@ __all__ = ["sample"]
 def sample(
     model: SequenceModel,
     params: Params,
-    prompt: jax.Array | Sequence[Sequence[int]],
+    prompt: Tokens | Sequence[Sequence[int]],
     steps: int,
-    key: jax.Array,
+    key: PRNGKey,
     temperature: float = 1.0,
     *,
-    mask: jax.Array | None = None,
-) -> jax.Array:
+    mask: Mask | None = None,
+) -> TargetTokens:
     """Continues sequences token by token, streaming: each step costs the same.
 
     Prompts may be of several lengths. Each is read as if it were alone, and continued from its own

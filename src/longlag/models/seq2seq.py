@@ -19,6 +19,16 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
+from longlag.core.array_types import (
+    Alignment,
+    Answers,
+    AnswerSteps,
+    Inputs,
+    Mask,
+    PRNGKey,
+    TargetLogits,
+    TargetTokens,
+)
 from longlag.core.batch import Batch
 from longlag.core.checks import as_key, is_zero
 from longlag.core.ops import Params, affine
@@ -131,7 +141,7 @@ class Seq2Seq(Model):
     def _stack(self) -> Stack:
         return Stack(self.decoder)
 
-    def init(self, key: jax.Array) -> Params:
+    def init(self, key: PRNGKey) -> Params:
         """Draws parameters; a fresh head answers zero everywhere."""
         keys = jax.random.split(key, 8)
         encoded = Stack(self.encoder).out_features(self.width)
@@ -173,10 +183,10 @@ class Seq2Seq(Model):
     def encode(
         self,
         params: Params,
-        inputs: jax.Array,
+        inputs: Inputs,
         *,
-        mask: jax.Array | None = None,
-        key: jax.Array | None = None,
+        mask: Mask | None = None,
+        key: PRNGKey | None = None,
     ) -> Encoded:
         """Reads the source.
 
@@ -216,11 +226,11 @@ class Seq2Seq(Model):
         self,
         params: Params,
         encoded: Encoded,
-        tokens: jax.Array,
+        tokens: TargetTokens,
         state: DecoderState | None = None,
         *,
-        key: jax.Array | None = None,
-    ) -> tuple[DecoderState | None, jax.Array]:
+        key: PRNGKey | None = None,
+    ) -> tuple[DecoderState | None, TargetLogits]:
         """Answers at every step of the target, or of the next chunk of it.
 
         Args:
@@ -240,12 +250,12 @@ class Seq2Seq(Model):
     def apply(
         self,
         params: Params,
-        inputs: jax.Array,
-        targets: jax.Array,
+        inputs: Inputs,
+        targets: TargetTokens,
         *,
-        mask: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> jax.Array:
+        mask: Mask | None = None,
+        key: PRNGKey | None = None,
+    ) -> TargetLogits:
         """Answers under teacher forcing.
 
         Args:
@@ -268,11 +278,11 @@ class Seq2Seq(Model):
     def alignment(
         self,
         params: Params,
-        inputs: jax.Array,
-        targets: jax.Array,
+        inputs: Inputs,
+        targets: TargetTokens,
         *,
-        mask: jax.Array | None = None,
-    ) -> jax.Array:
+        mask: Mask | None = None,
+    ) -> Alignment:
         """Where each step of the target looked in the source, under teacher forcing.
 
         Returns:
@@ -290,7 +300,7 @@ class Seq2Seq(Model):
         _, weights = self.attention.read_memory(params["attention"], hs, encoded.memory)
         return jnp.swapaxes(weights, 0, 1)
 
-    def shifted(self, targets: jax.Array) -> jax.Array:
+    def shifted(self, targets: TargetTokens) -> TargetTokens:
         """What the decoder is given: `start`, then the targets but for the last one."""
         return jnp.pad(targets, [(0, 0), (1, 0)], constant_values=self.start)[:, :-1]
 
@@ -298,9 +308,9 @@ class Seq2Seq(Model):
         self,
         params: Params,
         batch: Batch,
-        key: jax.Array | None = None,
-        at: jax.Array | None = None,
-    ) -> jax.Array:
+        key: PRNGKey | None = None,
+        at: AnswerSteps | None = None,
+    ) -> Answers:
         """Answers to a batch under teacher forcing, as training and evaluation want them.
 
         Args:

@@ -8,6 +8,18 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import (
+    Answers,
+    AnswerSteps,
+    Inputs,
+    Logits,
+    Mask,
+    PRNGKey,
+    Resets,
+    TimeMajorMask,
+    TimeMajorOutputs,
+    TimeMajorResets,
+)
 from longlag.core.batch import Batch
 from longlag.core.ops import Params
 from longlag.core.selection import select
@@ -51,7 +63,7 @@ class SequenceModel(Model):
         """The layers as one."""
         return Stack((*self.layers, Norm()))
 
-    def init(self, key: jax.Array) -> Params:
+    def init(self, key: PRNGKey) -> Params:
         """Draws parameters: `embed`, `layers`, `head`; a fresh head answers zero everywhere."""
         embed_key, layers_key = jax.random.split(key)
         width = self.stack.out_features(self.width)
@@ -84,13 +96,13 @@ class SequenceModel(Model):
     def apply(
         self,
         params: Params,
-        inputs: jax.Array,
+        inputs: Inputs,
         state: State = None,
         *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[State, jax.Array]:
+        mask: Mask | None = None,
+        resets: Resets | None = None,
+        key: PRNGKey | None = None,
+    ) -> tuple[State, Logits]:
         """Answers at every step of a sequence, or of the next chunk of one.
 
         Args:
@@ -117,9 +129,9 @@ class SequenceModel(Model):
         self,
         params: Params,
         batch: Batch,
-        key: jax.Array | None = None,
-        at: jax.Array | None = None,
-    ) -> jax.Array:
+        key: PRNGKey | None = None,
+        at: AnswerSteps | None = None,
+    ) -> Answers:
         """Answers to a batch, as training and evaluation want them.
 
         Args:
@@ -153,10 +165,10 @@ class SequenceModel(Model):
     def probe(
         self,
         params: Params,
-        inputs: jax.Array,
+        inputs: Inputs,
         *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
+        mask: Mask | None = None,
+        resets: Resets | None = None,
     ) -> dict[str, jax.Array]:
         """What every layer made of a whole sequence: outputs `[T, B, K]`, weights `[B, T, T]`.
 
@@ -168,10 +180,10 @@ class SequenceModel(Model):
     def embed(
         self,
         params: Params,
-        inputs: jax.Array,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        inputs: Inputs,
+        mask: Mask | None = None,
+        resets: Resets | None = None,
+    ) -> tuple[TimeMajorOutputs, TimeMajorMask | None, TimeMajorResets | None]:
         """What the layers are given: inputs `[T, B, width]`, and mask and resets time-major."""
         return self.embedding.apply(params["embed"], inputs, mask, resets)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey, StepFeatures, StepOutputs, TimeMajor, TimeMajorOutputs
 from longlag.core.ops import Params
 from longlag.core.selection import select
 from longlag.nn.layer import Layer, State
@@ -16,7 +17,7 @@ from longlag.nn.layer import Layer, State
 __all__ = ["Block", "Run", "side_by_side"]
 
 # A part by its name, and what it is given.
-Run = Callable[[str, jax.Array], jax.Array]
+Run = Callable[[str, TimeMajor], TimeMajorOutputs]
 
 
 class Block(Layer):
@@ -44,13 +45,13 @@ class Block(Layer):
         """The layers by name."""
 
     @abc.abstractmethod
-    def equation(self, run: Run, xs: jax.Array) -> jax.Array:
+    def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """The output, of inputs `[T, B, D]`; `run(name, xs)` is what a part makes of `xs`.
 
         Each part is run once, and nothing else in here may look at other steps.
         """
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """Those of the parts, whose widths are read off the equation."""
         if in_features != self.features:
             raise ValueError(
@@ -124,6 +125,6 @@ class Block(Layer):
         return select(mask, ys, jnp.zeros_like(ys))
 
 
-def side_by_side(*parts: jax.Array) -> jax.Array:
+def side_by_side(*parts: StepFeatures) -> StepOutputs:
     """Concatenate arrays along their features, `[..., K]` each."""
     return jnp.concatenate(parts, axis=-1)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 
+from longlag.core.array_types import StepInputs
 from longlag.core.ops import Params, affine
 from longlag.core.promotion import add, multiply
 from longlag.core.spec import choose
@@ -212,7 +213,7 @@ class Residual(_Around):
         named: dict[str, Any] = {f"inner/{name}": value for name, value in found.items()}
         return named | {"outputs": add(xs, found["outputs"])}
 
-    def normed(self, params: Params, xs: jax.Array) -> jax.Array:
+    def normed(self, params: Params, xs: StepInputs) -> StepInputs:
         """What the inner layer is given."""
         return self.norm.at_each_step(params["norm"], xs, None)
 

@@ -14,6 +14,13 @@ from typing import Any
 
 import jax
 
+from longlag.core.array_types import (
+    PRNGKey,
+    TimeMajor,
+    TimeMajorMask,
+    TimeMajorOutputs,
+    TimeMajorResets,
+)
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.ops import Params
 from longlag.core.spec import Spec
@@ -44,20 +51,20 @@ class Layer(Spec, abc.ABC):
             cls.probe = _checked_probe(vars(cls)["probe"])  # type: ignore[method-assign]
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """Draws parameters for an input of D = `in_features`."""
 
     @abc.abstractmethod
     def apply(
         self,
         params: Params,
-        xs: jax.Array,
+        xs: TimeMajor,
         state: State = None,
         *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[State, jax.Array]:
+        mask: TimeMajorMask | None = None,
+        resets: TimeMajorResets | None = None,
+        key: PRNGKey | None = None,
+    ) -> tuple[State, TimeMajorOutputs]:
         """Maps a sequence, or the next chunk of one.
 
         Args:
@@ -110,10 +117,10 @@ class Layer(Spec, abc.ABC):
     def probe(
         self,
         params: Params,
-        xs: jax.Array,
+        xs: TimeMajor,
         *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
+        mask: TimeMajorMask | None = None,
+        resets: TimeMajorResets | None = None,
     ) -> dict[str, jax.Array]:
         """What is worth looking at in a whole sequence, by name: outputs, attention weights."""
         return {"outputs": self.apply(params, xs, mask=mask, resets=resets)[1]}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.core.any_length import associative_scan
+from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot, split_heads
 from longlag.core.promotion import add, at_least_float32, multiply, widen
 from longlag.core.spec import choose
@@ -35,7 +36,7 @@ class _Pointwise(Layer):
         """D as the parameters have it; None: any."""
         return params["scale"].shape[0] if "scale" in params else None
 
-    def at_each_step(self, params: Params, xs: jax.Array, key: jax.Array | None) -> jax.Array:
+    def at_each_step(self, params: Params, xs: StepInputs, key: PRNGKey | None) -> StepOutputs:
         """`[..., D]` to `[..., K]`."""
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Cell
 from longlag.core.ops import Params
 from longlag.core.unrolling import unroll
@@ -27,7 +28,7 @@ class Recurrent(Layer):
     cell: Cell
     zoneout: float = 0.0
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """The cell's own parameters."""
         return self.cell.init(key, in_features)
 
@@ -81,7 +82,7 @@ class Bidirectional(Layer):
 
     cell: Cell
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """`forward` and `backward`."""
         forward, backward = jax.random.split(key)
         return {

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.any_length import associative_scan
+from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params
 from longlag.core.placement import alike, put_rows, take_rows, zeros_like
 from longlag.core.promotion import at_least_float32, multiply
@@ -41,7 +42,7 @@ class ShortConvolution(Layer):
         if self.width < 1:
             raise ValueError(f"ShortConvolution.width: expected at least 1, got {self.width}")
 
-    def init(self, key: jax.Array, in_features: int) -> Params:
+    def init(self, key: PRNGKey, in_features: int) -> Params:
         """Draws the filters."""
         bound = self.width**-0.5
         shape = (self.width, in_features)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from longlag.core.array_types import Inputs, Logits, Mask
 from longlag.core.ops import Params
 from longlag.models.sequence import SequenceModel
 from longlag.runs.checkpoint import restore
@@ -45,8 +46,8 @@ class Loaded:
         return jax.tree.map(lambda leaf: leaf[seeds.index(seed)], self.params)
 
     def predict(
-        self, inputs: jax.Array, *, mask: jax.Array | None = None, seed: int | None = None
-    ) -> jax.Array:
+        self, inputs: Inputs, *, mask: Mask | None = None, seed: int | None = None
+    ) -> Logits:
         """The answers to a batch of sequences.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, sketch
 
@@ -68,7 +69,7 @@ class Adding(Task):
         """The last step."""
         return 1
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs `[B, T, 2]` and targets `[B, T, 1]`, float32, asked at the last step."""
         B, T = batch_size, self.length
         of_numbers, of_first, of_second = jax.random.split(key, 3)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, sketch
 
@@ -74,7 +75,7 @@ class AssociativeRecall(Task):
         """The last step."""
         return 1
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the last step."""
         B, D, K, V = batch_size, self.pairs, self.keys, self.values
         of_keys, of_values = jax.random.split(key)

@@ -7,6 +7,7 @@ import abc
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
 from longlag.tasks.outputs import EndedTask, ended, pick
 
 __all__ = ["BinaryTask", "carry", "positive"]
@@ -27,7 +28,7 @@ class BinaryTask(EndedTask):
         return 4
 
     @abc.abstractmethod
-    def columns(self, first: jax.Array, second: jax.Array) -> jax.Array:
+    def columns(self, first: Tokens, second: Tokens) -> TargetTokens:
         """Sums by place, not yet carried.
 
         Args:
@@ -38,7 +39,7 @@ class BinaryTask(EndedTask):
             `[B, N]` int32, for N output steps.
         """
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Two positive numbers that share the length in any way, and the result."""
         of_share, of_first, of_second = jax.random.split(key, 3)
         share = jax.random.randint(of_share, lengths.shape, 1, lengths - 1, jnp.int32)

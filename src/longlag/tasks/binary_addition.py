@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import TargetTokens, Tokens
 from longlag.tasks.binary import BinaryTask
 from longlag.tasks.task import sketch
 
@@ -48,7 +48,7 @@ class BinaryAddition(BinaryTask):
         """The sum, a bit longer than a number at most, and the end token."""
         return length + 1
 
-    def columns(self, first: jax.Array, second: jax.Array) -> jax.Array:
+    def columns(self, first: Tokens, second: Tokens) -> TargetTokens:
         """Bit upon bit."""
         return jnp.pad(first + second, ((0, 0), (0, 1)))
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import TargetTokens, Tokens
 from longlag.tasks.binary import BinaryTask
 from longlag.tasks.task import sketch
 
@@ -49,7 +50,7 @@ class BinaryMultiplication(BinaryTask):
     code has lengths 1 and 2 too, with an arbitrary answer.
     """
 
-    def columns(self, first: jax.Array, second: jax.Array) -> jax.Array:
+    def columns(self, first: Tokens, second: Tokens) -> TargetTokens:
         """As at school: the second number once for each one of the first, shifted to its place."""
 
         def add(held: tuple[jax.Array, jax.Array], bit: jax.Array):

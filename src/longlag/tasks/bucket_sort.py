@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import LengthColumn, Places, TargetTokens, Tokens
 from longlag.tasks.outputs import SymbolTask
 from longlag.tasks.task import Floor, sketch
 
@@ -44,7 +44,7 @@ class BucketSort(SymbolTask):
 
     symbols: int = 5
 
-    def answers(self, symbols: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
+    def answers(self, symbols: Tokens, lengths: LengthColumn, places: Places) -> TargetTokens:
         """At each place the number of symbols that are used up before it."""
         steps = jnp.arange(symbols.shape[1], dtype=jnp.int32)[None]
         symbols = jnp.where(steps < lengths, symbols, self.symbols)

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, distinct, sketch
 
@@ -78,7 +79,7 @@ class Compression(Task):
         """Every place once."""
         return self.items
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the places."""
         B, T, items = batch_size, self.time_steps, self.items
         of_string, of_order = jax.random.split(key)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
 from longlag.tasks.binary import carry, positive
 from longlag.tasks.outputs import OutputTask, pick
 from longlag.tasks.task import Floor, sketch
@@ -61,7 +62,7 @@ class ComputeSqrt(OutputTask):
         """Half of it, rounded up."""
         return (length + 1) // 2
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Numbers, and the last bits of their roots."""
         longest = self.output_length(self.max_length)
         bits = positive(key, lengths, 2 * longest)

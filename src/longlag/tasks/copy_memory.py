@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, sketch
 
@@ -69,7 +70,7 @@ class CopyMemory(Task):
         """Blank and symbols."""
         return self.symbols + 1
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, weighted everywhere, scored on the recall."""
         B, T = batch_size, self.time_steps
         symbols = jax.random.randint(key, (B, self.items), 1, self.symbols + 1, jnp.int32)

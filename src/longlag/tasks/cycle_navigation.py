@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey, Tokens
 from longlag.tasks.strings import PrefixTask, prefix_sums
 from longlag.tasks.task import Floor, sketch
 
@@ -57,11 +58,11 @@ class CycleNavigation(PrefixTask):
         """The places."""
         return self.places
 
-    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+    def tokens(self, key: PRNGKey, batch_size: int) -> Tokens:
         """Uniform steps."""
         return jax.random.randint(key, (batch_size, self.max_length), 0, 3, jnp.int32)
 
-    def answers(self, tokens: jax.Array) -> jax.Array:
+    def answers(self, tokens: Tokens) -> Tokens:
         """The place after each step."""
         return prefix_sums(tokens - 1) % self.places
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
+from longlag.core.array_types import LengthColumn, Places, TargetTokens, Tokens
 from longlag.tasks.outputs import SymbolTask, pick
 from longlag.tasks.task import sketch
 
@@ -43,7 +42,7 @@ class DuplicateString(SymbolTask):
         """Twice the string."""
         return 2 * length
 
-    def answers(self, symbols: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
+    def answers(self, symbols: Tokens, lengths: LengthColumn, places: Places) -> TargetTokens:
         """The string, and once more."""
         return pick(symbols, places % lengths)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import jax
-
+from longlag.core.array_types import Tokens
 from longlag.tasks.strings import BitTask
 from longlag.tasks.task import Floor, sketch
 
@@ -39,7 +38,7 @@ class EvenPairs(BitTask):
     Reference: Delétang et al. (2023), arXiv 2207.02098 (lengths 1..40, tested on 41..500).
     """
 
-    def answers(self, tokens: jax.Array) -> jax.Array:
+    def answers(self, tokens: Tokens) -> Tokens:
         """Whether a bit is another than the first."""
         return tokens ^ tokens[:, :1]
 

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, sketch
 
@@ -74,7 +75,7 @@ class FirstInput(Task):
         """The last step, or as many as there are."""
         return None if self.dense else 1
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, scored at the last step."""
         B, T, V = batch_size, self.time_steps, self.symbols
         drawn = jax.random.randint(key, (B, T), 0, V, jnp.int32)

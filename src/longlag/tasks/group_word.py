@@ -8,6 +8,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey, Tokens
 from longlag.core.spec import choose
 from longlag.tasks.groups import Group, multiplication_table, prefix_products
 from longlag.tasks.strings import PrefixTask
@@ -67,12 +68,12 @@ class GroupWord(PrefixTask):
         """The elements of the group."""
         return self.in_features
 
-    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+    def tokens(self, key: PRNGKey, batch_size: int) -> Tokens:
         """Uniform elements."""
         shape = (batch_size, self.max_length)
         return jax.random.randint(key, shape, 0, self.in_features, jnp.int32)
 
-    def answers(self, tokens: jax.Array) -> jax.Array:
+    def answers(self, tokens: Tokens) -> Tokens:
         """The product so far."""
         return prefix_products(self.group, tokens)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, distinct, sketch
 
@@ -107,7 +108,7 @@ class InContextRecall(Task):
         """The same: any token may come next."""
         return self.in_features
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, weighted everywhere, scored where known."""
         B, N, F = batch_size, self.length, self.frame
         P = N // F

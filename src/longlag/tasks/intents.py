@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.data import intents as data
@@ -149,7 +150,7 @@ class Intents(Task):
             else dataclasses.replace(self, part="held", word_dropout=0.0)
         )
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the last word."""
         rows = self.rows
         labels = self.corpus.utterances.labels[rows]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.data import japanese_vowels as data
@@ -106,7 +107,7 @@ class JapaneseVowels(Task):
         """The utterances of the part, standardised by what is trained on."""
         return _standardised(self.fold, self.folds, self.part)
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs `[B, 29, 12]` float32 and targets `[B, 29]` int32; see above."""
         utterances = self.utterances
         count = len(utterances)

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, sketch
 
@@ -72,7 +73,7 @@ class LagCopy(Task):
         """Every step after the lag."""
         return self.items
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked from step `lag` on."""
         B, T = batch_size, self.time_steps
         symbols = jax.random.randint(key, (B, T), 0, self.symbols, jnp.int32)

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, distinct, sketch
 
@@ -68,7 +69,7 @@ class Memorization(Task):
         """Values."""
         return self.facts
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at every second step."""
         B, N = batch_size, self.length
         value_of = distinct(jax.random.key(self.map_seed), 1, self.facts, self.facts)[0]

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
 from longlag.tasks.outputs import pick
 from longlag.tasks.strings import AnswerTask
 from longlag.tasks.task import Floor, sketch
@@ -59,7 +60,7 @@ class MissingDuplicate(AnswerTask):
         """Bits."""
         return 2
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Two copies with a hole, and the bit that would be there."""
         of_bits, of_hole = jax.random.split(key)
         half = lengths // 2

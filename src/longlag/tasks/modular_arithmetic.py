@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import LengthColumn, PRNGKey, Tokens
 from longlag.tasks.strings import PrefixTask
 from longlag.tasks.task import Floor, sketch
 
@@ -58,11 +59,11 @@ class ModularArithmetic(PrefixTask):
         """Numbers."""
         return self.modulus
 
-    def lengths(self, key: jax.Array, batch_size: int) -> jax.Array:
+    def lengths(self, key: PRNGKey, batch_size: int) -> LengthColumn:
         """Draws a length for each expression, `[B, 1]` int32: an expression ends with a number."""
         return _odd(super().lengths(key, batch_size))
 
-    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+    def tokens(self, key: PRNGKey, batch_size: int) -> Tokens:
         """Numbers at even places, operators at odd ones."""
         B, T, M = batch_size, self.max_length, self.modulus
         of_numbers, of_operators = jax.random.split(key)
@@ -70,7 +71,7 @@ class ModularArithmetic(PrefixTask):
         operators = jax.random.randint(of_operators, (B, T), M, M + 3, jnp.int32)
         return jnp.where(jnp.arange(T, dtype=jnp.int32) % 2 == 0, numbers, operators)
 
-    def answers(self, tokens: jax.Array) -> jax.Array:
+    def answers(self, tokens: Tokens) -> Tokens:
         """What the expression comes to at each number; at an operator, the same once more."""
         M, T = self.modulus, tokens.shape[1]
         numbers = tokens[:, ::2]

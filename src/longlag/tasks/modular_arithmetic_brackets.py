@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 
+from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
 from longlag.tasks.brackets import expressions
 from longlag.tasks.strings import AnswerTask
 from longlag.tasks.task import Floor, sketch
@@ -59,7 +59,7 @@ class ModularArithmeticBrackets(AnswerTask):
         """Numbers."""
         return self.modulus
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Expressions and what they come to."""
         return expressions(key, lengths, self.max_length, self.modulus, operators=3)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import Index, PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.data import text as data
@@ -80,12 +81,12 @@ class NextByte(Task):
         )
         return content
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws pieces from all over the part: inputs and targets `[B, T]` int32."""
         last = len(self._bytes) - self.length
         return self._pieces(jax.random.randint(key, (batch_size,), 0, last, jnp.int32))
 
-    def at_step(self, key: jax.Array, step: jax.Array, batch_size: int) -> Batch:
+    def at_step(self, key: PRNGKey, step: Index, batch_size: int) -> Batch:
         """The piece of each row's stretch that comes at this step; the key says where they begin.
 
         A row that begins the text anew is told so by a reset.

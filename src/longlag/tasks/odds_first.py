@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import LengthColumn, Places, TargetTokens, Tokens
 from longlag.tasks.outputs import SymbolTask, pick
 from longlag.tasks.task import sketch
 
@@ -39,7 +39,7 @@ class OddsFirst(SymbolTask):
     halves the other way round.
     """
 
-    def answers(self, symbols: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
+    def answers(self, symbols: Tokens, lengths: LengthColumn, places: Places) -> TargetTokens:
         """Places 1, 3, 5, ..., then 0, 2, 4, ..."""
         odds = lengths // 2
         even = 2 * (places - odds)

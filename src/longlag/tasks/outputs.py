@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import LengthColumn, Places, PRNGKey, TargetTokens, Tokens
 from longlag.core.batch import Batch
 from longlag.tasks.strings import StringTask
 from longlag.tasks.task import Floor
@@ -36,7 +37,7 @@ class OutputTask(StringTask):
         return length
 
     @abc.abstractmethod
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Draws strings of these lengths, and what is to be said.
 
         Args:
@@ -48,7 +49,7 @@ class OutputTask(StringTask):
             steps; those beyond the length of a row may be anything.
         """
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the output steps."""
         of_string, of_lengths = jax.random.split(key)
         lengths = self.lengths(of_lengths, batch_size)
@@ -87,7 +88,7 @@ class SymbolTask(OutputTask):
         return self.symbols
 
     @abc.abstractmethod
-    def answers(self, symbols: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
+    def answers(self, symbols: Tokens, lengths: LengthColumn, places: Places) -> TargetTokens:
         """What is said at each place of the output, `[B, places]` int32.
 
         Args:
@@ -96,7 +97,7 @@ class SymbolTask(OutputTask):
             places: `[1, places]` int32: 0, 1, ..., as many as the longest string has output steps.
         """
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Uniform symbols, and what the task makes of them."""
         # More than there are places: the frozen data of Reverse have a symbol for every step.
         shape = (len(lengths), self.time_steps)
@@ -121,7 +122,7 @@ class EndedTask(OutputTask):
         """Bits and END."""
         return 3
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the output steps, scored up to END."""
         batch = super().sample(key, batch_size)
         steps = jnp.arange(self.time_steps, dtype=jnp.int32)[None]

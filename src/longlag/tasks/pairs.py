@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.data.coders import Coder, padded
@@ -142,7 +143,7 @@ class PairTask(Task):
         """Pairs that are not learned from: some to choose by, others for the test."""
         return dataclasses.replace(self, part=purpose)
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws pairs: inputs `[B, S]` int32 or `[B, S, D]` float32, targets `[B, L]` int32."""
         pairs, rows = self.pairs, self.pairs.rows[self.part]
         chosen = jax.random.randint(key, (batch_size,), 0, len(rows), jnp.int32)

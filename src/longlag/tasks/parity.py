@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import jax
-
+from longlag.core.array_types import Tokens
 from longlag.tasks.strings import BitTask, prefix_sums
 from longlag.tasks.task import Floor, sketch
 
@@ -40,7 +39,7 @@ class Parity(BitTask):
     `ParityDense` asks at every bit.
     """
 
-    def answers(self, tokens: jax.Array) -> jax.Array:
+    def answers(self, tokens: Tokens) -> Tokens:
         """Whether the number of ones so far is odd."""
         return prefix_sums(tokens) % 2
 

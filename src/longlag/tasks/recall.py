@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, distinct, sketch
 
@@ -80,7 +81,7 @@ class Recall(Task):
         """Every key once."""
         return self.pairs
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked where a key comes again."""
         B, N, D, V = batch_size, self.length, self.pairs, self.vocab
         of_keys, of_values, of_gaps = jax.random.split(key, 3)

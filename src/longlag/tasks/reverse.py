@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import jax
-
+from longlag.core.array_types import LengthColumn, Places, TargetTokens, Tokens
 from longlag.tasks.outputs import SymbolTask, pick
 from longlag.tasks.task import sketch
 
@@ -38,7 +37,7 @@ class Reverse(SymbolTask):
     41..500), whose code has an output token too.
     """
 
-    def answers(self, symbols: jax.Array, lengths: jax.Array, places: jax.Array) -> jax.Array:
+    def answers(self, symbols: Tokens, lengths: LengthColumn, places: Places) -> TargetTokens:
         """The string from its end."""
         return pick(symbols, lengths - 1 - places)
 

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, distinct, sketch
 
@@ -84,7 +85,7 @@ class SelectiveCopy(Task):
         """The output steps."""
         return self.items
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the output steps."""
         B, T, V = batch_size, self.time_steps, self.vocab
         of_places, of_data = jax.random.split(key)

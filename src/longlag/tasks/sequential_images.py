@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.data import fashion_mnist
@@ -84,7 +85,7 @@ class SequentialImages(Task):
         """The last step."""
         return 1
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs `[B, T, 28 or 1]` float32 and targets `[B, T]` int32."""
         images = fashion_mnist.load()
         pictures, labels = (

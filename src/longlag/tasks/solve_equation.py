@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
 from longlag.tasks.brackets import expressions
 from longlag.tasks.outputs import pick
 from longlag.tasks.strings import AnswerTask
@@ -65,7 +66,7 @@ class SolveEquation(AnswerTask):
         """Numbers."""
         return self.modulus
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Equations and their solutions."""
         of_expression, of_place = jax.random.split(key)
         M, size, left = self.modulus, self.max_length - 2, lengths - 2

@@ -10,6 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import Features, Mask, PRNGKey, RowIntegers, TargetTokens
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.data import spoken_digits as data
@@ -91,7 +92,7 @@ class SpokenDigits(Task):
         """The voices of the part."""
         return getattr(data.load(), self.part)
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs `[B, T, 96]` float32 and targets `[B, digits]` int32; see above."""
         N = self.digits
         of_voice, of_digits, of_count, of_pauses, of_channel = jax.random.split(key, 5)
@@ -130,7 +131,7 @@ class SpokenDigits(Task):
             mask=mask,
         )
 
-    def utterances(self, voice: jax.Array, digits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def utterances(self, voice: RowIntegers, digits: TargetTokens) -> tuple[Features, Mask]:
         """What certain voices of the part say, with pauses of half the usual length at most.
 
         Args:

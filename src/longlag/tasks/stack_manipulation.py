@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
 from longlag.tasks.outputs import EndedTask, ended, pick
 from longlag.tasks.task import sketch
 
@@ -53,7 +54,7 @@ class StackManipulation(EndedTask):
         """All that can be left, and the end token."""
         return length + 1
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Stacks and actions, and what is left."""
         of_size, of_bits, of_actions = jax.random.split(key, 3)
         shape = (len(lengths), self.max_length)

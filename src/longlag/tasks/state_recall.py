@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.tasks.groups import Group, multiplication_table, prefix_products
@@ -87,7 +88,7 @@ class StateRecall(StringTask):
         """The query."""
         return 1
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the query."""
         B, D, V = batch_size, self.pairs, self.values
         of_order, of_values, of_word, of_lengths = jax.random.split(key, 4)

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
 from longlag.core.batch import Batch
 from longlag.tasks.task import Task
 
@@ -34,7 +35,7 @@ class StringTask(Task):
         self.require(self.min_length >= self.shortest, f"min_length >= {self.shortest}")
         self.require(self.max_length >= self.min_length, "max_length >= min_length")
 
-    def lengths(self, key: jax.Array, batch_size: int) -> jax.Array:
+    def lengths(self, key: PRNGKey, batch_size: int) -> LengthColumn:
         """Draws a length for each string, `[B, 1]` int32."""
         shortest, longest = self.min_length, self.max_length
         return jax.random.randint(key, (batch_size, 1), shortest, longest + 1, jnp.int32)
@@ -63,7 +64,7 @@ class AnswerTask(StringTask):
         return 1
 
     @abc.abstractmethod
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Draws strings of these lengths, and what is right.
 
         Args:
@@ -75,7 +76,7 @@ class AnswerTask(StringTask):
             for each token.
         """
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the last token or at every one."""
         of_tokens, of_lengths = jax.random.split(key)
         lengths = self.lengths(of_lengths, batch_size)
@@ -118,14 +119,14 @@ class PrefixTask(AnswerTask):
         return None if self.dense else 1
 
     @abc.abstractmethod
-    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+    def tokens(self, key: PRNGKey, batch_size: int) -> Tokens:
         """Draws strings of the full length, `[B, T]` int32."""
 
     @abc.abstractmethod
-    def answers(self, tokens: jax.Array) -> jax.Array:
+    def answers(self, tokens: Tokens) -> Tokens:
         """What is right after each token, `[B, T]` int32."""
 
-    def draw(self, key: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Strings of the full length, of which every prefix has its answer."""
         tokens = self.tokens(key, len(lengths))
         return tokens, self.answers(tokens)
@@ -144,7 +145,7 @@ class BitTask(PrefixTask):
         """The two answers."""
         return 2
 
-    def tokens(self, key: jax.Array, batch_size: int) -> jax.Array:
+    def tokens(self, key: PRNGKey, batch_size: int) -> Tokens:
         """Uniform bits."""
         return jax.random.randint(key, (batch_size, self.max_length), 0, 2, jnp.int32)
 

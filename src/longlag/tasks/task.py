@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import Index, PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import Spec
 
@@ -86,7 +87,7 @@ class Task(Spec, abc.ABC):
         """Number of answer classes, or of real values per step."""
 
     @abc.abstractmethod
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws a batch; the same key gives the same batch on every machine.
 
         Evaluation sets are frozen by checksum, so a task takes its choices from random bits by
@@ -97,7 +98,7 @@ class Task(Spec, abc.ABC):
             batch_size: B, a Python integer.
         """
 
-    def at_step(self, key: jax.Array, step: jax.Array, batch_size: int) -> Batch:
+    def at_step(self, key: PRNGKey, step: Index, batch_size: int) -> Batch:
         """The batch of a training step, `sample` of a key of its own.
 
         A task whose batches go on from one another (`Training.carry`) draws them here.

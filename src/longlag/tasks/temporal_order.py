@@ -8,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.tasks.task import Floor, Task, sketch
 
@@ -77,7 +78,7 @@ class TemporalOrder(Task):
         """The last step."""
         return 1
 
-    def sample(self, key: jax.Array, batch_size: int) -> Batch:
+    def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at the end of each sequence."""
         B, T = batch_size, self.time_steps
         of_noise, of_lengths, of_symbols, of_places = jax.random.split(key, 4)

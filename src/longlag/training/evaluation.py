@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from longlag.core.array_types import SeedCounts, SeedNumbers
 from longlag.core.checks import is_zero
 from longlag.core.ops import Params
 from longlag.core.spec import choose
@@ -42,12 +43,12 @@ class Evaluation:
         scored: `[T]`, how many answers at each position are scored.
     """
 
-    loss: jax.Array
-    accuracy: jax.Array
-    exact_match: jax.Array
-    nan: jax.Array
-    hits: jax.Array
-    scored: jax.Array
+    loss: SeedNumbers
+    accuracy: SeedNumbers
+    exact_match: SeedNumbers
+    nan: SeedNumbers
+    hits: SeedCounts
+    scored: SeedCounts
 
     @property
     def by_position(self) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from longlag.core.array_types import Answers, Losses, Right
 from longlag.core.checks import is_zero
 from longlag.core.ops import Params
 from longlag.core.promotion import add, implicit, promote, widen
@@ -19,7 +20,7 @@ from longlag.tasks.batch_checks import check_answers, least_steps
 __all__ = ["answered", "losses", "mean_loss", "nan_answers", "transcript"]
 
 
-def losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def losses(task: Task, answers: Answers, batch: Batch) -> tuple[Losses, Right]:
     """The loss of every position, and whether its answer is right.
 
     Args:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from longlag.core.array_types import SeedFlags, SeedIntegers, SeedNumbers
 from longlag.core.chunks import sum_over_time
 from longlag.core.ops import Params
 from longlag.core.platforms import on_cpu_or_else
@@ -57,15 +58,15 @@ class TrainState:
         carry: the model's state after the last step (`Training.carry`), or None.
     """
 
-    seed: jax.Array
-    rate: jax.Array
-    step: jax.Array
+    seed: SeedIntegers
+    rate: SeedNumbers
+    step: SeedIntegers
     params: Params
     opt_state: Any
-    failed: jax.Array
-    norm: jax.Array
-    streak: jax.Array
-    solved_at: jax.Array
+    failed: SeedFlags
+    norm: SeedNumbers
+    streak: SeedIntegers
+    solved_at: SeedIntegers
     carry: Any = None
 
 
@@ -178,8 +179,8 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
 
 
 def dispatch(
-    model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
-) -> tuple[TrainState, jax.Array]:
+    model: Model, task: Task, training: Training, states: TrainState, active: SeedFlags
+) -> tuple[TrainState, SeedNumbers]:
     """Takes `training.dispatch` optimiser steps with every active seed, in one program.
 
     A batch is drawn inside from the seed and the step's number alone, so a seed's numbers depend

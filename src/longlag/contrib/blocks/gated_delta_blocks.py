@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jax.nn import silu
 
 from longlag.cells import GatedDeltaNet
+from longlag.core.array_types import TimeMajor, TimeMajorOutputs
 from longlag.nn.block import Block, Run, side_by_side
 from longlag.nn.containers import Residual, Stack
 from longlag.nn.layer import Layer
@@ -76,7 +76,7 @@ class GatedDeltaNetMixer(Block):
             "out": Dense(self.features, bias=False),
         }
 
-    def equation(self, run: Run, xs: jax.Array) -> jax.Array:
+    def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class; the activations of q, k, v, β and α are the cell's."""
         qkv = run("conv", run("qkv", xs))
         read = run("delta", side_by_side(qkv, run("beta", xs), run("alpha", xs)))

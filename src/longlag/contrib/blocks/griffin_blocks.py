@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jax.nn import gelu
 
 from longlag.attention import DotProduct
 from longlag.cells import RGLRU
+from longlag.core.array_types import TimeMajor, TimeMajorOutputs
 from longlag.nn.block import Block, Run, side_by_side
 from longlag.nn.containers import Repeated, Residual, Stack
 from longlag.nn.layer import Layer
@@ -67,7 +67,7 @@ class GriffinMixer(Block):
             "out": Dense(self.features),
         }
 
-    def equation(self, run: Run, xs: jax.Array) -> jax.Array:
+    def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class."""
         u = run("conv", run("x", xs))
         h = run("rg_lru", side_by_side(run("r", u), run("i", u), u))

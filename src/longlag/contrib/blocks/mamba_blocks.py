@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jax.nn import silu
 
 from longlag.cells import S6
+from longlag.core.array_types import TimeMajor, TimeMajorOutputs
 from longlag.nn.block import Block, Run
 from longlag.nn.containers import Residual
 from longlag.nn.layer import Layer
@@ -50,7 +50,7 @@ class MambaMixer(Block):
             "out": Dense(self.features, bias=False),
         }
 
-    def equation(self, run: Run, xs: jax.Array) -> jax.Array:
+    def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class."""
         u = silu(run("conv", run("x", xs)))
         return run("out", silu(run("gate", xs)) * run("s6", u))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jax.nn import silu
 
 from longlag.cells import MLSTM, SLSTM
+from longlag.core.array_types import TimeMajor, TimeMajorOutputs
 from longlag.nn.block import Block, Run, side_by_side
 from longlag.nn.containers import Residual, Stack
 from longlag.nn.layer import Layer
@@ -76,7 +76,7 @@ class MLSTMMixer(Block):
             "down": Dense(self.features, bias=False),
         }
 
-    def equation(self, run: Run, xs: jax.Array) -> jax.Array:
+    def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class."""
         u = run("up", xs)
         c = silu(run("conv", u))
@@ -125,7 +125,7 @@ class SLSTMMixer(Block):
             "norm": Norm(epsilon=1e-5, groups=self.heads, centered=True),
         }
 
-    def equation(self, run: Run, xs: jax.Array) -> jax.Array:
+    def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class."""
         c = silu(run("conv", xs))
         gates = side_by_side(run("i", c), run("f", c), run("z", xs), run("o", xs))

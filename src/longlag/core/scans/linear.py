@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.any_length import is_known
+from longlag.core.array_types import ScanResets
 from longlag.core.checks import as_array, is_zero
 from longlag.core.derivative import custom_derivative
 from longlag.core.placement import zeros_like
@@ -70,7 +71,7 @@ def linear_scan(
     b: StateT,
     h0: jax.Array | Pair,
     *,
-    resets: jax.Array | None = None,
+    resets: ScanResets | None = None,
     h_reset: jax.Array | Pair | None = None,
     method: Method = "auto",
     reverse: bool = False,

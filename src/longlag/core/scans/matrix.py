@@ -32,6 +32,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.core.any_length import associative_scan, is_known
+from longlag.core.array_types import (
+    MatrixState,
+    MatrixStates,
+    ScanKeys,
+    ScanQueries,
+    ScanResets,
+    ScanValues,
+)
 from longlag.core.checks import as_array
 from longlag.core.placement import zeros_like
 from longlag.core.platforms import on_cpu_or_else
@@ -86,19 +94,19 @@ def matrix_step(
 
 
 def matrix_scan(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    S0: jax.Array,
+    q: ScanQueries,
+    k: ScanKeys,
+    v: ScanValues,
+    S0: MatrixState,
     *,
     log_decay: jax.Array | None = None,
     rate: jax.Array | None = None,
-    resets: jax.Array | None = None,
+    resets: ScanResets | None = None,
     S_reset: jax.Array | None = None,
     method: Literal["auto", "scan", "chunked"] = "auto",
     reverse: bool = False,
     every_state: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[MatrixState | MatrixStates, ScanValues]:
     """Runs the recurrence above over the leading axis.
 
     Args:
