@@ -118,7 +118,7 @@ cell = longlag.GRU(8)
 longlag.unroll, longlag.DotProduct, longlag.build
 new = {name.partition(".")[0] for name in {*sys.modules} - before}
 rooms = {name.split(".")[1] for name in sys.modules if name.startswith("longlag.")}
-print(sorted(new & {"orbax", "optax", "matplotlib", "jinja2", "tyro", "safetensors"}))
+print(sorted(new & {"orbax", "optax", "matplotlib", "jinja2", "tyro", "safetensors", "jaxtyping"}))
 print(sorted(rooms & {"tasks", "data", "training", "runs", "report", "cli"}))
 print(sorted({*sys.modules} & {"scipy.stats", "sklearn"}))
 """
