@@ -38,7 +38,7 @@ from longlag.core.array_types import (
 )
 from longlag.core.checks import check_like, check_sequence
 from longlag.core.ops import Params
-from longlag.core.placement import alike, zeros_like
+from longlag.core.placement import unify_types, zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32, through_float32
 from longlag.core.selection import poison, select
@@ -193,7 +193,7 @@ class Attention(Layer):
         if state is not None:
             self._check_state(params, state, xs.shape[1])
         given = (params, state, xs, mask, resets)
-        params, state, xs, mask, resets = alike(given, (-1, 0, 1, 1, 1))
+        params, state, xs, mask, resets = unify_types(given, (-1, 0, 1, 1, 1))
         T = xs.shape[0]
         if T == 0:
             one = jax.ShapeDtypeStruct((1, *xs.shape[1:]), xs.dtype)
@@ -306,7 +306,7 @@ class Attention(Layer):
         assert self.window is not None
         keep = state is not None
         if not keep:
-            state, _ = alike((self.init_state(params, xs.shape[:1], self.window), xs), 0)
+            state, _ = unify_types((self.init_state(params, xs.shape[:1], self.window), xs), 0)
         T = xs.shape[1]
         blocks = -(-T // self.window)
         if mask is None and T % self.window:

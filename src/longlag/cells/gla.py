@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from longlag.core.array_types import PRNGKey, StepInputs
-from longlag.core.matrix_cell import Association, MatrixCell, init_low_rank, low_rank
+from longlag.core.matrix_cell import Association, MatrixCell, init_low_rank, low_rank_affine
 from longlag.core.ops import Params
 from longlag.core.weight_decay import by_name
 
@@ -49,9 +49,9 @@ class GLA(MatrixCell):
         """Kernels, also both of the map to α."""
         return by_name(params, "down", "up")
 
-    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Association:
         """The decay of each key."""
         del key
         q, k, v = self.per_head(params, xs)
-        log_decay = jax.nn.log_sigmoid(low_rank(params["decay"], xs)) / 16
+        log_decay = jax.nn.log_sigmoid(low_rank_affine(params["decay"], xs)) / 16
         return Association(q * self.key_width**-0.5, k, v, log_decay=self.split_heads(log_decay))

@@ -60,7 +60,7 @@ class LRU(DiagonalCell):
         gamma_log = 0.5 * jnp.log1p(-jnp.exp(-2 * jnp.exp(nu)))
         B = jax.random.normal(B_key, (in_features, 2 * N)) / (2 * in_features) ** 0.5
         C = jax.random.normal(C_key, (2 * N, self.features)) / N**0.5
-        return self.with_maps({"nu": nu, "theta": theta, "gamma_log": gamma_log}, B, C, skip_key)
+        return self.add_maps({"nu": nu, "theta": theta, "gamma_log": gamma_log}, B, C, skip_key)
 
     def project(
         self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None

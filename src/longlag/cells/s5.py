@@ -71,7 +71,7 @@ class S5(DiagonalCell):
         }
         B_pair = jnp.concatenate([B_re, B_im], axis=1).astype(B.dtype)
         C_pair = jnp.concatenate([C_re, -C_im]).astype(B.dtype)
-        return self.with_maps(params, B_pair, C_pair, skip_key)
+        return self.add_maps(params, B_pair, C_pair, skip_key)
 
     def project(
         self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None

@@ -97,27 +97,27 @@ def lstm(
             dtype than float32, an empty sequence, a matmul precision, `jax.vmap`, no CUDA device.
     """
     del first, key  # no resets, and an LSTM has no noise
-    for what, given in (("mask", mask), ("resets", resets)):
-        if given is not None:
-            raise _refused(what, "None: cuDNN runs every row to its end", f"shape {given.shape}")
+    for what, flags in (("mask", mask), ("resets", resets)):
+        if flags is not None:
+            raise _refusal(what, "None: cuDNN runs every row to its end", f"shape {flags.shape}")
     if options.every_carry:
-        raise _refused("carries", "'last': cuDNN returns no other", "'all'")
+        raise _refusal("carries", "'last': cuDNN returns no other", "'all'")
     if options.backward != "auto":
-        raise _refused(
+        raise _refusal(
             "backward", "'auto': cuDNN has a gradient of its own", repr(options.backward)
         )
     steps, batch, features = xs.shape
     if steps < 1 or batch < 1:
-        raise _refused("xs", "at least one step and one row", f"T = {steps}, B = {batch}")
+        raise _refusal("xs", "at least one step and one row", f"T = {steps}, B = {batch}")
     for name, tree in (("params", params), ("xs", xs), ("carry", carry)):
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if leaf.dtype != jnp.float32:
                 where = name + jax.tree_util.keystr(path)
-                raise _refused(where, "float32", str(leaf.dtype))
+                raise _refusal(where, "float32", str(leaf.dtype))
     setting = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     if setting not in PRECISIONS:
         known = ", ".join(str(name) for name in PRECISIONS)
-        raise _refused("jax_default_matmul_precision", f"one of {known}", str(setting))
+        raise _refusal("jax_default_matmul_precision", f"one of {known}", str(setting))
     if not has_cuda():
         raise ValueError(f"method 'cudnn': expected a CUDA device; got {jax.devices()}")
 
@@ -126,14 +126,14 @@ def lstm(
     # cuDNN has the batch first. Where `unroll` turned such an input around, XLA sees two transposes
     # in a row and drops both.
     xs = jnp.swapaxes(xs[::-1] if options.reverse else xs, 0, 1)
-    inputs = _not_batched((xs, carry.h[None], carry.c[None], pack(params)))
+    inputs = _refuse_batching((xs, carry.h[None], carry.c[None], pack(params)))
     lengths = jnp.full(batch, steps, jnp.int32)
     # The sizes must be Python numbers that no transformation sees (jax-ml/jax#19177), in the order
     # input, hidden, layers, dropout, bidirectional, precision.
     outputs = rnn.lstm(
         *inputs, lengths, features, cell.features, 1, 0.0, False, PRECISIONS[setting]
     )
-    ys, h, c = _not_batched(outputs)
+    ys, h, c = _refuse_batching(outputs)
     ys = jnp.swapaxes(ys, 0, 1)
     return LSTMCarry(h=h[0], c=c[0]), ys[::-1] if options.reverse else ys
 
@@ -153,16 +153,16 @@ def has_cuda() -> bool:
         return False
 
 
-def _refused(what: str, expected: str, got: str) -> ValueError:
-    return ValueError(f"{what}: expected {expected} (method 'cudnn'); got {got}")
+def _refusal(what: str, expected: str, value: str) -> ValueError:
+    return ValueError(f"{what}: expected {expected} (method 'cudnn'); got {value}")
 
 
 @jax.custom_batching.custom_vmap
-def _same(tree: Any) -> Any:
+def _identity(tree: Any) -> Any:
     return tree
 
 
-@_same.def_vmap
+@_identity.def_vmap
 def _refuse_vmap(axis_size: int, in_batched: Any, tree: Any) -> Any:
     del in_batched, tree
     raise ValueError(
@@ -176,8 +176,8 @@ def _refuse_vmap(axis_size: int, in_batched: Any, tree: Any) -> Any:
 # no reverse mode; inside both halves of a `custom_vjp` it needs none, and a map over the pullback
 # alone (`jax.jacrev`) meets it too.
 @jax.custom_vjp
-def _not_batched(tree: Any) -> Any:
-    return _same(tree)
+def _refuse_batching(tree: Any) -> Any:
+    return _identity(tree)
 
 
-_not_batched.defvjp(lambda tree: (_same(tree), None), lambda _, d: (_same(d),))
+_refuse_batching.defvjp(lambda tree: (_identity(tree), None), lambda _, d: (_identity(d),))

@@ -30,7 +30,7 @@ from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.linear_cell import LinearCell
 from longlag.core.ops import Params
-from longlag.core.placement import alike, zeros_like
+from longlag.core.placement import unify_types, zeros_like
 from longlag.core.promotion import at_least_float32
 from longlag.core.selection import select
 from longlag.core.spec import choose, take
@@ -137,9 +137,9 @@ def newton(
         xs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))
     batch = xs.shape[1]
     first = cell.initial_carry(params, (batch,))
-    given = (params, first, first if carry is None else carry, xs, mask, resets, key)
-    given = alike(given, (-1, 0, 0, 1, 1, 1, -1))
-    params, first, carry, xs, mask, resets, key = given
+    arrays = (params, first, first if carry is None else carry, xs, mask, resets, key)
+    arrays = unify_types(arrays, (-1, 0, 0, 1, 1, 1, -1))
+    params, first, carry, xs, mask, resets, key = arrays
     flatten, unflatten = _as_vectors(cell, carry, batch)
     start = flatten(carry)
     if not xs.shape[0] * start.size:  # no steps, or nothing that one leaves to the next
@@ -150,7 +150,7 @@ def newton(
         small = start.shape[1] <= DENSE_UP_TO and not isinstance(cell, LinearCell)
         jacobian = "dense" if small else "diagonal"
 
-    def step(consts, state, inputs):
+    def step(consts: Any, state: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
         """One step on vectors `[B, n]`, with the semantics of `scan_steps`."""
         params, first = consts
         u, live, reset = inputs
@@ -165,7 +165,7 @@ def newton(
             y = select(live, y, jax.tree.map(zeros_like, y))
         return new, y
 
-    inputs = (_project(cell, params, xs, mask, key, carry), mask, resets)
+    inputs = (_prepare(cell, params, xs, mask, key, carry), mask, resets)
     flip = functools.partial(jnp.flip, axis=0) if reverse else lambda x: x
     method = _Method(
         step,
@@ -206,7 +206,7 @@ def _as_vectors(cell: Cell, carry: Any, batch: int) -> tuple[Callable, Callable]
     for shape in shapes:
         ends.append(ends[-1] + math.prod(shape))
 
-    def flatten(carry):
+    def flatten(carry: Any) -> jax.Array:
         widths = [end - begin for begin, end in itertools.pairwise(ends)]
         parts = [
             jnp.reshape(leaf, (batch, width)).astype(dtype)
@@ -214,7 +214,7 @@ def _as_vectors(cell: Cell, carry: Any, batch: int) -> tuple[Callable, Callable]
         ]
         return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((batch, 0), dtype)
 
-    def unflatten(vector):
+    def unflatten(vector: jax.Array) -> Any:
         parts = [
             vector[..., begin:end].reshape(*vector.shape[:-1], *shape)
             for begin, end, shape in zip(ends, ends[1:], shapes)
@@ -224,9 +224,16 @@ def _as_vectors(cell: Cell, carry: Any, batch: int) -> tuple[Callable, Callable]
     return flatten, unflatten
 
 
-def _project(cell, params, xs, mask, key, carry):
+def _prepare(
+    cell: Cell,
+    params: Params,
+    xs: jax.Array,
+    mask: jax.Array | None,
+    key: jax.Array | None,
+    carry: Any,
+) -> Any:
     """`project` of the whole sequence, leaves `[T, B, ...]`."""
-    us = cell._project(params, xs, mask, key)
+    us = cell._prepare(params, xs, mask, key)
     if not isinstance(cell, LinearCell):
         return us
     # Its decay and input need only broadcast to the states, which steps cannot be cut from.

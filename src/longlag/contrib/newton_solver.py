@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from longlag.core.any_length import associative_scan
 from longlag.core.array_types import Scalar
-from longlag.core.derivative import custom_derivative, split, whole
-from longlag.core.placement import alike, zeros_like
+from longlag.core.derivative import custom_derivative, derivative_like, split
+from longlag.core.placement import unify_types, zeros_like
 from longlag.core.promotion import add
 from longlag.core.scans.linear import by_method, linear_scan
 
@@ -51,7 +51,13 @@ class _Method(NamedTuple):
     max_iterations: int
 
 
-def _run(method, consts, start, inputs):
+# Constants, the state before the first step `[B, n]`, inputs and all states `[T, B, n]`.
+Residuals = tuple[Any, jax.Array, Any, jax.Array]
+
+
+def _run(
+    method: _Method, consts: Any, start: jax.Array, inputs: Any
+) -> tuple[jax.Array, Any, NewtonInfo]:
     """All states `[T, B, n]`, all outputs, and how it went.
 
     Args:
@@ -61,25 +67,27 @@ def _run(method, consts, start, inputs):
         inputs: a tree, leaves `[T, B, ...]`.
     """
 
-    def advance(states):
-        return _every(method, consts, _before(start, states), inputs)[0]
+    def advance(states: jax.Array) -> jax.Array:
+        """The states after every step, each taken from the guess before it, `[T, B, n]`."""
+        return _step_all(method, consts, _states_before(start, states), inputs)[0]
 
-    def body(loop):
+    def iterate(loop: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        # The states are `[T, B, n]`; error, unsolved and radius are `[B]`.
         iteration, states, error, unsolved, radius = loop
-        now, jacobians = _linearise(method, consts, _before(start, states), inputs)
-        left = now - states
+        now, jacobians = _linearise(method, consts, _states_before(start, states), inputs)
+        residual = now - states
         if method.jacobian == "dense":
-            correction = _block_scan(jacobians, left)
+            correction = _block_scan(jacobians, residual)
         else:
-            correction = linear_scan(jacobians, left, zeros_like(start))
+            correction = linear_scan(jacobians, residual, zeros_like(start))
         # `now` alone is what the step makes of the present guess; the rest is foresight, which is
         # shortened where it is too long, and left out where it has overflowed.
-        moved = correction - left
-        finite = jnp.isfinite(moved).all(-1, keepdims=True)
-        length = jnp.abs(moved).max(-1, keepdims=True)
+        foresight = correction - residual
+        finite = jnp.isfinite(foresight).all(-1, keepdims=True)
+        length = jnp.abs(foresight).max(-1, keepdims=True)
         most = radius[None, :, None]
-        within = jnp.where(length > most, most / length, 1)
-        new = jnp.where(finite, now + moved * within, now)
+        scale = jnp.where(length > most, most / length, 1)
+        new = jnp.where(finite, now + foresight * scale, now)
         new_error, new_unsolved = _residual(new, advance(new))
         # The largest residual says little on the way: it stays until the last step falls into
         # place. A row whose mean grows has taken a free move that is worse than none; from then on
@@ -95,82 +103,88 @@ def _run(method, consts, start, inputs):
             jnp.where(worse, RADIUS, radius),
         )
 
-    def unfinished(loop):
+    def is_unfinished(loop: tuple[jax.Array, ...]) -> jax.Array:
         iteration, _, error, _, _ = loop
         return (iteration < method.max_iterations) & ~(error.max() <= method.tolerance)
 
-    def one_after_another(_):
-        def body(state, inputs):
+    def run_sequentially(_: jax.Array) -> jax.Array:
+        def take_step(state: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
             new, _ = method.step(consts, state, inputs)
             return new, new
 
-        return jax.lax.scan(body, start, inputs)[1]
+        return jax.lax.scan(take_step, start, inputs)[1]
 
     steps = jax.tree.leaves(inputs)[0].shape[0]
     guess = zeros_like(jnp.broadcast_to(start, (steps, *start.shape)))
     error, unsolved = _residual(guess, advance(guess))
     loop = (jnp.int32(0), guess, error, unsolved, zeros_like(error) + jnp.inf)
-    loop = jax.lax.while_loop(unfinished, body, alike(loop, (-1, 1, 0, 0, 0)))
+    loop = jax.lax.while_loop(is_unfinished, iterate, unify_types(loop, (-1, 1, 0, 0, 0)))
     iterations, states, error, _, _ = loop
     residual = error.max()
     converged = residual <= method.tolerance
-    states = jax.lax.cond(converged, lambda states: states, one_after_another, states)
-    _, ys = _every(method, consts, _before(start, states), inputs)
+    states = jax.lax.cond(converged, lambda states: states, run_sequentially, states)
+    _, ys = _step_all(method, consts, _states_before(start, states), inputs)
     info = NewtonInfo(jnp.asarray(iterations, jnp.int32), residual, converged, ~converged)
     return states, ys, info
 
 
-def _solve_forward(method, consts, start, inputs):
+def _solve_forward(
+    method: _Method, consts: Any, start: jax.Array, inputs: Any
+) -> tuple[Any, Residuals]:
     # Calls `_solve`, not `_run`, so that the gradient has a gradient too.
-    found: Any = _solve(method, consts, start, inputs)
-    return found, (consts, start, inputs, found[0])
+    results: Any = _solve(method, consts, start, inputs)
+    return results, (consts, start, inputs, results[0])
 
 
-def _solve_tangent(method, residuals, tangents):
+def _solve_tangent(
+    method: _Method, residuals: Residuals, tangents: tuple[Any, jax.Array, Any]
+) -> tuple[jax.Array, Any, NewtonInfo]:
     """The tangents of the states, one step after another, and those of the outputs."""
     consts, start, inputs, states = residuals
     d_consts, d_start, d_inputs = tangents
 
-    def push(d_state, step):
+    def push(d_state: jax.Array, step: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         before, inputs, d_inputs = step
         floats, others, join = split((consts, before, inputs))
 
-        def run(floats):
+        def run(floats: list[Any]) -> tuple[Any, Any]:
             new, y = method.step(*join(floats, others))
             return (new, split(y)[0]), y
 
         moves = jax.tree.leaves((d_consts, d_state, d_inputs))
         _, (d_state, d_y), y = jax.jvp(run, (floats,), (moves,), has_aux=True)
-        return d_state, (d_state, whole(d_y, y))
+        return d_state, (d_state, derivative_like(d_y, y))
 
-    steps = (_before(start, states), inputs, d_inputs)
+    steps = (_states_before(start, states), inputs, d_inputs)
     d_states, d_ys = jax.lax.scan(push, d_start, steps)[1]
     none = NewtonInfo(None, jnp.zeros((), start.dtype), None, None)  # type: ignore[arg-type]
     return d_states, d_ys, none
 
 
-def _solve_backward(method, residuals, cotangents):
+def _solve_backward(
+    method: _Method, residuals: Residuals, cotangents: tuple[jax.Array, Any, Any]
+) -> tuple[Any, jax.Array, Any]:
     consts, start, inputs, states = residuals
     d_states, d_ys, _ = cotangents
-    before = _before(start, states)
-    _, pull = jax.vjp(functools.partial(_every, method), consts, before, inputs)
-    # What every state owes to the output of the step after it.
+    before = _states_before(start, states)
+    _, pull = jax.vjp(functools.partial(_step_all, method), consts, before, inputs)
+    # The gradient in every state by the output of the step after it.
     d_before = pull((zeros_like(states), d_ys))[1]
     zero = zeros_like(start)
-    owed = d_states + _after(d_before, zero)
+    direct = d_states + _shift_back(d_before, zero)
     if method.jacobian == "dense":
         _, jacobians = _linearise(method, consts, before, inputs)
-        transposed = jnp.swapaxes(_after(jacobians, zeros_like(jacobians[0])), -1, -2)
-        lam = _block_scan(transposed, owed, reverse=True)
+        transposed = jnp.swapaxes(_shift_back(jacobians, zeros_like(jacobians[0])), -1, -2)
+        lam = _block_scan(transposed, direct, reverse=True)
     else:
 
-        def back(d_state, step):
-            owed, before, inputs = step
-            lam = owed + d_state
+        def step_back(d_state: jax.Array, step: Any) -> tuple[jax.Array, jax.Array]:
+            direct, before, inputs = step
+            lam = direct + d_state
             _, pull = jax.vjp(lambda state: method.step(consts, state, inputs)[0], before)
             return pull(lam)[0], lam
 
-        _, lam = jax.lax.scan(back, zero, (owed, before, inputs), reverse=True)
+        _, lam = jax.lax.scan(step_back, zero, (direct, before, inputs), reverse=True)
     d_consts, d_before, d_inputs = pull((lam, d_ys))
     return d_consts, d_before[0], d_inputs
 
@@ -178,43 +192,49 @@ def _solve_backward(method, residuals, cotangents):
 _solve = custom_derivative(_run, _solve_forward, _solve_tangent, _solve_backward)
 
 
-def _every(method, consts, before, inputs):
+def _step_all(
+    method: _Method, consts: Any, before: jax.Array, inputs: Any
+) -> tuple[jax.Array, Any]:
     """All steps at once, each from its own state."""
     return jax.vmap(method.step, (None, 0, 0))(consts, before, inputs)
 
 
-def _before(start, states):
+def _states_before(start: jax.Array, states: jax.Array) -> jax.Array:
     """The states before every step from those after every step."""
     return jnp.concatenate([start[None], states])[:-1]
 
 
-def _after(xs, last):
+def _shift_back(xs: jax.Array, last: jax.Array) -> jax.Array:
     """What belongs to the step that follows, and what stands for it at the last one."""
     return jnp.concatenate([xs[1:], last[None]])
 
 
-def _linearise(method, consts, before, inputs):
+def _linearise(
+    method: _Method, consts: Any, before: jax.Array, inputs: Any
+) -> tuple[jax.Array, jax.Array]:
     """The states after every step, and their derivatives in those before it.
+
+    The derivatives are `[T, B, n, n]`, or their diagonals `[T, B, n]`.
 
     Rows do not meet each other, so that one direction serves all of them.
     """
-    now, push = jax.linearize(lambda before: _every(method, consts, before, inputs)[0], before)
+    now, push = jax.linearize(lambda before: _step_all(method, consts, before, inputs)[0], before)
     if method.jacobian == "diagonal, alone":
         # There is nothing beside the diagonal, so that the sum of a row is its entry.
         return now, push(zeros_like(before) + 1)
     width = before.shape[-1]
     directions = jnp.eye(width, dtype=before.dtype)
 
-    def column(direction):
+    def push_direction(direction: jax.Array) -> jax.Array:
         return push(add(zeros_like(before), direction))
 
     if method.jacobian == "dense":
-        return now, jax.vmap(column, out_axes=-1)(directions)
-    entries = jax.lax.map(lambda i: column(directions[i])[..., i], jnp.arange(width))
+        return now, jax.vmap(push_direction, out_axes=-1)(directions)
+    entries = jax.lax.map(lambda i: push_direction(directions[i])[..., i], jnp.arange(width))
     return now, jnp.moveaxis(entries, 0, -1)
 
 
-def _residual(states, now):
+def _residual(states: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
     """For every row the largest residual, and the mean over all steps, where none counts above 1.
 
     A state that is rightly infinite or NaN never counts as solved.
@@ -241,19 +261,25 @@ def _block_scan(
     return by_method(functools.partial(_run_blocks, reverse), method, a, b)
 
 
-def _run_blocks(reverse, method, a, b):
+# The matrices and the vectors of maps `h -> a @ h + b`, `[..., n, n]` and `[..., n, 1]`.
+Affine = tuple[jax.Array, jax.Array]
+
+
+def _run_blocks(reverse: bool, method: str, a: jax.Array, b: jax.Array) -> jax.Array:
     if method == "scan":
 
-        def body(h, inputs):
-            a, b = inputs
+        def take_step(
+            h: jax.Array, inputs: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, jax.Array]:
+            a, b = inputs  # [B, n, n] and [B, n]
             h = (a * h[..., None, :]).sum(-1) + b
             return h, h
 
-        return jax.lax.scan(body, zeros_like(b[0]), (a, b), reverse=reverse)[1]
+        return jax.lax.scan(take_step, zeros_like(b[0]), (a, b), reverse=reverse)[1]
 
-    def combine(left, right):
+    def combine(earlier: Affine, later: Affine) -> Affine:
         # An accelerator would round to fewer bits, and Newton would not converge.
         product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-        return product(right[0], left[0]), product(right[0], left[1]) + right[1]
+        return product(later[0], earlier[0]), product(later[0], earlier[1]) + later[1]
 
     return associative_scan(combine, (a, b[..., None]), reverse=reverse)[1][..., 0]

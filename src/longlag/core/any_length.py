@@ -41,11 +41,12 @@ def associative_scan(
         return jax.lax.associative_scan(combine, elements, reverse=reverse, axis=axis)
     elements = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), elements)
 
-    def body(state, element):
+    def take_step(state: tuple[jax.Array, Any], element: Any) -> tuple[Any, Any]:
+        # Whether there was an element before, a bool, and the total of those before.
         begun, total = state
         total = select(begun, combine(total, element), element)
         return (jnp.ones_like(begun), total), total
 
     nothing = jax.tree.map(lambda x: zeros_like(x[0]), elements)
-    _, totals = jax.lax.scan(body, (jnp.zeros((), bool), nothing), elements, reverse=reverse)
+    _, totals = jax.lax.scan(take_step, (jnp.zeros((), bool), nothing), elements, reverse=reverse)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), totals)

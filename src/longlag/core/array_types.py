@@ -63,6 +63,8 @@ StepInputs = Shaped[Array, "*steps D"]
 StepOutputs = Shaped[Array, "*steps K"]
 StepFeatures = Shaped[Array, "*steps _"]
 Gate = Float[Array, "*steps H"]
+# One array for each gate, in the order of the cell's `gates`.
+Gates = tuple[Gate, ...]
 Kernel = Shaped[Array, "D K"]
 
 # Heads of an attention or of a memory, at any number of steps.

@@ -16,7 +16,8 @@ Whatever the kind, `longlag.unroll` runs it over a sequence with masks, resets a
 every layer, model, task and experiment takes it.
 
 Letters: B batch, T time, D input features, H `features`, G number of gates. What `project` returned
-is `u`, and the pre-activations that the `mix` of a dense cell returned are `z`.
+is `u`, and the pre-activations that the `mix` of a dense cell returned are `z`. Inside a method a
+cell may use a letter for what the equation in its docstring says.
 
 Time leads inside: `unroll` turns `[B, T, ...]` to `[T, B, ...]` once, so that a step of a scan is a
 slice `[B, ...]`. `core/reference.py` has the semantics in forty lines.
@@ -169,18 +170,26 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
             self, params, carry, xs, options, first=first, mask=mask, resets=resets, key=key
         )
 
-    def _project(self, params, xs, mask, key=None):
-        """`project` of a sequence whose masked inputs may be anything."""
+    # What `scan_steps` calls. Authors of cells override none of these.
+
+    def _prepare(
+        self,
+        params: Params,
+        xs: jax.Array,
+        mask: jax.Array | None,
+        key: jax.Array | None = None,
+    ) -> Any:
+        """`u`: `project` of a sequence `[T, B, ...]` whose masked inputs may be anything."""
         xs = xs if mask is None else select(mask, xs, jnp.zeros_like(xs))
         return self.project(params, xs, key=key)
 
-    def _mix(self, params, carry, u) -> Any:
+    def _begin(self, params: Params, carry: CarryT, u: Any) -> Any:
         """`z`: the part of a step whose result the backward may store; nothing, in general."""
         del params, carry, u
         return ()
 
-    def _update(self, params, carry, u, z):
-        """The rest of the step, from what `project` and `_mix` returned."""
+    def _finish(self, params: Params, carry: CarryT, u: Any, z: Any) -> tuple[CarryT, jax.Array]:
+        """The rest of the step, from what `_prepare` and `_begin` returned."""
         del z
         return self.step(params, carry, u)
 

@@ -21,8 +21,8 @@ __all__ = [
     "check_rows",
     "check_sequence",
     "check_tokens",
+    "is_readable",
     "is_zero",
-    "known",
 ]
 
 
@@ -45,53 +45,53 @@ def as_array(name: str, value: Any, kind: str = "real numbers") -> jax.Array:
         ValueError: rows of several lengths, complex numbers, strings, objects, typed keys, or
             another kind.
     """
-    array = _converted(name, value, kind)
-    if not any(jnp.issubdtype(array.dtype, each) for each in KINDS[kind]):
+    array = _convert(name, value, kind)
+    if not any(jnp.issubdtype(array.dtype, dtype) for dtype in KINDS[kind]):
         pairs = jnp.issubdtype(array.dtype, jnp.complexfloating)
         hint = "; a complex number is a pair of real arrays in this library" if pairs else ""
         raise ValueError(f"{name}: expected {kind}, got {array.dtype} of shape {array.shape}{hint}")
-    return array if isinstance(array, jax.Array) else _moved(name, array)
+    return array if isinstance(array, jax.Array) else _to_jax(name, array)
 
 
-def _converted(name: str, value: Any, kind: str) -> jax.Array | np.ndarray:
+def _convert(name: str, value: Any, kind: str) -> jax.Array | np.ndarray:
     """An array of jax or NumPy, of any dtype."""
     if isinstance(value, jax.Array | np.ndarray):
         return value
     if isinstance(value, int | float | complex):
         return jnp.asarray(value)  # of weak type: it promotes nothing
-    listed = isinstance(value, list | tuple)
+    is_list = isinstance(value, list | tuple)
     try:
-        if listed and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
+        if is_list and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
             return jnp.asarray(value)
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         hint = ""
-        if listed:
+        if is_list:
             hint = " (`longlag.pad_rows` pads and masks rows of several lengths)"
         raise ValueError(
             f"{name}: expected an array of {kind}, got {type(value).__name__}: {error}{hint}"
         ) from None
     if array.dtype.kind not in "biufcV":  # V: bfloat16 and its like
         raise ValueError(f"{name}: expected an array of {kind}, got {type(value).__name__}")
-    if listed and not array.size:  # an empty list has no dtype of its own
+    if is_list and not array.size:  # an empty list has no dtype of its own
         return array.astype({"integers": np.int32, "bools": bool}.get(kind, array.dtype))
     return array
 
 
-def _moved(name: str, array: np.ndarray) -> jax.Array:
+def _to_jax(name: str, array: np.ndarray) -> jax.Array:
     """An array of NumPy as one of jax. Integers that jax would wrap are refused."""
-    moved = jnp.asarray(array)
-    if jnp.issubdtype(array.dtype, jnp.integer) and array.size and moved.dtype != array.dtype:
-        limits = jnp.iinfo(moved.dtype)
+    result = jnp.asarray(array)
+    if jnp.issubdtype(array.dtype, jnp.integer) and array.size and result.dtype != array.dtype:
+        limits = jnp.iinfo(result.dtype)
         if array.min() < limits.min or array.max() > limits.max:
             raise ValueError(
-                f"{name}: expected integers that fit {moved.dtype}, got {array.min()} to "
+                f"{name}: expected integers that fit {result.dtype}, got {array.min()} to "
                 f"{array.max()}"
             )
-    return moved
+    return result
 
 
-def known(value: Any) -> bool:
+def is_readable(value: Any) -> bool:
     """Whether the numbers of an array can be looked at: it is not traced, and lies here."""
     return not isinstance(value, Tracer) and getattr(value, "is_fully_addressable", True)
 
@@ -106,7 +106,7 @@ def as_key(name: str, key: Any) -> jax.Array | None:
     """
     if key is None:
         return None
-    got = type(key).__name__ if not hasattr(key, "dtype") else f"{key.dtype} of shape {key.shape}"
+    kind = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__
     if isinstance(key, jax.Array | np.ndarray):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             if key.ndim == 0:
@@ -117,8 +117,8 @@ def as_key(name: str, key: Any) -> jax.Array | None:
             except (TypeError, ValueError):
                 pass
     elif isinstance(key, int):
-        got += f" {key}"
-    raise ValueError(f"{name}: expected one key, as `jax.random.key(0)` is; got {got}")
+        kind += f" {key}"
+    raise ValueError(f"{name}: expected one key, as `jax.random.key(0)` is; got {kind}")
 
 
 def is_zero(size: Any) -> bool:
@@ -156,7 +156,7 @@ def _flag(what: str, flag: Any, name: str, xs: jax.Array) -> jax.Array | None:
     """A mask or resets as an array of bools."""
     if flag is None:
         return None
-    flag = _converted(what, flag, "bools")
+    flag = _convert(what, flag, "bools")
     if flag.shape == xs.shape[:2] and flag.dtype == bool:
         return jnp.asarray(flag)
     hint = ""
@@ -179,7 +179,7 @@ def check_tokens(name: str, tokens: jax.Array, classes: int, mask: jax.Array | N
         classes: how many there are; tokens are 0 .. `classes` - 1.
         mask: true where a token counts; None: everywhere.
     """
-    if not known(tokens) or not known(mask):
+    if not is_readable(tokens) or not is_readable(mask):
         return
     values = np.asarray(tokens)
     values = values if mask is None else values[np.asarray(mask)]
@@ -194,18 +194,19 @@ def check_like(name: str, tree: Any, like: Any, whose: str) -> None:
 
     Floating leaves may differ in precision, since a carry keeps the dtype it comes with.
     """
-    expected, got = jax.tree.structure(like), jax.tree.structure(tree)
-    if expected != got:
-        raise ValueError(f"{name}: expected the structure {expected} ({whose}); got {got}")
-    wanted, _ = jax.tree_util.tree_flatten_with_path(like)
-    for (path, want), leaf in zip(wanted, jax.tree.leaves(tree)):
+    expected, structure = jax.tree.structure(like), jax.tree.structure(tree)
+    if expected != structure:
+        raise ValueError(f"{name}: expected the structure {expected} ({whose}); got {structure}")
+    like_leaves, _ = jax.tree_util.tree_flatten_with_path(like)
+    for (path, like_leaf), leaf in zip(like_leaves, jax.tree.leaves(tree)):
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        both_floating = jnp.issubdtype(want.dtype, jnp.floating) and jnp.issubdtype(
+        shape, like_dtype = like_leaf.shape, like_leaf.dtype
+        both_floating = jnp.issubdtype(like_dtype, jnp.floating) and jnp.issubdtype(
             dtype, jnp.floating
         )
-        if want.shape != np.shape(leaf) or (want.dtype != dtype and not both_floating):
+        if shape != np.shape(leaf) or (like_dtype != dtype and not both_floating):
             raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)}: expected {want.dtype} of shape {want.shape} "
+                f"{name}{jax.tree_util.keystr(path)}: expected {like_dtype} of shape {shape} "
                 f"({whose}); got {dtype} of shape {np.shape(leaf)}"
             )
 

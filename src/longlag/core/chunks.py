@@ -24,7 +24,7 @@ __all__ = [
     "check_chunk",
     "chunk_length",
     "over_chunks",
-    "rematerialised",
+    "rematerialise",
     "steps_of",
     "sum_over_time",
 ]
@@ -78,22 +78,22 @@ def sum_over_time(
     length = steps_of(chunk, lengths[0])
     by_time = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), inputs)
 
-    def one(carry, steps, index):
+    def add_chunk(carry: Any, steps: Any, index: jax.Array) -> tuple[Any, None]:
         state, totals = carry
-        now = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), steps)
-        state, sums = step(state, now, index)
+        rows = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), steps)  # [C, B] to [B, C]
+        state, sums = step(state, rows, index)
         if truncate:
             state = jax.lax.stop_gradient(state)
         return (state, jax.tree.map(jnp.add, totals, sums)), None
 
-    def shapes(state, steps):
-        first = jax.tree.map(lambda leaf: leaf[:, :length], steps)
+    def sum_first(state: S, inputs: Any) -> Any:
+        first = jax.tree.map(lambda leaf: leaf[:, :length], inputs)
         return step(state, first, jnp.int32(0))[1]
 
     zeros = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(shapes, state, inputs)
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(sum_first, state, inputs)
     )
-    return rematerialised(one, (state, zeros), by_time, length)[0]
+    return rematerialise(add_chunk, (state, zeros), by_time, length)[0]
 
 
 def check_chunk(name: str, chunk: Any) -> None:
@@ -125,7 +125,7 @@ def chunk_length(steps: int, aim: int) -> int:
     return min((c for c in near if steps % c == 0), key=lambda c: abs(c - aim), default=aim)
 
 
-def rematerialised(
+def rematerialise(
     part: Callable[[S, Any, jax.Array], tuple[S, Any]],
     state: S,
     steps: Any,
@@ -146,14 +146,14 @@ def rematerialised(
         The last state, and what every step returned, in the order of time.
     """
 
-    def chunk(state, steps, index):
+    def run_chunk(state: S, steps: Any, index: jax.Array) -> tuple[S, Any, None]:
         return *part(state, steps, index), None
 
     total = jax.tree.leaves(steps)[0].shape[0]
     index = jnp.arange(max(-(-total // length), 1), dtype=jnp.int32)
     # A scan cannot merge the second run with the first, so nothing has to prevent it.
-    again = jax.checkpoint(chunk, prevent_cse=False)
-    state, out, _ = over_chunks(again, state, steps, index, length, reverse)
+    checkpointed = jax.checkpoint(run_chunk, prevent_cse=False)
+    state, out, _ = over_chunks(checkpointed, state, steps, index, length, reverse)
     return state, out
 
 
@@ -181,25 +181,28 @@ def over_chunks(
     total = jax.tree.leaves(steps)[0].shape[0]
     whole, rest = divmod(total, length)
 
-    def many(state, start, stop):
+    def scan_whole(state: Any, start: int, stop: int) -> tuple[Any, Any, Any]:
         n = (stop - start) // length
         cut = jax.tree.map(lambda x: x[start:stop].reshape(n, length, *x.shape[1:]), steps)
         first = jax.tree.map(lambda x: x[:n], chunks)
 
-        def body(state, inputs):
-            state, *out = chunk(state, *inputs)
-            return state, out
+        def body(state: Any, inputs: tuple[Any, Any]) -> tuple[Any, list[Any]]:
+            state, *outs = chunk(state, *inputs)
+            return state, outs
 
-        state, (out, each) = jax.lax.scan(body, state, (cut, first), reverse=reverse)
-        return state, jax.tree.map(lambda x: x.reshape(n * length, *x.shape[2:]), out), each
+        # What the steps return is `[n, C, ...]`, and what the chunks return is `[n, ...]`.
+        state, (of_steps, of_chunks) = jax.lax.scan(body, state, (cut, first), reverse=reverse)
+        of_steps = jax.tree.map(lambda x: x.reshape(n * length, *x.shape[2:]), of_steps)
+        return state, of_steps, of_chunks
 
-    def one(state, start, stop):
+    def run_one(state: Any, start: int, stop: int) -> tuple[Any, Any, Any]:
         cut = jax.tree.map(lambda x: x[start:stop], steps)
-        state, out, each = chunk(state, cut, jax.tree.map(lambda x: x[start // length], chunks))
-        return state, out, jax.tree.map(lambda x: x[None], each)
+        index = start // length
+        state, of_steps, of_chunk = chunk(state, cut, jax.tree.map(lambda x: x[index], chunks))
+        return state, of_steps, jax.tree.map(lambda x: x[None], of_chunk)
 
-    parts = [(one if whole == 1 else many, 0, whole * length)] if whole else []
-    parts += [(one, whole * length, total)] if rest or not whole else []
+    parts = [(run_one if whole == 1 else scan_whole, 0, whole * length)] if whole else []
+    parts += [(run_one, whole * length, total)] if rest or not whole else []
     outs = []
     for run, start, stop in reversed(parts) if reverse else parts:
         state, *out = run(state, start, stop)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.core.affine_cell import AffineCell, DenseCarryT
-from longlag.core.array_types import Gate, Kernel, PRNGKey, StepInputs, StepOutputs
+from longlag.core.array_types import Gates, Kernel, PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot, gate_projection
 from longlag.core.spec import choose
 
@@ -48,14 +48,12 @@ class DenseCell(AffineCell[DenseCarryT]):
         ]
         return {"kernel": jnp.concatenate(kernels, axis=1)}
 
-    def project(
-        self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None
-    ) -> tuple[Gate, ...]:
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Gates:
         """The input's part of every gate: `u`, a tuple of `[..., H]` in the order of `gates`."""
         del key
         return gate_projection(params["input"], xs, len(self.gates))
 
-    def mix(self, params: Params, carry: DenseCarryT, u: tuple[Gate, ...], /) -> tuple[Gate, ...]:
+    def mix(self, params: Params, carry: DenseCarryT, u: Gates, /) -> Gates:
         """The pre-activations `z`: the input's part of every gate and the state's, added.
 
         Returns:
@@ -67,7 +65,7 @@ class DenseCell(AffineCell[DenseCarryT]):
 
     @abc.abstractmethod
     def update(
-        self, params: Params, carry: DenseCarryT, z: tuple[Gate, ...], /
+        self, params: Params, carry: DenseCarryT, z: Gates, /
     ) -> tuple[DenseCarryT, StepOutputs]:
         """The new carry and the output from the pre-activations `z` that `mix` returned."""
 
@@ -77,20 +75,22 @@ class DenseCell(AffineCell[DenseCarryT]):
         return params["recurrent"]["kernel"][:, start : start + self.features]
 
     def step(
-        self, params: Params, carry: DenseCarryT, u: tuple[Gate, ...], /
+        self, params: Params, carry: DenseCarryT, u: Gates, /
     ) -> tuple[DenseCarryT, StepOutputs]:
         """`update` after `mix`."""
         return self.update(params, carry, self.mix(params, carry, u))
 
-    def _in_two_parts(self) -> bool:
+    def _has_two_parts(self) -> bool:
         """Whether a step is `update` after `mix`, and not one of the author's own."""
         return type(self).step is DenseCell.step
 
-    def _mix(self, params, carry, u):
-        return self.mix(params, carry, u) if self._in_two_parts() else ()
+    def _begin(self, params: Params, carry: DenseCarryT, u: Gates) -> Gates:
+        return self.mix(params, carry, u) if self._has_two_parts() else ()
 
-    def _update(self, params, carry, u, z):
-        if self._in_two_parts():
+    def _finish(
+        self, params: Params, carry: DenseCarryT, u: Gates, z: Gates
+    ) -> tuple[DenseCarryT, jax.Array]:
+        if self._has_two_parts():
             return self.update(params, carry, z)
         return self.step(params, carry, u)
 

@@ -7,7 +7,7 @@ here, linear in the tangents. Forward mode runs it. Reverse mode transposes it b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 
 from longlag.core.promotion import widen
 
-__all__ = ["custom_derivative", "split", "whole"]
+__all__ = ["custom_derivative", "derivative_like", "split"]
 
 
 def custom_derivative(
@@ -44,54 +44,56 @@ def custom_derivative(
     """
     function = jax.custom_jvp(run, nondiff_argnums=(0,))
 
-    def rule(static, primals, tangents):
+    def rule(static: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
         outs, residuals = forward(static, *primals)
         moves, structure = jax.tree.flatten(tangents)
         types = [jax.typeof(leaf) for leaf in jax.tree.leaves(primals)]
         moving = [not isinstance(move, SymbolicZero) for move in moves]
-        kept, kept_structure = jax.tree.flatten(residuals)
-        results, out_structure = jax.tree.flatten(outs)
-        out_types = [jax.typeof(leaf).to_tangent_aval() for leaf in results]
-        floating = [_floating(leaf) for leaf in results]
+        arrays, residual_structure = jax.tree.flatten(residuals)
+        out_leaves, out_structure = jax.tree.flatten(outs)
+        out_types = [jax.typeof(leaf).to_tangent_aval() for leaf in out_leaves]
+        floating = [_is_floating(leaf) for leaf in out_leaves]
 
-        def apply(kept, moved):
-            moved = iter(moved)
+        def apply(arrays: list[Any], moves: list[Any]) -> list[Any]:
+            """The floating tangents of the results, from the tangents that are not zero."""
+            rest = iter(moves)
             full = [
-                next(moved)
-                if moves
+                next(rest)
+                if m
                 else _zeros(type_.to_tangent_aval())
-                if _floating(type_)
+                if _is_floating(type_)
                 else None
-                for moves, type_ in zip(moving, types)
+                for m, type_ in zip(moving, types)
             ]
-            given = jax.tree.unflatten(kept_structure, kept)
-            of_outs = tangent(static, given, jax.tree.unflatten(structure, full))
+            residuals = jax.tree.unflatten(residual_structure, arrays)
+            of_outs = tangent(static, residuals, jax.tree.unflatten(structure, full))
             return [leaf for leaf, f in zip(out_structure.flatten_up_to(of_outs), floating) if f]
 
-        def transpose(kept, cotangents):
-            cotangents = iter(cotangents)
-            full = [next(cotangents) if f else None for f in floating]
-            given = jax.tree.unflatten(kept_structure, kept)
-            pulled = backward(static, given, jax.tree.unflatten(out_structure, full))
-            return [leaf for leaf, m in zip(structure.flatten_up_to(pulled), moving) if m]
+        def transpose(arrays: list[Any], cotangents: list[Any]) -> list[Any]:
+            """The cotangents of those arguments, from the floating cotangents of the results."""
+            rest = iter(cotangents)
+            full = [next(rest) if f else None for f in floating]
+            residuals = jax.tree.unflatten(residual_structure, arrays)
+            of_args = backward(static, residuals, jax.tree.unflatten(out_structure, full))
+            return [leaf for leaf, m in zip(structure.flatten_up_to(of_args), moving) if m]
 
-        moved = linear_p.bind(
-            *kept,
+        out_moves = linear_p.bind(
+            *arrays,
             *(move for move, m in zip(moves, moving) if m),
             apply=apply,
             transpose=transpose,
-            count=len(kept),
+            count=len(arrays),
             types=tuple(t for t, f in zip(out_types, floating) if f),
         )
-        moved = iter(moved)
-        full = [next(moved) if f else SymbolicZero(t) for f, t in zip(floating, out_types)]
+        rest = iter(out_moves)
+        full = [next(rest) if f else SymbolicZero(t) for f, t in zip(floating, out_types)]
         return outs, jax.tree.unflatten(out_structure, full)
 
     function.defjvp(rule, symbolic_zeros=True)
     return function
 
 
-def whole(floats: list[Any], like: Any) -> Any:
+def derivative_like(floats: list[Any], like: Any) -> Any:
     """The derivative of a tree: None where a leaf is not floating."""
     _, others, join = split(like)
     return join(floats, [None] * len(others))
@@ -100,17 +102,17 @@ def whole(floats: list[Any], like: Any) -> Any:
 def split(tree: Any) -> tuple[list[Any], list[Any], Callable[[list[Any], list[Any]], Any]]:
     """Floating leaves, the others, and a function that joins two such lists to a tree."""
     leaves, structure = jax.tree.flatten(tree)
-    floating = [_floating(leaf) for leaf in leaves]
+    floating = [_is_floating(leaf) for leaf in leaves]
 
-    def join(floats, others):
-        floats, others = iter(floats), iter(others)
-        return jax.tree.unflatten(structure, [next(floats if f else others) for f in floating])
+    def join(floats: list[Any], others: list[Any]) -> Any:
+        rest = {True: iter(floats), False: iter(others)}
+        return jax.tree.unflatten(structure, [next(rest[f]) for f in floating])
 
     floats = [leaf for leaf, f in zip(leaves, floating) if f]
     return floats, [leaf for leaf, f in zip(leaves, floating) if not f], join
 
 
-def _floating(leaf: Any) -> bool:
+def _is_floating(leaf: Any) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
@@ -118,19 +120,22 @@ def _zeros(type_: Any) -> Any:
     return ad.instantiate_zeros(ad.Zero(type_))
 
 
+# From the arrays of the residuals and the tangents, or cotangents, to what they become.
+Linear = Callable[[list[Any], list[Any]], list[Any]]
+
 # Its operands are `count` arrays of any kind, and then those in which it is linear.
 linear_p = Primitive("longlag_linear")
 linear_p.multiple_results = True
 
 
 @linear_p.def_impl
-def _run(*args, apply, transpose, count, types):
+def _run(*args: Any, apply: Linear, transpose: Linear, count: int, types: Any) -> list[Any]:
     del transpose, types
     return apply(list(args[:count]), list(args[count:]))
 
 
 @linear_p.def_abstract_eval
-def _types(*args, types, **params):
+def _types(*args: Any, types: tuple[Any, ...], **params: Any) -> list[Any]:
     del args, params
     return list(types)
 
@@ -138,53 +143,63 @@ def _types(*args, types, **params):
 mlir.register_lowering(linear_p, mlir.lower_fun(_run, multiple_results=True))
 
 
-def _jvp(primals, tangents, **params):
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
     apply, count = params["apply"], params["count"]
     outs = linear_p.bind(*primals, **params)
     moving = [not isinstance(move, ad.Zero) for move in tangents]
-    moved = None
+    out_moves = None
     if any(moving[count:]):
         moves = [ad.instantiate_zeros(move) for move in tangents[count:]]
-        moved = linear_p.bind(*primals[:count], *moves, **params)
+        out_moves = linear_p.bind(*primals[:count], *moves, **params)
     if any(moving[:count]):
 
-        def of_kept(*leaves):
-            leaves = iter(leaves)
-            kept = [next(leaves) if m else x for m, x in zip(moving[:count], primals)]
-            return apply(kept, list(primals[count:]))
+        def of_arrays(*leaves: Any) -> list[Any]:
+            rest = iter(leaves)
+            arrays = [next(rest) if m else x for m, x in zip(moving[:count], primals)]
+            return apply(arrays, list(primals[count:]))
 
         at = [x for x, m in zip(primals[:count], moving) if m]
         moves = [t for t, m in zip(tangents[:count], moving) if m]
-        _, more = jax.jvp(of_kept, at, moves)
-        moved = more if moved is None else [x + y for x, y in zip(moved, more)]
-    return outs, moved
+        _, more = jax.jvp(of_arrays, at, moves)
+        out_moves = more if out_moves is None else [x + y for x, y in zip(out_moves, more)]
+    return outs, out_moves
 
 
-def _transpose(cotangents, *args, transpose, count, **params):
+def _transpose(
+    cotangents: Sequence[Any], *args: Any, transpose: Linear, count: int, **params: Any
+) -> list[Any]:
     del params
-    pulled = transpose(list(args[:count]), [ad.instantiate_zeros(ct) for ct in cotangents])
+    of_args = transpose(list(args[:count]), [ad.instantiate_zeros(ct) for ct in cotangents])
     # A tangent that is known has no cotangent.
-    linear = (d if ad.is_undefined_primal(x) else None for d, x in zip(pulled, args[count:]))
+    linear = (d if ad.is_undefined_primal(x) else None for d, x in zip(of_args, args[count:]))
     return [*(None for _ in range(count)), *linear]
 
 
-def _batch(args, axes, *, apply, transpose, count, types):
+def _batch(
+    args: Sequence[Any],
+    axes: Sequence[int | None],
+    *,
+    apply: Linear,
+    transpose: Linear,
+    count: int,
+    types: tuple[Any, ...],
+) -> tuple[Any, list[int]]:
     size = next(x.shape[axis] for x, axis in zip(args, axes) if axis is not None)
 
-    def at_front(x, axis):
+    def move_to_front(x: Any, axis: int | None) -> Any:
         if axis is None:
             # Its transpose is a sum over the axis, in at least float32.
             return jnp.broadcast_to(widen(x), (size, *x.shape)).astype(x.dtype)
         return jnp.moveaxis(x, axis, 0)
 
-    of_kept = list(axes[:count])
+    array_axes = list(axes[:count])
 
-    def along(function):
-        return jax.vmap(function, (of_kept, 0), axis_size=size)
+    def along(function: Linear) -> Linear:
+        return jax.vmap(function, (array_axes, 0), axis_size=size)
 
     outs = linear_p.bind(
         *args[:count],
-        *map(at_front, args[count:], axes[count:]),
+        *map(move_to_front, args[count:], axes[count:]),
         apply=along(apply),
         transpose=along(transpose),
         count=count,

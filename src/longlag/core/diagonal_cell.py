@@ -45,8 +45,8 @@ class DiagonalCell(LinearCell):
         """N."""
         return self.features if self.state is None else self.state
 
-    def with_maps(self, params: Params, B: jax.Array, C: jax.Array, key: PRNGKey) -> Params:
-        """Parameters of the recurrence, and the maps around it: the skip is drawn LeCun normal.
+    def add_maps(self, params: Params, B: jax.Array, C: jax.Array, key: PRNGKey) -> Params:
+        """Adds the maps around the recurrence to its parameters; the skip is drawn LeCun normal.
 
         B is `[D, 2N]`, Re B beside Im B, and C is `[2N, H]`, Re C above -Im C.
         """

@@ -2,7 +2,7 @@
 
 Letters: B batch, T time, C steps of a chunk of it. What `project` returned is `u`, and what the
 `mix` of a dense cell returned is `z`, as in `core/scans/step.py`, which takes the three functions
-that are made here.
+that are made here. They are the `_prepare`, `_begin` and `_finish` of the cell, with flags.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from longlag.core.selection import select
 if TYPE_CHECKING:
     from longlag.core.cell import Cell
 
-__all__ = ["checked_step", "scan_steps"]
+__all__ = ["check_step", "scan_steps"]
+
+# Parameters, and the carry after a reset.
+Consts = tuple[Params, Any]
+# xs or u, then mask and resets or None: leaves `[C, B, ...]` of a chunk, `[B, ...]` of a step.
+Inputs = tuple[Any, jax.Array | None, jax.Array | None]
 
 
 def scan_steps(
@@ -48,35 +53,36 @@ def scan_steps(
     # Noise is drawn for the whole sequence, whatever the chunks.
     noisy = key is not None
 
-    def project_chunk(consts, inputs):
-        """Of xs `[C, B, ...]` or, with noise, u; mask and resets are `[C, B]` or None."""
+    def prepare_chunk(consts: Consts, inputs: Inputs) -> Inputs:
+        """From xs `[C, B, ...]` to u; with noise it is u already. Mask and resets are `[C, B]`."""
         xs, live, reset = inputs
-        return (xs if noisy else cell._project(consts[0], xs, live)), live, reset
+        return (xs if noisy else cell._prepare(consts[0], xs, live)), live, reset
 
-    def begin_step(consts, carry, inputs):
-        """The carry before the step, and the carry, the u and the flag that the step is taken from.
+    def apply_flags(consts: Consts, carry: Any, inputs: Inputs) -> tuple[Any, Any]:
+        """The carry before the step, after a reset, and the carry that the step is taken from.
 
-        Leaves of carries and of u are `[B, ...]`, flags `[B]`.
+        Leaves of both are `[B, ...]`, flags `[B]`.
         """
-        u, live, reset = inputs
-        given, first = carry, jax.tree.map(_as_wide, consts[1], carry)
-        carry = jax.tree.map(_as_wide, carry, consts[1])
+        _, live, reset = inputs
+        narrow, first = carry, jax.tree.map(_widen_like, consts[1], carry)
+        carry = jax.tree.map(_widen_like, carry, consts[1])
         if reset is not None:
             carry = select(reset, first, carry)
         # A masked step is computed and thrown away. It starts from a clean carry, since zero
         # times a NaN in the kept one would be a NaN in the gradient.
         start = carry if live is None else select(live, carry, first)
-        return jax.tree.map(keep_dtype, carry, given), start, u, live
+        return jax.tree.map(keep_dtype, carry, narrow), start
 
-    def mix_step(consts, carry, inputs):
+    def begin_step(consts: Consts, carry: Any, inputs: Inputs) -> Any:
         """z of a step, leaves `[B, ...]`."""
-        _, start, u, _ = begin_step(consts, carry, inputs)
-        return cell._mix(consts[0], start, u)
+        _, start = apply_flags(consts, carry, inputs)
+        return cell._begin(consts[0], start, inputs[0])
 
-    def update_step(consts, carry, inputs, z):
+    def finish_step(consts: Consts, carry: Any, inputs: Inputs, z: Any) -> tuple[Any, Any]:
         """The new carry, leaves `[B, ...]` in the dtypes of the old one, and the output."""
-        carry, start, u, live = begin_step(consts, carry, inputs)
-        new, y = checked_step(cell, cell._update(consts[0], start, u, z), start)
+        u, live, _ = inputs
+        carry, start = apply_flags(consts, carry, inputs)
+        new, y = check_step(cell, cell._finish(consts[0], start, u, z), start)
         check_rows("a step's output", y, (rows,), str(cell))
         new = jax.tree.map(keep_dtype, new, carry)
         if live is not None:
@@ -85,12 +91,12 @@ def scan_steps(
         return new, y
 
     return step.scan(
-        project_chunk,
-        mix_step,
-        update_step,
+        prepare_chunk,
+        begin_step,
+        finish_step,
         (params, first),
         carry,
-        (cell._project(params, xs, mask, key) if noisy else xs, mask, resets),
+        (cell._prepare(params, xs, mask, key) if noisy else xs, mask, resets),
         reverse=options.reverse,
         every_carry=options.every_carry,
         backward=cell._backward() if backward == "auto" else backward,
@@ -98,8 +104,8 @@ def scan_steps(
     )
 
 
-def checked_step(cell: Cell, returned: Any, carry: Any) -> tuple[Any, Any]:
-    """What a step returned, refused unless it is a carry like the one before, and an output."""
+def check_step(cell: Cell, returned: Any, carry: Any) -> tuple[Any, Any]:
+    """Returns what a step returned, if that is a carry like the one before, and an output."""
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise ValueError(
             f"{cell}: expected a step to return two things, the new carry and the output; got "
@@ -109,7 +115,7 @@ def checked_step(cell: Cell, returned: Any, carry: Any) -> tuple[Any, Any]:
     return returned
 
 
-def _as_wide(leaf: jax.Array, natural: jax.Array) -> jax.Array:
+def _widen_like(leaf: jax.Array, natural: jax.Array) -> jax.Array:
     """A leaf of a carry that a step can take: of at least the dtype that the cell's own has."""
     floating = jnp.issubdtype(leaf.dtype, jnp.floating)
     return leaf.astype(at_least_float32(leaf, natural)) if floating else leaf

@@ -53,7 +53,7 @@ class LinearCell(AffineCell[Carry]):
 
     def step(self, params: Params, carry: Carry, u: tuple[Any, Any, Any], /) -> tuple[Carry, Any]:
         """`h = a * h + b`, then `readout`."""
-        a, b, aux = self._parts(u)
+        a, b, aux = self._check_parts(u)
         h = linear_step(a, b, carry.h)
         return Carry(h), self.readout(params, h, aux)
 
@@ -71,7 +71,7 @@ class LinearCell(AffineCell[Carry]):
     ) -> tuple[Carry, jax.Array]:
         """As `Cell.scan`, by `linear_scan`; `readout` is taken for all steps at once."""
         refuse_backward(self, options.backward)
-        a, b, aux = self._parts(self._project(params, xs, mask, key))
+        a, b, aux = self._check_parts(self._prepare(params, xs, mask, key))
         if mask is not None:
             # As wide as they come: what broadcasts over the state is not spread over it.
             state_axes = jax.tree.leaves(carry.h)[0].ndim - 1
@@ -89,8 +89,8 @@ class LinearCell(AffineCell[Carry]):
             contracting=self.contracting,
         )
         # As in `scan_steps`, a masked step reads out a clean state, for the gradient's sake.
-        seen = hs if mask is None else select(mask, hs, jax.tree.map(keep_dtype, first.h, hs))
-        ys = self.readout(params, seen, aux)
+        live_hs = hs if mask is None else select(mask, hs, jax.tree.map(keep_dtype, first.h, hs))
+        ys = self.readout(params, live_hs, aux)
         check_rows("readout", ys, xs.shape[:2], str(self))
         if mask is not None:
             ys = select(mask, ys, jnp.zeros_like(ys))
@@ -99,15 +99,15 @@ class LinearCell(AffineCell[Carry]):
             hs = jax.tree.map(lambda h: h[at], hs) if xs.shape[0] else carry.h
         return Carry(jax.tree.map(keep_dtype, hs, carry.h)), ys
 
-    def _parts(self, returned: Any) -> tuple[Any, Any, Any]:
-        """What `project` returned, refused unless it is a, b and what `readout` needs."""
+    def _check_parts(self, returned: Any) -> tuple[Any, Any, Any]:
+        """Returns what `project` returned, if that is a, b and what `readout` needs."""
         if not (isinstance(returned, tuple) and len(returned) == 3):
-            got = (
+            kind = (
                 f"a tuple of {len(returned)}"
                 if isinstance(returned, tuple)
                 else type(returned).__name__
             )
-            raise ValueError(f"{self}.project: expected three things, (a, b, aux); got {got}")
+            raise ValueError(f"{self}.project: expected three things, (a, b, aux); got {kind}")
         return returned
 
 
@@ -115,7 +115,7 @@ class GatedLinearCell(LinearCell):
     """A linear cell whose gate bounds the decay to [0, 1], and may widen it to [-1, 1].
 
     A decay that cannot be negative cannot count modulo two: parity is beyond any number of such
-    layers at every length (Grazzi et al. 2025, arXiv 2411.12537). Give `bounded` the decay in
+    layers at every length (Grazzi et al. 2025, arXiv 2411.12537). Give `bounded` a gate in
     [0, 1], and `project` has what it needs.
 
     Attributes:
@@ -127,7 +127,7 @@ class GatedLinearCell(LinearCell):
     negative_eigenvalues: bool = dataclasses.field(default=False, kw_only=True)
 
     def bounded(self, a: Gate) -> Gate:
-        """The decay from one in [0, 1]."""
+        """The decay from a gate in [0, 1]."""
         return 2 * a - 1 if self.negative_eigenvalues else a
 
 

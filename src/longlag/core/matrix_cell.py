@@ -185,7 +185,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
         if self.exponential:
             assert carry.log_scale is not None
             scale = jnp.maximum(carry.log_scale + self._head_decay(u), self._log_input(u))
-        q, k, v, log_decay = self._scaled(u, carry.log_scale, scale)
+        q, k, v, log_decay = self._scale(u, carry.log_scale, scale)
         S, y = matrix_step(carry.S, q, k, v, log_decay, u.rate)
         return MatrixCarry(S, scale), self.readout(params, self._reads(y, scale), u.aux)
 
@@ -205,19 +205,19 @@ class MatrixCell(AffineCell[MatrixCarry]):
         reverse, every_carry = options.reverse, options.every_carry
         choose(options.method, METHODS, "method")
         refuse_backward(self, options.backward)
-        u = self._project(params, xs, mask, key)
+        u = self._prepare(params, xs, mask, key)
         if mask is not None:
-            u = _idle(u, mask)
+            u = _shut_masked(u, mask)
         begin, unseen = widen(carry), None
         # Of no steps none sees the carry, which must come out as it is.
         if (mask is not None or resets is not None) and not is_zero(xs.shape[0]):
-            begin, unseen = _what_is_seen(begin, mask, resets, reverse)
+            begin, unseen = _clear_unseen(begin, mask, resets, reverse)
         scales = before = None
         if self.exponential:
             scales, before = _log_scales(
                 self._head_decay(u), self._log_input(u), begin, first, resets, reverse
             )
-        q, k, v, log_decay = self._scaled(u, before, scales)
+        q, k, v, log_decay = self._scale(u, before, scales)
         S, ys = matrix_scan(
             q,
             k,
@@ -250,7 +250,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
     def _log_input(self, u: Association) -> jax.Array:
         return jnp.maximum(u.log_input, SHUT)
 
-    def _scaled(self, u: Association, before: Any, after: Any) -> tuple[Any, ...]:
+    def _scale(self, u: Association, before: Any, after: Any) -> tuple[Any, ...]:
         """Query, key, value and decay of the memory that is kept, `S exp(-m)`."""
         k, v, log_decay = u.k, u.v, u.log_decay
         if self.normalised:
@@ -276,7 +276,7 @@ def unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
-def low_rank(params: Params, xs: jax.Array) -> jax.Array:
+def low_rank_affine(params: Params, xs: jax.Array) -> jax.Array:
     """An affine map through a narrow middle: `x down up + b`."""
     return add(dot(dot(xs, params["down"]), params["up"]), params["bias"])
 
@@ -291,10 +291,10 @@ def init_low_rank(key: jax.Array, in_features: int, rank: int, out_features: int
     }
 
 
-def _idle(u: Association, mask: jax.Array) -> Association:
+def _shut_masked(u: Association, mask: jax.Array) -> Association:
     """Where the mask is false, a step that leaves the memory and its scale as they are."""
 
-    def shut(x, ndim, to=0.0):
+    def shut(x: jax.Array | None, ndim: int, to: float = 0.0) -> jax.Array | None:
         """Spread over the leading axes first, which a decay of its own for each head lacks."""
         if x is None:
             return None
@@ -310,7 +310,9 @@ def _idle(u: Association, mask: jax.Array) -> Association:
     )
 
 
-def _what_is_seen(carry, mask, resets, reverse):
+def _clear_unseen(
+    carry: MatrixCarry, mask: jax.Array | None, resets: jax.Array | None, reverse: bool
+) -> tuple[MatrixCarry, jax.Array]:
     """The carry to compute with, and the steps after which the carry is still as it came.
 
     A carry that no live step sees may be anything, NaN too. It must not enter the products of a
@@ -319,28 +321,40 @@ def _what_is_seen(carry, mask, resets, reverse):
     Returns:
         The carry, empty in rows where nothing sees it, and `[T, B]` bool.
     """
-    flags = mask if resets is None else resets
-    before = jnp.ones_like(flags)
     if resets is not None:
         before = ~associative_scan(jnp.logical_or, resets, reverse=reverse)
+    else:
+        assert mask is not None
+        before = jnp.ones_like(mask)
     live = before if mask is None else before & mask
-    seen = jnp.any(live, axis=0)
-    return select(seen, carry, jax.tree.map(jnp.zeros_like, carry)), before & ~seen[None]
+    row_sees = jnp.any(live, axis=0)  # [B]
+    empty = jax.tree.map(jnp.zeros_like, carry)
+    return select(row_sees, carry, empty), before & ~row_sees[None]
 
 
-def _log_scales(log_decay, log_input, carry, first, resets, reverse):
+def _log_scales(
+    log_decay: Any,
+    log_input: jax.Array,
+    carry: MatrixCarry,
+    first: MatrixCarry,
+    resets: jax.Array | None,
+    reverse: bool,
+) -> tuple[jax.Array, jax.Array]:
     """`m[t] = max(log_decay[t] + m[t-1], log_input[t])` after and before each step, `[T, B, N]`."""
+    assert carry.log_scale is not None
+    assert first.log_scale is not None
     log_decay = jnp.broadcast_to(log_decay, log_input.shape)
     if resets is not None:
         anew = jnp.maximum(add(log_decay, first.log_scale), log_input)
         log_input = select(resets, anew, log_input)
 
-    def combine(left, right):
-        forgets = right[2]
-        top = jnp.maximum(left[1] + right[0], right[1])
+    def combine(earlier: tuple[Any, ...], later: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Sums of decays, tops and resets of two parts of a sequence, leaves `[..., B, N]`."""
+        forgets = later[2]
+        top = jnp.maximum(earlier[1] + later[0], later[1])
         if forgets is None:
-            return left[0] + right[0], top, None
-        return left[0] + right[0], select(forgets, right[1], top), forgets | left[2]
+            return earlier[0] + later[0], top, None
+        return earlier[0] + later[0], select(forgets, later[1], top), forgets | earlier[2]
 
     if not log_input.shape[0]:
         return log_input, log_input

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
-from longlag.core.array_types import Gate, Kernel, StepInputs, StepOutputs
+from longlag.core.array_types import Gates, Kernel, StepInputs, StepOutputs
 from longlag.core.promotion import add, at_least_float32
 
 __all__ = [
@@ -60,7 +60,7 @@ def lecun(key: jax.Array, *shape: int) -> jax.Array:
     return initializers.lecun_normal()(key, shape)
 
 
-def gate_projection(params: Params, xs: StepInputs, gates: int) -> tuple[Gate, ...]:
+def gate_projection(params: Params, xs: StepInputs, gates: int) -> Gates:
     """The affine projection of the input, one array per gate.
 
     Args:

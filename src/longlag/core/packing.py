@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.core.array_types import Lengths, MaskOfLengths, PaddedTokens, PaddingMask
-from longlag.core.checks import as_array, known
+from longlag.core.checks import as_array, is_readable
 from longlag.core.spec import take
 
 __all__ = ["buckets", "check_no_row_empty", "lengths_to_mask", "pack", "pad_lists", "pad_rows"]
@@ -31,7 +31,7 @@ def lengths_to_mask(lengths: Lengths, steps: int) -> MaskOfLengths:
             than T steps.
     """
     steps, lengths = take("steps", steps, int), as_array("lengths", lengths, "integers")
-    if known(lengths) and lengths.size:
+    if is_readable(lengths) and lengths.size:
         shortest, longest = np.min(lengths), np.max(lengths)
         if shortest < 0 or longest > steps:
             raise ValueError(f"lengths: expected 0 .. {steps}, got {shortest} .. {longest}")
@@ -51,11 +51,11 @@ def pad_rows(rows: Sequence[Any], fill: int = 0) -> tuple[PaddedTokens, PaddingM
     Raises:
         ValueError: there is no row, or one is not a row of integers.
     """
-    return _padded("rows", rows, take("fill", fill, int))
+    return _pad("rows", rows, take("fill", fill, int))
 
 
-def _padded(name: str, rows: Any, fill: int) -> tuple[np.ndarray, np.ndarray]:
-    arrays = _rows(name, rows)
+def _pad(name: str, rows: Any, fill: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = _as_rows(name, rows)
     if not arrays:
         raise ValueError(f"{name}: expected at least one row, got none")
     lengths = [len(row) for row in arrays]
@@ -83,19 +83,19 @@ def pad_lists(name: str, rows: Any, mask: Any) -> tuple[Any, Any]:
             f"mask: expected None beside rows of several lengths in {name}, which are their own; "
             "got a mask"
         )
-    return _padded(name, rows, 0)
+    return _pad(name, rows, 0)
 
 
 def check_no_row_empty(name: str, mask: jax.Array | None) -> None:
     """Raises `ValueError` for a row of which a mask, where it is known, leaves nothing."""
-    if mask is None or not known(mask):
+    if mask is None or not is_readable(mask):
         return
     empty = np.flatnonzero(~np.asarray(mask).any(axis=1)).tolist()
     if empty:
         raise ValueError(f"{name}: expected at least one token in every row, got none in {empty}")
 
 
-def _rows(name: str, rows: Any) -> list[np.ndarray]:
+def _as_rows(name: str, rows: Any) -> list[np.ndarray]:
     """Rows of tokens, int32."""
     arrays = []
     for i, row in enumerate(rows):
@@ -138,12 +138,12 @@ def pack(
     steps, fill = take("steps", steps, int), take("fill", fill, int)
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    kept = [document for document in _rows("documents", documents) if len(document)]
-    if not kept:
+    filled = [document for document in _as_rows("documents", documents) if len(document)]
+    if not filled:
         raise ValueError("documents: expected at least one that is not empty")
-    tokens = np.concatenate(kept)
+    tokens = np.concatenate(filled)
     resets = np.zeros(len(tokens), bool)
-    resets[np.cumsum([0, *map(len, kept[:-1])])] = True
+    resets[np.cumsum([0, *map(len, filled[:-1])])] = True
     missing = -len(tokens) % steps
     mask = np.pad(np.ones(len(tokens), bool), (0, missing))
     tokens = np.pad(tokens, (0, missing), constant_values=fill)

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["alike", "look_up", "put_rows", "take_rows", "zeros_like"]
+__all__ = ["look_up", "put_rows", "take_rows", "unify_types", "zeros_like"]
 
 Tree = TypeVar("Tree")
 
 
-def alike(trees: Tree, batch_axes: Any) -> Tree:
+def unify_types(trees: Tree, batch_axes: Any) -> Tree:
     """Gives arrays the type that each has once they have met.
 
     Inside `shard_map` all vary over the axes of the mesh that any varies over. The gradient of what
@@ -34,7 +34,7 @@ def alike(trees: Tree, batch_axes: Any) -> Tree:
     types = [jax.typeof(leaf) for leaf in leaves]
     manual = frozenset[str]().union(*(type_.mat.varying for type_ in types))
     if manual:
-        leaves = [_varying(leaf, manual) for leaf in leaves]
+        leaves = [_make_varying(leaf, manual) for leaf in leaves]
     cuts = [
         (type_.sharding.mesh, type_.sharding.spec[axis])
         for type_, axis in zip(types, jax.tree.leaves(axes))
@@ -45,7 +45,7 @@ def alike(trees: Tree, batch_axes: Any) -> Tree:
     return jax.tree.unflatten(structure, leaves)
 
 
-def _varying(leaf: Any, axes: frozenset[str]) -> Any:
+def _make_varying(leaf: Any, axes: frozenset[str]) -> Any:
     missing = axes - jax.typeof(leaf).mat.varying
     return jax.lax.pcast(leaf, tuple(sorted(missing)), to="varying") if missing else leaf
 
@@ -89,7 +89,8 @@ def take_rows(x: jax.Array, slots: jax.Array) -> jax.Array:
 def put_rows(x: jax.Array, slots: jax.Array, values: jax.Array) -> jax.Array:
     """Puts `[B, N, ...]` into slots `[B, N]` of every row of `[B, S, ...]`; S drops a value."""
 
-    def put(x, slots, values):
+    def put(x: jax.Array, slots: jax.Array, values: jax.Array) -> jax.Array:
+        # One row: [S, ...], [N] and [N, ...].
         return x.at[slots].set(values.astype(x.dtype), mode="drop")
 
     return jax.vmap(put)(x, slots, values)

@@ -18,9 +18,9 @@ from longlag.core.placement import look_up as _take
 
 __all__ = [
     "add",
+    "allow_promotion",
     "at_least_float32",
     "contract",
-    "implicit",
     "look_up",
     "match_rank",
     "multiply",
@@ -33,7 +33,7 @@ Tree = TypeVar("Tree")
 
 
 @contextlib.contextmanager
-def implicit() -> Iterator[None]:
+def allow_promotion() -> Iterator[None]:
     """Lets jax promote by itself, for the code of other libraries, which counts on it."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
@@ -97,11 +97,13 @@ def _take_half(table: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 @_take_half.defjvp
-def _(primals, tangents):
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, Any]
+) -> tuple[jax.Array, jax.Array]:
     # To take from a copy in float32 would copy all of the table for each look-up. The tangent alone
     # does, so that the transposed of it adds in float32.
-    taken = _take_half(*primals)
-    return taken, _take(widen(tangents[0]), primals[1]).astype(taken.dtype)
+    rows = _take_half(*primals)
+    return rows, _take(widen(tangents[0]), primals[1]).astype(rows.dtype)
 
 
 def match_rank(x: Any, like: Any) -> jax.Array:
@@ -121,11 +123,11 @@ def through_float32(tree: Tree) -> Callable[[], Tree]:
 def widen(tree: Tree) -> Tree:
     """A tree whose floating leaves are in at least float32; the others stay as they are."""
 
-    def wide(leaf):
+    def widen_leaf(leaf: Any) -> Any:
         half = getattr(leaf, "dtype", None) in (jnp.bfloat16, jnp.float16)
         return jnp.asarray(leaf, jnp.float32) if half else leaf
 
-    return jax.tree.map(wide, tree)
+    return jax.tree.map(widen_leaf, tree)
 
 
 def _of_rank(x: jax.Array, rank: int) -> jax.Array:

@@ -47,7 +47,7 @@ def scan_reference(
     mask = jnp.ones(xs.shape[:2], bool) if mask is None else jnp.asarray(mask)
     resets = jnp.zeros(xs.shape[:2], bool) if resets is None else jnp.asarray(resets)
 
-    def take_step(carry, inputs):
+    def take_step(carry: Any, inputs: list[jax.Array]) -> tuple[Any, Any]:
         x, live, reset = inputs  # [B, ...], [B] and [B]
         # The reset comes first, whatever the mask.
         carry = select(reset, first, carry)

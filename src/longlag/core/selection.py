@@ -27,7 +27,7 @@ def select(flag: jax.Array, if_true: Tree, if_false: Tree) -> Tree:
         if_false: a tree of the same structure.
     """
 
-    def pick(x, y):
+    def pick(x: jax.Array, y: jax.Array) -> jax.Array:
         x, y = match_rank(x, y), match_rank(y, x)
         return jnp.where(flag.reshape(flag.shape + (1,) * (max(x.ndim, y.ndim) - flag.ndim)), x, y)
 

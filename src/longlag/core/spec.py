@@ -52,7 +52,7 @@ class Spec:
                     f"for a field or `{name}: ClassVar[{kind}] = {value}` for a constant; got none"
                 )
         if "__post_init__" in vars(cls):
-            cls.__post_init__ = _after_the_fields(vars(cls)["__post_init__"])  # type: ignore[method-assign]
+            cls.__post_init__ = _take_fields_first(vars(cls)["__post_init__"])  # type: ignore[method-assign]
         dataclasses.dataclass(frozen=True)(cls)
         # Spec's own __setattr__ already freezes every instance. Without the generated ones, a
         # user's explicit decorator finds nothing of its own to overwrite.
@@ -119,43 +119,42 @@ def take(what: str, value: Any, hint: Any) -> Any:
     if isinstance(value, Tracer):
         return value
     try:
-        return _taken(value, hint)
+        return _take(value, hint)
     except _UnlikeError:
-        got = f"the class {value.__name__}" if isinstance(value, type) else _words(value)
-        raise ValueError(f"{what}: expected {_name(hint)}, got {got}") from None
+        shown = f"the class {value.__name__}" if isinstance(value, type) else _words(value)
+        raise ValueError(f"{what}: expected {_name(hint)}, got {shown}") from None
 
 
 class _UnlikeError(Exception):
     """A value is not what its annotation says."""
 
 
-def _taken(value: Any, hint: Any) -> Any:
+def _take(value: Any, hint: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         # What fits as it is comes first: 8 stays an int where a float may stand too.
         for member in arguments:
             with contextlib.suppress(_UnlikeError):
-                taken = _taken(value, member)
-                if taken is value:
-                    return taken
+                if _take(value, member) is value:
+                    return value
         for member in arguments:
             with contextlib.suppress(_UnlikeError):
-                return _taken(value, member)
+                return _take(value, member)
         raise _UnlikeError
     if hint is None or hint is type(None):
-        return _unless(value is not None, value)
+        return _refuse_if(value is not None, value)
     if origin is Literal:
         kinds = {type(argument) for argument in arguments}
-        # Which strings there are is said by `choose`, with the nearest one.
-        return _unless(type(value) not in kinds and not isinstance(value, str), value)
+        # `choose` names the strings there are, with the nearest one.
+        return _refuse_if(type(value) not in kinds and not isinstance(value, str), value)
     if origin is tuple:
-        _unless(not isinstance(value, list | tuple | range), value)
+        _refuse_if(not isinstance(value, list | tuple | range), value)
         several = len(arguments) == 2 and arguments[1] is Ellipsis
         members = arguments[:1] * len(value) if several else arguments
-        _unless(len(members) != len(value), value)
-        taken = tuple(map(_taken, value, members))
-        same = type(value) is tuple and all(new is old for new, old in zip(taken, value))
-        return value if same else taken
+        _refuse_if(len(members) != len(value), value)
+        items = tuple(map(_take, value, members))
+        same = type(value) is tuple and all(new is old for new, old in zip(items, value))
+        return value if same else items
     kind = origin or hint
     if kind in (bool, int, float) and isinstance(value, np.ndarray | np.generic | jax.Array):
         value = value.item() if value.size == 1 and value.ndim == 0 else value
@@ -163,7 +162,7 @@ def _taken(value: Any, hint: Any) -> Any:
         return _number(value, kind)
     if not isinstance(kind, type) or kind in (object, Any):
         return value
-    return _unless(not isinstance(value, kind), value)
+    return _refuse_if(not isinstance(value, kind), value)
 
 
 def _number(value: Any, kind: type) -> Any:
@@ -171,13 +170,13 @@ def _number(value: Any, kind: type) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _UnlikeError
     if kind is int:
-        _unless(not math.isfinite(value) or value != int(value), value)
+        _refuse_if(not math.isfinite(value) or value != int(value), value)
         return value if type(value) is int else int(value)
-    _unless(math.isnan(value), value)
+    _refuse_if(math.isnan(value), value)
     return value if type(value) in (int, float) else float(value)
 
 
-def _unless(wrong: bool, value: Any) -> Any:
+def _refuse_if(wrong: bool, value: Any) -> Any:
     if wrong:
         raise _UnlikeError
     return value
@@ -213,18 +212,18 @@ def _take_fields(spec: Spec) -> None:
         value = getattr(spec, name)
         if type(value) is hint and hint in (int, bool, str):
             continue
-        taken = take(f"{type(spec).__name__}.{name}", value, hint)
-        if taken is not value:
-            object.__setattr__(spec, name, taken)
+        new = take(f"{type(spec).__name__}.{name}", value, hint)
+        if new is not value:
+            object.__setattr__(spec, name, new)
 
 
-def _after_the_fields(post_init: Any) -> Any:
+def _take_fields_first(post_init: Any) -> Any:
     @functools.wraps(post_init)
-    def checked(self: Spec, *args: Any) -> None:
+    def take_then_init(self: Spec, *args: Any) -> None:
         _take_fields(self)
         post_init(self, *args)
 
-    return checked
+    return take_then_init
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import jax
@@ -14,10 +14,10 @@ from longlag.core.array_types import Mask, Outputs, PRNGKey, Resets, Sequences
 from longlag.core.backends import BACKENDS, find
 from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_like, check_sequence
-from longlag.core.chunks import Chunk, check_chunk, rematerialised, steps_of
+from longlag.core.chunks import Chunk, check_chunk, rematerialise, steps_of
 from longlag.core.ops import Params
 from longlag.core.options import ScanOptions
-from longlag.core.placement import alike
+from longlag.core.placement import unify_types
 from longlag.core.promotion import through_float32
 from longlag.core.scans.linear import METHODS
 from longlag.core.scans.linear import Method as OwnMethod
@@ -28,6 +28,9 @@ from longlag.core.zoneout import with_zoneout
 __all__ = ["Method", "unroll"]
 
 Method = OwnMethod | Literal["cudnn"]
+
+# xs `[T, B, ...]`, mask and resets `[T, B]`, or of a part of the time.
+Steps = tuple[jax.Array, jax.Array | None, jax.Array | None]
 
 
 def unroll(
@@ -98,8 +101,8 @@ def unroll(
             taken. Numbers are no mask, and a complex number is a pair of real arrays.
     """
     if not isinstance(cell, Cell):
-        got = f"the class {cell.__name__}" if isinstance(cell, type) else repr(cell)
-        raise ValueError(f"cell: expected a cell, such as GRU(8); got {got}")
+        value = f"the class {cell.__name__}" if isinstance(cell, type) else repr(cell)
+        raise ValueError(f"cell: expected a cell, such as GRU(8); got {value}")
     choose(method, (*METHODS, *BACKENDS), "method")
     choose(backward, BACKWARDS, "backward")
     choose(carries, ("last", "all"), "carries")
@@ -120,8 +123,7 @@ def unroll(
             )
         scan = functools.partial(find(method, cell), cell)
     else:
-        runs = with_zoneout(cell, zoneout) if zoneout else cell
-        scan = runs.scan
+        scan = (with_zoneout(cell, zoneout) if zoneout else cell).scan
     options = ScanOptions(reverse, cast(OwnMethod, method), backward, carries == "all")
     features = cell.in_features(params)
     if features is not None and (xs.ndim != 3 or xs.shape[-1] != features):
@@ -133,20 +135,20 @@ def unroll(
     if not time_major:
         xs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))
 
-    with _saying_what_fits(cell, params, xs.shape[-1]):
+    with _explain_misfit(cell, params, xs.shape[-1]):
         batch = xs.shape[1]
         first = cell.initial_carry(params, (batch,))
         if carry is None:
             carry = first
         else:
             check_like("carry", carry, first, f"{cell}, batch {batch}")
-        given = (params, first, carry, xs, mask, resets, key)
-        given = alike(given, (-1, 0, 0, 1, 1, 1, -1))
-        params, first, carry, xs, mask, resets, key = given
+        arrays = (params, first, carry, xs, mask, resets, key)
+        arrays = unify_types(arrays, (-1, 0, 0, 1, 1, 1, -1))
+        params, first, carry, xs, mask, resets, key = arrays
 
         params_of_part = through_float32(params)
 
-        def run(carry, steps, key):
+        def run(carry: Any, steps: Steps, key: jax.Array | None) -> tuple[Any, Any]:
             xs, mask, resets = steps
             return scan(
                 params_of_part() if remat is not None else params,
@@ -163,7 +165,7 @@ def unroll(
         if remat is None or xs.shape[0] == 0:
             out, ys = run(carry, steps, key)
         else:
-            out, ys = _in_parts(
+            out, ys = _run_in_parts(
                 run, carry, steps, key, steps_of(remat, xs.shape[0]), reverse, carries
             )
     if not time_major:
@@ -174,7 +176,7 @@ def unroll(
 
 
 @contextlib.contextmanager
-def _saying_what_fits(cell: Cell[Any], params: Params, features: int) -> Iterator[None]:
+def _explain_misfit(cell: Cell[Any], params: Params, features: int) -> Iterator[None]:
     """Where parameters of another cell or width have stopped it, says which ones belong to it."""
     try:
         yield
@@ -188,15 +190,23 @@ def _saying_what_fits(cell: Cell[Any], params: Params, features: int) -> Iterato
         raise
 
 
-def _in_parts(run, carry, steps, key, length, reverse, carries):
+def _run_in_parts(
+    run: Callable[[Any, Steps, jax.Array | None], tuple[Any, Any]],
+    carry: Any,
+    steps: Steps,
+    key: jax.Array | None,
+    length: int,
+    reverse: bool,
+    carries: Literal["last", "all"],
+) -> tuple[Any, Any]:
     """Runs a sequence part by part, each under `jax.checkpoint`."""
 
-    def part(carry, steps, index):
+    def run_part(carry: Any, steps: Steps, index: jax.Array) -> tuple[Any, tuple[Any, Any]]:
         out, ys = run(carry, steps, None if key is None else jax.random.fold_in(key, index))
         if carries == "last":
             return out, (ys, None)
         at = 0 if reverse else -1
         return jax.tree.map(lambda leaf: leaf[at], out), (ys, out)
 
-    last, (ys, every) = rematerialised(part, carry, steps, length, reverse)
+    last, (ys, every) = rematerialise(run_part, carry, steps, length, reverse)
     return (last if carries == "last" else every), ys

@@ -52,10 +52,10 @@ def decay_mask(model: Any, params: Any) -> Any:
         ValueError: it is another tree, or holds something else.
     """
     mask = model.decays(params)
-    expected, got = jax.tree.structure(params), jax.tree.structure(mask)
-    if expected != got:
+    expected, structure = jax.tree.structure(params), jax.tree.structure(mask)
+    if expected != structure:
         raise ValueError(
-            f"decays: expected a tree of bools like the parameters, {expected}; got {got}"
+            f"decays: expected a tree of bools like the parameters, {expected}; got {structure}"
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
         if not isinstance(leaf, bool):

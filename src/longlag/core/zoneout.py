@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.cell import Cell
-from longlag.core.flagged_steps import checked_step
+from longlag.core.flagged_steps import check_step
 from longlag.core.linear_cell import LinearCell, where_live
 from longlag.core.matrix_cell import MatrixCell
 from longlag.core.ops import Params
@@ -42,7 +42,7 @@ def with_zoneout(cell: Cell, rate: float) -> Cell:
     return Zoneout(cell, rate)
 
 
-class _Around:
+class _CellWrapper:
     """What a cell around a cell leaves as it is."""
 
     cell: Any
@@ -64,7 +64,7 @@ class _Around:
         return self.cell.decays(params)
 
 
-class Zoneout(_Around, Cell):
+class Zoneout(_CellWrapper, Cell):
     """Any cell that takes its steps one after another, with zoneout.
 
     It keeps the two parts of a dense cell's step apart, so that a backward may store the first.
@@ -90,22 +90,22 @@ class Zoneout(_Around, Cell):
 
     def step(self, params: Params, carry: Any, u: Any, /) -> tuple[Any, jax.Array]:
         """A step of the cell, of which some numbers are not taken."""
-        return self._update(params, carry, u, self._mix(params, carry, u))
+        return self._finish(params, carry, u, self._begin(params, carry, u))
 
-    def _mix(self, params, carry, u) -> Any:
-        return self.cell._mix(params, carry, u[0])
+    def _begin(self, params: Params, carry: Any, u: Any) -> Any:
+        return self.cell._begin(params, carry, u[0])
 
-    def _update(self, params, carry, u, z):
+    def _finish(self, params: Params, carry: Any, u: Any, z: Any) -> tuple[Any, jax.Array]:
         u, held = u
-        returned = self.cell._update(params, carry, u, z)
-        new, y = checked_step(self.cell, returned, carry)
+        returned = self.cell._finish(params, carry, u, z)
+        new, y = check_step(self.cell, returned, carry)
         return _zone_out(self.rate, carry, new, y, held)
 
     def _backward(self) -> Literal["recompute", "store"]:
         return self.cell._backward()
 
 
-class LinearZoneout(_Around, LinearCell):
+class LinearZoneout(_CellWrapper, LinearCell):
     """A linear cell with zoneout, parallel in time: a step that leaves `h` has a = 1 and b = 0.
 
     Attributes:
@@ -128,10 +128,10 @@ class LinearZoneout(_Around, LinearCell):
     ) -> tuple[Any, Any, Any]:
         """Decay and input of inputs `[T, B, ...]`, some as 1 and 0, and what `readout` needs."""
         if key is None:
-            a, b, aux = self.cell._parts(self.cell.project(params, xs))
-            return *_mean(self.rate, a, b), aux
+            a, b, aux = self.cell._check_parts(self.cell.project(params, xs))
+            return *_average(self.rate, a, b), aux
         key, zoneout_key = jax.random.split(key)
-        a, b, aux = self.cell._parts(self.cell.project(params, xs, key=key))
+        a, b, aux = self.cell._check_parts(self.cell.project(params, xs, key=key))
         # Both parts of a complex number stay, or neither does.
         state = jax.tree.leaves(carry_shapes(self.cell, params, xs.shape[1]))[:1]
         (held,) = draw_held(zoneout_key, self.rate, state, xs.shape[0])
@@ -160,7 +160,7 @@ def draw_held(key: jax.Array, rate: float, carry: Any, steps: int) -> list[jax.A
     ]
 
 
-def _mean(rate: float, a: Any, b: Any) -> tuple[Any, Any]:
+def _average(rate: float, a: Any, b: Any) -> tuple[Any, Any]:
     """Decay and input of the mean of staying and moving."""
     real, *imag = a if isinstance(a, tuple) else (a,)
     mean = (rate + (1 - rate) * real, *((1 - rate) * part for part in imag))
@@ -173,13 +173,13 @@ def _zone_out(rate: float, old: Any, new: Any, y: Any, held: list[Any] | None) -
     An output that is a part of the carry, like the h of an LSTM, is so after this too.
     """
     olds, (news, structure) = jax.tree.leaves(old), jax.tree.flatten(new)
-    kept = []
+    mixed = []
     for i, (o, n) in enumerate(zip(olds, news)):
         if not jnp.issubdtype(n.dtype, jnp.floating):
-            kept.append(n)
+            mixed.append(n)
         elif held is None:
-            kept.append(rate * o + (1 - rate) * n)
+            mixed.append(rate * o + (1 - rate) * n)
         else:
-            kept.append(jnp.where(held[i], o, n))
-    ys = [next((k for n, k in zip(news, kept) if n is leaf), leaf) for leaf in jax.tree.leaves(y)]
-    return jax.tree.unflatten(structure, kept), jax.tree.unflatten(jax.tree.structure(y), ys)
+            mixed.append(jnp.where(held[i], o, n))
+    ys = [next((m for n, m in zip(news, mixed) if n is leaf), leaf) for leaf in jax.tree.leaves(y)]
+    return jax.tree.unflatten(structure, mixed), jax.tree.unflatten(jax.tree.structure(y), ys)

@@ -10,7 +10,7 @@ from flax import linen
 
 from longlag.core.checks import as_array
 from longlag.core.ops import Params
-from longlag.core.promotion import at_least_float32, implicit
+from longlag.core.promotion import allow_promotion, at_least_float32
 from longlag.core.spec import Spec
 from longlag.core.weight_decay import by_name
 
@@ -104,7 +104,7 @@ class Pictures(Spec):
     def init(self, key: jax.Array) -> Params:
         """Draws parameters."""
         one = jnp.zeros((1, self.side, self.side, CHANNELS))
-        with implicit():
+        with allow_promotion():
             return dict(_Convolutions(self.width).init(key, one)["params"])
 
     def decays(self, params: Params) -> Any:
@@ -132,7 +132,7 @@ class Pictures(Spec):
         # flax would round sums to the dtype of half-precision parameters.
         dtype = at_least_float32(pixels, *jax.tree.leaves(params))
         params, pixels = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, pixels))
-        with implicit():
+        with allow_promotion():
             found = _Convolutions(self.width).apply({"params": params}, pixels)
         assert isinstance(found, jax.Array)
         return jnp.moveaxis(found.reshape(len(inputs), self.grid**2, self.width), 0, 1), None, None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from longlag.core.any_length import associative_scan
 from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params
-from longlag.core.placement import alike, put_rows, take_rows, zeros_like
+from longlag.core.placement import put_rows, take_rows, unify_types, zeros_like
 from longlag.core.promotion import at_least_float32, multiply
 from longlag.nn.layer import Layer, State
 
@@ -64,7 +64,7 @@ class ShortConvolution(Layer):
         keep = state is not None
         past = self.init_state(params, (B,), 0) if state is None else state
         given = (params, past, xs, mask, resets)
-        params, past, xs, mask, resets = alike(given, (-1, 0, 1, 1, 1))
+        params, past, xs, mask, resets = unify_types(given, (-1, 0, 1, 1, 1))
         kernel = params["kernel"]
         xs = jnp.swapaxes(xs, 0, 1).astype(past.dtype)
         # Resets so far; an input is seen only by steps of its own segment.
@@ -94,7 +94,7 @@ class ShortConvolution(Layer):
             ys = jnp.where(mask.T[..., None], take_rows(ys, jnp.maximum(live, 0)), 0)
         if keep:
             # The newest inputs of the segment that goes on; what a reset has cut off is zero.
-            count, _ = alike((count, xs), 0)
+            count, _ = unify_types((count, xs), 0)
             newest = count + jnp.arange(before, dtype=jnp.int32)[None]
             kept = (take_rows(of_input, newest) == total)[..., None]
             state = jnp.where(kept, take_rows(inputs, newest), 0)

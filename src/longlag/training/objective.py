@@ -11,7 +11,7 @@ import optax
 from longlag.core.array_types import Answers, Losses, Right
 from longlag.core.checks import is_zero
 from longlag.core.ops import Params
-from longlag.core.promotion import add, implicit, promote, widen
+from longlag.core.promotion import add, allow_promotion, promote, widen
 from longlag.models.answers import is_nan, likeliest
 from longlag.models.model import Model
 from longlag.tasks import Batch, Task
@@ -88,7 +88,7 @@ def _transcribed(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Arra
     classes = asked & (batch.targets > 0)
     # What optax calls paddings are steps without sound, and places without a class.
     silent, over = (1.0 - flag.astype(answers.dtype) for flag in (mask, classes))
-    with implicit():
+    with allow_promotion():
         whole = optax.ctc_loss(answers, silent, batch.targets, over)[:, None].astype(answers.dtype)
     # optax has a large number for what cannot be.
     possible = least_steps(batch.targets, classes) <= mask.sum(axis=1)

@@ -14,7 +14,7 @@ from longlag.core.array_types import SeedFlags, SeedIntegers, SeedNumbers
 from longlag.core.chunks import sum_over_time
 from longlag.core.ops import Params
 from longlag.core.platforms import on_cpu_or_else
-from longlag.core.promotion import at_least_float32, implicit, multiply, through_float32
+from longlag.core.promotion import allow_promotion, at_least_float32, multiply, through_float32
 from longlag.models.model import Model
 from longlag.models.sequence import SequenceModel, WholeSequenceModel
 from longlag.tasks import Task
@@ -158,7 +158,7 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
         params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
         # A parameter that was written as a number is an array like the others from here on.
         params = strong(params)
-        with implicit():
+        with allow_promotion():
             # No leaf is weakly typed: a checkpoint has no such thing.
             opt_state = strong(training.transformation_for(model).init(params))
         return TrainState(
@@ -219,7 +219,7 @@ def compiled_dispatch(
 
         (loss, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         loss = loss.astype(loss_dtype)
-        with implicit():
+        with allow_promotion():
             norm = optax.tree.norm(grads)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             updates = optax.tree.scale(state.rate, updates)

@@ -53,8 +53,8 @@ class GatedDeltaNetMixer(Block):
         super().__post_init__()
 
     @property
-    def parts(self):
-        """See the equations."""
+    def parts(self) -> dict[str, Layer]:
+        """The maps of the equations, by name."""
         keys = 3 * self.features // (4 * self.heads)
         keys = keys if self.key_features is None else self.key_features
         of_keys, of_values = self.heads * keys, self.heads * self.expand * keys
@@ -79,8 +79,8 @@ class GatedDeltaNetMixer(Block):
     def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class; the activations of q, k, v, β and α are the cell's."""
         qkv = run("conv", run("qkv", xs))
-        read = run("delta", side_by_side(qkv, run("beta", xs), run("alpha", xs)))
-        return run("out", silu(run("gate", xs)) * run("norm", read))
+        memory_reads = run("delta", side_by_side(qkv, run("beta", xs), run("alpha", xs)))
+        return run("out", silu(run("gate", xs)) * run("norm", memory_reads))
 
 
 def gated_delta_net(width: int, hidden: int | None = None, **fields: Any) -> Layer:

@@ -54,8 +54,8 @@ class GriffinMixer(Block):
         return -(-4 * self.features // (3 * self.blocks)) * self.blocks
 
     @property
-    def parts(self):
-        """See the equations."""
+    def parts(self) -> dict[str, Layer]:
+        """The maps of the equations, by name."""
         gate = Dense(self.width, self.blocks, bias=False)
         return {
             "x": Dense(self.width),
@@ -83,7 +83,7 @@ def griffin_recurrent(width: int, **fields: Any) -> Layer:
         width: D.
         **fields: those of `GriffinMixer`.
     """
-    return _with_griffins_mlp(GriffinMixer(width, **fields))
+    return _add_mlp(GriffinMixer(width, **fields))
 
 
 def griffin_attention(width: int, heads: int = 4, window: int = 1024) -> Layer:
@@ -91,7 +91,7 @@ def griffin_attention(width: int, heads: int = 4, window: int = 1024) -> Layer:
 
     Section 2.3; their heads are 128 wide. Our attention's last map has no bias.
     """
-    return _with_griffins_mlp(DotProduct(width, heads=heads, kv_heads=1, window=window))
+    return _add_mlp(DotProduct(width, heads=heads, kv_heads=1, window=window))
 
 
 def griffin(
@@ -118,5 +118,5 @@ def griffin(
     return (*whole, *turn[:rest])
 
 
-def _with_griffins_mlp(mixer: Block | DotProduct) -> Layer:
+def _add_mlp(mixer: Block | DotProduct) -> Layer:
     return Stack((Residual(mixer), Residual(MLP(3 * mixer.features, gated=True))))

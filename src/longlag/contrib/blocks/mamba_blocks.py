@@ -38,8 +38,8 @@ class MambaMixer(Block):
     convolution: int = 4
 
     @property
-    def parts(self):
-        """See the equations."""
+    def parts(self) -> dict[str, Layer]:
+        """The maps of the equations, by name."""
         inner = self.expand * self.features
         rank = -(-self.features // 16)
         return {

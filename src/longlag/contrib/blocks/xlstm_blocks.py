@@ -57,8 +57,8 @@ class MLSTMMixer(Block):
         super().__post_init__()
 
     @property
-    def parts(self):
-        """See the equations."""
+    def parts(self) -> dict[str, Layer]:
+        """The maps of the equations, by name."""
         inner = self.expand * self.features
         mixed = Dense(inner, inner // self.block, bias=False)
         cell = MLSTM(inner, heads=self.heads, input_kernel=False, output_gate=False)
@@ -115,8 +115,8 @@ class SLSTMMixer(Block):
     convolution: int = 4
 
     @property
-    def parts(self):
-        """See the equations."""
+    def parts(self) -> dict[str, Layer]:
+        """The maps of the equations, by name."""
         gate = Dense(self.features, self.heads, bias=False)
         return {
             "conv": ShortConvolution(self.convolution),

@@ -28,7 +28,7 @@ from longlag.core.promotion import at_least_float32
 from longlag.core.scans.linear_methods import (
     RUN,
     _before,
-    _filled,
+    _fill,
     _order,
     _over_steps,
     _row,
@@ -38,13 +38,13 @@ from longlag.core.scans.linear_methods import (
 from longlag.core.scans.numbers import (
     PLAIN,
     WIDE,
-    Pair,
-    Parts,
+    Complex,
+    Number,
     StateT,
     _affine,
+    _as_number,
     _at,
     _conj,
-    _parts,
     _plus,
     _product,
     _reduce,
@@ -67,12 +67,12 @@ AUTO = ("scan", "associative")
 
 
 def linear_scan(
-    a: jax.Array | Pair,
+    a: jax.Array | Complex,
     b: StateT,
-    h0: jax.Array | Pair,
+    h0: jax.Array | Complex,
     *,
     resets: ScanResets | None = None,
-    h_reset: jax.Array | Pair | None = None,
+    h_reset: jax.Array | Complex | None = None,
     method: Method = "auto",
     reverse: bool = False,
     contracting: bool = False,
@@ -117,11 +117,11 @@ def linear_scan(
     reverse = take("reverse", reverse, bool)
     if resets is None and h_reset is not None:
         raise ValueError("linear_scan: h_reset was given without resets")
-    given = {"a": a, "b": b, "h0": h0, "h_reset": 0.0 if h_reset is None else h_reset}
-    parts = {name: _parts(name, x) for name, x in given.items()}
-    if len(parts["b"]) < max(map(len, parts.values())):
+    arguments = {"a": a, "b": b, "h0": h0, "h_reset": 0.0 if h_reset is None else h_reset}
+    numbers = {name: _as_number(name, x) for name, x in arguments.items()}
+    if len(numbers["b"]) < max(map(len, numbers.values())):
         raise ValueError("linear_scan: expected b as a pair (re, im), since others are; got real b")
-    shapes = {name: jnp.shape(x[0]) for name, x in parts.items()}
+    shapes = {name: jnp.shape(x[0]) for name, x in numbers.items()}
     if not (shapes["a"] and shapes["b"]):
         raise ValueError("linear_scan: expected a and b with a leading time axis, got a scalar")
     try:
@@ -141,28 +141,27 @@ def linear_scan(
         )
     if not is_known(shape[0]):
         method = "scan"
-    numbers = (parts["a"], parts["b"], parts["h0"])
-    dtype = at_least_float32(*jax.tree.leaves(numbers))
+    dtype = at_least_float32(*jax.tree.leaves([numbers[name] for name in ("a", "b", "h0")]))
 
-    def full(name: str, shape: tuple[int, ...]) -> Parts:
-        real, *imag = (jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x in parts[name])
-        return (real, *(imag or [jnp.zeros_like(real)])) if len(parts["b"]) == 2 else (real,)
+    def spread(name: str, shape: tuple[int, ...]) -> Number:
+        real, *imag = (jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x in numbers[name])
+        return (real, *(imag or [jnp.zeros_like(real)])) if len(numbers["b"]) == 2 else (real,)
 
     axes = (1,) * (len(shape) - len(shapes["a"])) + shapes["a"]
     h = _scan(
         Way(method, reverse, contracting),
-        tuple(jnp.reshape(x, axes).astype(dtype) for x in parts["a"]),
-        full("b", shape),
-        full("h0", shape[1:]),
-        None if resets is None else full("h_reset", shape[1:]),
+        tuple(jnp.reshape(x, axes).astype(dtype) for x in numbers["a"]),
+        spread("b", shape),
+        spread("h0", shape[1:]),
+        None if resets is None else spread("h_reset", shape[1:]),
         resets,
     )
     return h if isinstance(b, tuple) else h[0]  # type: ignore[return-value]
 
 
-def linear_step(a: jax.Array | Pair, b: StateT, h: jax.Array | Pair) -> StateT:
+def linear_step(a: jax.Array | Complex, b: StateT, h: jax.Array | Complex) -> StateT:
     """One step, `a * h + b`, of real numbers or of pairs; shapes broadcast."""
-    new = _affine(_parts("a", a), _parts("h", h), _parts("b", b))
+    new = _affine(_as_number("a", a), _as_number("h", h), _as_number("b", b))
     return new if isinstance(b, tuple) else new[0]  # type: ignore[return-value]
 
 
@@ -182,31 +181,40 @@ class Way(NamedTuple):
     contracting: bool
 
 
-def _run(way, a, b, h0, h_reset, resets):
+# Below, a, b, dh, lam and h are `[T, *state]`, where a may have axes of size 1. h0, h_reset and
+# zero are `[*state]`, and resets `[T, *leading]`.
+Flags = jax.Array | None
+# a, all states, the first state, the state after a reset and the resets.
+Residuals = tuple[Number, Number, Number, Number | None, Flags]
+
+
+def _run(way: Way, a: Number, b: Number, h0: Number, h_reset: Number | None, resets: Flags) -> Any:
     if is_zero(b[0].shape[0]):
         return b
 
-    def run(method, *args):
+    def run(method: str, *args: Any) -> Number:
         return RUN[method](*args, way.reverse, PLAIN if way.contracting else WIDE)
 
     return by_method(run, way.method, a, b, h0, h_reset, resets)
 
 
-def _scan_forward(way, a, b, h0, h_reset, resets):
+def _scan_forward(
+    way: Way, a: Number, b: Number, h0: Number, h_reset: Number | None, resets: Flags
+) -> tuple[Any, Any]:
     h = _scan(way, a, b, h0, h_reset, resets)
     return h, (a, h, h0, h_reset, resets)
 
 
-def _scan_tangent(way, residuals, tangents):
+def _scan_tangent(way: Way, residuals: Residuals, tangents: tuple[Any, ...]) -> Any:
     a, h, h0, h_reset, resets = residuals
     da, db, dh0, dh_reset, _ = tangents
     if not is_zero(h[0].shape[0]):
-        seen = _seen(h, h0, h_reset, resets, way.reverse)
-        db = _plus(db, _product(da, seen, way.contracting))
+        h_prev = _states_before(h, h0, h_reset, resets, way.reverse)
+        db = _plus(db, _product(da, h_prev, way.contracting))
     return _scan(way, a, db, dh0, dh_reset, resets)
 
 
-def _scan_backward(way, residuals, dh):
+def _scan_backward(way: Way, residuals: Residuals, dh: Number) -> tuple[Any, ...]:
     a, h, h0, h_reset, resets = residuals
     if is_zero(h[0].shape[0]):
         return *jax.tree.map(zeros_like, (a, h, h0, h_reset)), None
@@ -218,21 +226,30 @@ def _scan_backward(way, residuals, dh):
 _scan = custom_derivative(_run, _scan_forward, _scan_tangent, _scan_backward)
 
 
-def _pull(way, method, dh, a, h, h0, h_reset, resets):
+def _pull(
+    way: Way,
+    method: str,
+    dh: Number,
+    a: Number,
+    h: Number,
+    h0: Number,
+    h_reset: Number | None,
+    resets: Flags,
+) -> tuple[Number, Number, Number, Any]:
     """The gradients of `a`, `b`, `h0` and, with resets, `h_reset`."""
     way = way._replace(method=method)
     lam, dh0, dh_reset = _adjoint(way, a, dh, _zeros(h0), resets)
     if method == "scan" and a[0].shape != h[0].shape:
         da = _decay_gradient_by_steps(way, a, lam, h, h0, h_reset, resets)
     else:
-        h_prev = _before(h, h0, way.reverse)
-        if resets is not None:
-            h_prev = select(resets, h_reset, h_prev)
+        h_prev = _states_before(h, h0, h_reset, resets, way.reverse)
         da = _reduce(_product(lam, _conj(h_prev), way.contracting), a)
     return da, lam, dh0, dh_reset
 
 
-def _adjoint(way, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
+def _adjoint(
+    way: Way, a: Number, dh: Number, zero: Number, resets: Flags
+) -> tuple[Number, Number, Any]:
     """`lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, without the last term if t+1 is a reset.
 
     Returns:
@@ -244,42 +261,46 @@ def _adjoint(way, a, dh, zero, resets) -> tuple[Parts, Parts, Any]:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _adjoint_sequential(way, a, dh, zero, resets):
-    a, order = _rows(a, dh[0].shape[0]), _order(dh, way.reverse)
+def _adjoint_sequential(
+    way: Way, a: Number, dh: Number, zero: Number, resets: Flags
+) -> tuple[Number, Number, Any]:
+    decay_at, order = _rows(a, dh[0].shape[0]), _order(dh, way.reverse)
 
-    def before(state, t):
+    def pull_step(state: tuple[Number, Any], t: Any) -> tuple[Number, Any]:
         """What reaches the state before step t, and all that reached the states after resets."""
         lam, to_reset = state
-        product = _times(a(t), lam)
+        product = _times(decay_at(t), lam)
         if resets is None:
             return product, to_reset
         reset = _row(resets, t)
         to_reset = _plus(to_reset, select(reset, product, zero))
         return select(reset, zero, product), to_reset
 
-    def body(state, t):
-        product, to_reset = before(state, t - order.step)
+    def body(state: tuple[Number, Any], t: Any) -> tuple[tuple[Number, Any], Number]:
+        product, to_reset = pull_step(state, t - order.step)
         lam = _plus(product, _row(dh, t))
         return (lam, to_reset), lam
 
     # Nothing comes after the last step, whose lam is dh.
     state = _row(dh, order[0]), None if resets is None else zero
-    state, lam = _over_steps(body, state, _filled(dh, order[0]), order[1:])
-    return lam, *before(state, order[-1])
+    state, lam = _over_steps(body, state, _fill(dh, order[0]), order[1:])
+    return lam, *pull_step(state, order[-1])
 
 
 @_adjoint_sequential.defjvp
-def _(way, primals, tangents):
+def _(way: Way, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     """As if it had been written with `_scan`, whose derivative is known.
 
     The gradient that jax takes of a loop that reads a row of an array adds up arrays at each step.
     """
-    *given, resets = primals
-    again = functools.partial(_adjoint_parallel, way, resets=resets)
-    return jax.jvp(again, tuple(given), tuple(tangents[:3]))
+    *numbers, resets = primals
+    parallel = functools.partial(_adjoint_parallel, way, resets=resets)
+    return jax.jvp(parallel, tuple(numbers), tuple(tangents[:3]))
 
 
-def _adjoint_parallel(way, a, dh, zero, resets):
+def _adjoint_parallel(
+    way: Way, a: Number, dh: Number, zero: Number, resets: Flags
+) -> tuple[Number, Number, Any]:
     reverse = way.reverse
     later, later_resets = a, None
     if _varies(a, dh[0].shape[0]):
@@ -297,7 +318,15 @@ def _adjoint_parallel(way, a, dh, zero, resets):
     return lam, dh0, dh_reset
 
 
-def _decay_gradient_by_steps(way, a, lam, h, h0, h_reset, resets):
+def _decay_gradient_by_steps(
+    way: Way,
+    a: Number,
+    lam: Number,
+    h: Number,
+    h0: Number,
+    h_reset: Number | None,
+    resets: Flags,
+) -> Number:
     """`lam[t] * conj(h[t-1])` reduced to the shape of `a`, with no array of all steps in between.
 
     XLA:CPU would write out what it sums over a leading axis, and read it in strides.
@@ -305,20 +334,21 @@ def _decay_gradient_by_steps(way, a, lam, h, h0, h_reset, resets):
     varies = _varies(a, h[0].shape[0])
     like = _at(a, 0)
 
-    def body(state, inputs):
+    def body(state: tuple[Number, Number], inputs: Any) -> tuple[Any, Any]:
         h_prev, total = state
-        lam, h, reset = inputs
+        lam, h, reset = inputs  # of one step, `[*state]` and `[*leading]`
         if reset is not None:
+            assert h_reset is not None
             h_prev = select(reset, h_reset, h_prev)
         da = _reduce(_product(lam, _conj(h_prev), way.contracting), like)
         return (h, total if varies else _plus(total, da)), da if varies else None
 
     begin = h0, _zeros(like)
-    (_, total), each = jax.lax.scan(body, begin, (lam, h, resets), reverse=way.reverse)
-    return each if varies else jax.tree.map(lambda x: x[None], total)
+    (_, total), das = jax.lax.scan(body, begin, (lam, h, resets), reverse=way.reverse)
+    return das if varies else jax.tree.map(lambda x: x[None], total)
 
 
-def _seen(h: Parts, h0: Parts, h_reset: Any, resets: Any, reverse: bool) -> Parts:
+def _states_before(h: Number, h0: Number, h_reset: Any, resets: Any, reverse: bool) -> Number:
     """The state that each step begins with."""
     before = _before(h, h0, reverse)
     return before if resets is None else select(resets, h_reset, before)

@@ -19,7 +19,7 @@ A reset cuts a chunk in segments: steps meet within their segment alone, and tho
 the state after a reset in place of the one that entered.
 
 A decay of zero has the logarithm -inf. The chunked form adds logarithms up in products with zeros
-and ones, so it takes a finite number in its place whose exponential is zero too (`_finite`).
+and ones, so it takes a finite number in its place whose exponential is zero too (`_make_finite`).
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def matrix_scan(
     """
     choose(method, METHODS, "method")
     reverse = take("reverse", reverse, bool)
-    q, k, v, S0, log_decay, rate, resets, S_reset = _fitting(
+    q, k, v, S0, log_decay, rate, resets, S_reset = _check_arguments(
         q, k, v, S0, log_decay, rate, resets, S_reset
     )
     if every_state and method == "chunked":
@@ -157,8 +157,8 @@ def matrix_scan(
         S_reset = jnp.broadcast_to(S_reset, S0.shape).astype(dtype)
     if steps == 0:
         return (jnp.zeros((0, *S0.shape), dtype) if every_state else S0), jnp.zeros(v.shape, dtype)
-    sequential = functools.partial(_sequential, reverse, every_state)
-    run = functools.partial(_chunked, reverse)
+    sequential = functools.partial(_run_sequential, reverse, every_state)
+    run = functools.partial(_run_chunked, reverse)
     if method == "scan" or (method == "auto" and (every_state or steps == 1)):
         run = sequential
     elif method == "auto":
@@ -168,12 +168,14 @@ def matrix_scan(
             run = functools.partial(on_cpu_or_else, sequential, run)
     if not is_known(steps):
         run = sequential
-    found: tuple[Any, Any] = run(q, k, v, S0, log_decay, rate, resets, S_reset)
-    return found
+    S, ys = run(q, k, v, S0, log_decay, rate, resets, S_reset)
+    return S, ys
 
 
-def _fitting(q, k, v, S0, log_decay, rate, resets, S_reset):
-    """The arguments as arrays, refused where they do not fit each other."""
+def _check_arguments(
+    q: Any, k: Any, v: Any, S0: Any, log_decay: Any, rate: Any, resets: Any, S_reset: Any
+) -> tuple[Any, ...]:
+    """Returns the arguments as arrays, if they fit each other."""
     numbers = {"q": q, "k": k, "v": v, "S0": S0, "log_decay": log_decay, "rate": rate}
     arrays: dict[str, Any] = {
         name: None if x is None else as_array(f"matrix_scan: {name}", x)
@@ -186,7 +188,7 @@ def _fitting(q, k, v, S0, log_decay, rate, resets, S_reset):
     leading, K, V = q.shape[:-1], q.shape[-1:], v.shape[-1:]
     state = (*leading[1:], *K, *V)
 
-    def within(x, shape):
+    def broadcasts(x: jax.Array | None, shape: tuple[int, ...]) -> bool:
         try:
             return x is None or jnp.broadcast_shapes(x.shape, shape) == shape
         except ValueError:
@@ -194,14 +196,14 @@ def _fitting(q, k, v, S0, log_decay, rate, resets, S_reset):
 
     fits = (
         q.ndim >= 2 and k.shape == q.shape and v.shape[:-1] == leading and S0.shape == state,
-        within(log_decay, q.shape) and (log_decay is None or log_decay.ndim),
-        within(rate, leading),
-        within(S_reset, state),
+        broadcasts(log_decay, q.shape) and (log_decay is None or log_decay.ndim),
+        broadcasts(rate, leading),
+        broadcasts(S_reset, state),
         resets is None or (resets.ndim and resets.shape == leading[: resets.ndim]),
     )
     if not all(fits):
-        given = arrays | {"resets": resets}
-        shapes = ", ".join(f"{name} {x.shape}" for name, x in given.items() if x is not None)
+        arrays |= {"resets": resets}
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items() if x is not None)
         raise ValueError(
             "matrix_scan: expected q and k [T, *batch, K], v [T, *batch, V], S0 [*batch, K, V], "
             "log_decay, rate and S_reset that broadcast to [T, *batch, K], [T, *batch] and the "
@@ -210,26 +212,52 @@ def _fitting(q, k, v, S0, log_decay, rate, resets, S_reset):
     return q, k, v, S0, log_decay, rate, resets, S_reset
 
 
-def _sequential(reverse, every_state, q, k, v, S0, log_decay, rate, resets, S_reset):
-    def body(S, inputs):
+# Both return the last state or every one, and the reads `[T, *batch, V]`.
+
+
+def _run_sequential(
+    reverse: bool,
+    every_state: bool,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    S0: jax.Array,
+    log_decay: jax.Array | None,
+    rate: jax.Array | None,
+    resets: jax.Array | None,
+    S_reset: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    def take_step(S: jax.Array, inputs: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        # S `[*batch, K, V]`; the inputs are of one step.
         *inputs, reset = inputs
         if reset is not None:
+            assert S_reset is not None
             S = select(reset, S_reset, S)
         S, y = matrix_step(S, *inputs)
         return S, (S if every_state else None, y)
 
     inputs = (q, k, v, log_decay, rate, resets)
-    S, (every, ys) = jax.lax.scan(body, S0, inputs, reverse=reverse)
+    S, (every, ys) = jax.lax.scan(take_step, S0, inputs, reverse=reverse)
     return (every if every_state else S), ys
 
 
-def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
+def _run_chunked(
+    reverse: bool,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    S0: jax.Array,
+    log_decay: jax.Array | None,
+    rate: jax.Array | None,
+    resets: jax.Array | None,
+    S_reset: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
     steps = q.shape[0]
     per_key = log_decay is not None and log_decay.shape[-1] > 1
     length = min(CHUNK_PER_KEY if per_key else CHUNK, steps)
     missing = -steps % length
 
-    def cut(x):
+    def cut(x: jax.Array) -> jax.Array:
         """`[T, *batch, ...]` to `[chunks, *batch, C, ...]`; the last is filled with idle steps."""
         x = jnp.flip(x, 0) if reverse else x
         # An idle step has a key of zero and no decay, so that it leaves the state as it is.
@@ -245,11 +273,12 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
         together = together & (segment[..., :, None] == segment[..., None, :])
         entered, ends = segment == 0, segment == segment[..., -1:]
 
-    def rows(flag, x):
+    def keep_where(flag: jax.Array | None, x: jax.Array) -> jax.Array:
+        # `[chunks, *batch, C]` and `[chunks, *batch, C, ...]`.
         return x if flag is None else jnp.where(flag[..., None], x, 0)
 
     if log_decay is not None:
-        log_decay = _finite(log_decay)
+        log_decay = _make_finite(log_decay)
     if log_decay is None:
         pairs = None
         since = to_end = jnp.ones((*q.shape[:-1], 1), q.dtype)
@@ -260,15 +289,15 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
         between = jnp.einsum(
             "tr,...rk,rs->...tsk", ones, log_decay, jnp.tril(ones, -1), precision=EXACT
         )
-        seen = together[..., None]
-        pairs = jnp.where(seen, jnp.exp(jnp.where(seen, between, 0)), 0)
+        meets = together[..., None]
+        pairs = jnp.where(meets, jnp.exp(jnp.where(meets, between, 0)), 0)
         since = jnp.einsum(
             "...tr,...rk->...tk", together.astype(q.dtype), log_decay, precision=EXACT
         )
         since, to_end = jnp.exp(since), pairs[..., -1, :, :]
 
-    def meet(x, y):
-        """`Σ_k x[t] y[s] exp D[t, s]` for every pair of steps that may see each other."""
+    def meet(x: jax.Array, y: jax.Array) -> jax.Array:
+        """`Σ_k x[t] y[s] exp D[t, s]` `[.., C, C]`, for steps t and s that may see each other."""
         if pairs is None:
             return jnp.where(together, x @ jnp.swapaxes(y, -1, -2), 0)
         if pairs.shape[-1] == 1:
@@ -277,47 +306,50 @@ def _chunked(reverse, q, k, v, S0, log_decay, rate, resets, S_reset):
 
     reads = meet(q, k)
     from_start, keep = q * since, since[..., -1, :]
-    key_to_end = rows(ends, k * to_end)
-    taken = None
+    key_to_end = keep_where(ends, k * to_end)
+    reader = None  # what u takes from the state that entered, `[.., C, K]`
     if rate is not None:
         system = jnp.tril(rate[..., None] * meet(k, k), -1)
-        right = rate[..., None] * jnp.concatenate([v, k * since], axis=-1)
-        solved = _inverse(system) @ right
-        v, taken = jnp.split(solved, [v.shape[-1]], axis=-1)  # u = v - taken S
+        targets = rate[..., None] * jnp.concatenate([v, k * since], axis=-1)
+        solution = _inverse(system) @ targets
+        v, reader = jnp.split(solution, [v.shape[-1]], axis=-1)  # u = v - reader S
 
     if entered is not None:
         # What the steps after a reset take from S_reset is known beforehand.
-        if taken is not None:
-            v = v - rows(~entered, taken) @ S_reset
-            taken = rows(entered, taken)
-        past_reset = rows(~entered, from_start) @ S_reset
-        from_start = rows(entered, from_start)
+        assert S_reset is not None
+        if reader is not None:
+            v = v - keep_where(~entered, reader) @ S_reset
+            reader = keep_where(entered, reader)
+        past_reset = keep_where(~entered, from_start) @ S_reset
+        from_start = keep_where(entered, from_start)
     else:
         past_reset = 0
-    written = jnp.swapaxes(key_to_end, -1, -2)  # [.., K, C]
-    added = written @ v
+    writer = jnp.swapaxes(key_to_end, -1, -2)  # [.., K, C]
+    written = writer @ v
 
-    def chunk(S, inputs):
-        keep, added, written, taken, last_entered = inputs
+    def take_chunk(S: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
+        # S `[*batch, K, V]`; the rest is of one chunk, without its leading axis.
+        keep, written, writer, reader, last_entered = inputs
         enters = S
         if last_entered is not None:
+            assert S_reset is not None
             S = select(last_entered, S, S_reset)
-        S = keep[..., None] * S + added
-        if taken is not None:
-            S = S - written @ (taken @ enters)
+        S = keep[..., None] * S + written
+        if reader is not None:
+            S = S - writer @ (reader @ enters)
         return S, enters
 
     last_entered = None if entered is None else entered[..., -1]
-    last, enters = jax.lax.scan(chunk, S0, (keep, added, written, taken, last_entered))
-    if taken is not None:
-        v = v - taken @ enters
+    last, enters = jax.lax.scan(take_chunk, S0, (keep, written, writer, reader, last_entered))
+    if reader is not None:
+        v = v - reader @ enters
     ys = from_start @ enters + past_reset + reads @ v
     ys = jnp.moveaxis(ys, -2, 1)
     ys = ys.reshape(steps + missing, *ys.shape[2:])[:steps]
     return last, (jnp.flip(ys, 0) if reverse else ys)
 
 
-def _finite(log_decay: jax.Array) -> jax.Array:
+def _make_finite(log_decay: jax.Array) -> jax.Array:
     """The same, where a decay that is zero in its dtype has a logarithm that can be added up."""
     smallest = float(np.log(np.finfo(log_decay.dtype).smallest_subnormal))
     return jnp.maximum(log_decay, 2 * smallest)

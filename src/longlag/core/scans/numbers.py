@@ -16,13 +16,14 @@ from longlag.core.checks import as_array
 from longlag.core.placement import zeros_like
 from longlag.core.promotion import add, multiply
 
-Pair = tuple[jax.Array, jax.Array]
-StateT = TypeVar("StateT", jax.Array, Pair)
-Parts = tuple[Any, ...]
+# A complex number as the user has it, `(re, im)`, and a number of either kind in here.
+Complex = tuple[jax.Array, jax.Array]
+Number = tuple[Any, ...]
+StateT = TypeVar("StateT", jax.Array, Complex)
 
 
-def _parts(name: str, x: Any) -> Parts:
-    """A real array or a pair as a tuple of its parts."""
+def _as_number(name: str, x: Any) -> Number:
+    """A real array or a pair `(re, im)` as a number."""
     if not isinstance(x, tuple):
         return (as_array(f"linear_scan: {name}", x),)
     x = tuple(as_array(f"linear_scan: {name}", part) for part in x)
@@ -35,7 +36,7 @@ def _parts(name: str, x: Any) -> Parts:
     return x
 
 
-def _times(x: Parts, y: Parts) -> Parts:
+def _times(x: Number, y: Number) -> Number:
     if len(x) == 1:
         return tuple(multiply(x[0], part) for part in y)
     if len(y) == 1:
@@ -44,38 +45,38 @@ def _times(x: Parts, y: Parts) -> Parts:
     return real, multiply(x[0], y[1]) + multiply(x[1], y[0])
 
 
-def _plus(x: Parts, y: Parts) -> Parts:
+def _plus(x: Number, y: Number) -> Number:
     return tuple(add(p, q) for p, q in zip(x, y, strict=True))
 
 
-def _affine(a: Parts, x: Parts, b: Parts) -> Parts:
+def _affine(a: Number, x: Number, b: Number) -> Number:
     return _plus(_times(a, x), b)
 
 
-def _conj(x: Parts) -> Parts:
+def _conj(x: Number) -> Number:
     return (x[0], *(-part for part in x[1:]))
 
 
-def _zeros(x: Parts) -> Parts:
+def _zeros(x: Number) -> Number:
     return tuple(map(zeros_like, x))
 
 
-def _product(x: Parts, y: Parts, contracting: bool) -> Parts:
+def _product(x: Number, y: Number, contracting: bool) -> Number:
     """`x * y`; zero where y is, even where x has overflowed, as it may unless `contracting`."""
     product = _times(x, y)
     if contracting:
         return product
-    nothing = functools.reduce(jnp.logical_and, [part == 0 for part in y])
-    return tuple(jnp.where(nothing, 0, part) for part in product)
+    is_zero = functools.reduce(jnp.logical_and, [part == 0 for part in y])
+    return tuple(jnp.where(is_zero, 0, part) for part in product)
 
 
 class Arithmetic(NamedTuple):
     """How the parallel methods calculate: from numbers, in numbers of their own kind, and back."""
 
-    lift: Callable[[Parts], Any]
+    lift: Callable[[Number], Any]
     times: Callable[[Any, Any], Any]
     affine: Callable[[Any, Any, Any], Any]  # a * x + b
-    lower: Callable[[Any], Parts]
+    lower: Callable[[Any], Number]
 
 
 class Wide(NamedTuple):
@@ -86,7 +87,7 @@ class Wide(NamedTuple):
         exponent: int32, of the shape of a part.
     """
 
-    parts: Parts
+    parts: Number
     exponent: jax.Array
 
 
@@ -94,7 +95,7 @@ class Wide(NamedTuple):
 OF_ZERO = -(2**29)
 
 
-def _normalised(parts: Parts, exponent: Any) -> Wide:
+def _normalise(parts: Number, exponent: Any) -> Wide:
     size = functools.reduce(jnp.maximum, map(jnp.abs, parts))
     info, bias = _format(size)
     bits = jax.lax.bitcast_convert_type(size, f"int{info.bits}")
@@ -104,7 +105,7 @@ def _normalised(parts: Parts, exponent: Any) -> Wide:
     return Wide(_scale(parts, -shift), exponent)
 
 
-def _scale(parts: Parts, exponent: jax.Array) -> Parts:
+def _scale(parts: Number, exponent: jax.Array) -> Number:
     """`parts * 2 ** exponent`, where 2 ** exponent is at most a number of their dtype."""
     info, bias = _format(parts[0])
     # The bits of a factor that is too small are those of zero.
@@ -120,17 +121,17 @@ def _format(x: jax.Array) -> tuple[Any, int]:
 
 
 def _wide_times(x: Wide, y: Wide) -> Wide:
-    return _normalised(_times(x.parts, y.parts), x.exponent + y.exponent)
+    return _normalise(_times(x.parts, y.parts), x.exponent + y.exponent)
 
 
 def _wide_affine(a: Wide, x: Wide, b: Wide) -> Wide:
     product, exponent = _times(a.parts, x.parts), a.exponent + x.exponent
     top = jnp.maximum(exponent, b.exponent)
     both = _scale(product, exponent - top), _scale(b.parts, b.exponent - top)
-    return _normalised(_plus(*both), top)
+    return _normalise(_plus(*both), top)
 
 
-def _lower(x: Wide) -> Parts:
+def _lower(x: Wide) -> Number:
     """As numbers of the dtype, infinite or zero where they are out of its range."""
     _, bias = _format(x.parts[0])
     exponent = jnp.clip(x.exponent, -2 * bias, 2 * bias)
@@ -140,14 +141,14 @@ def _lower(x: Wide) -> Parts:
 
 
 PLAIN = Arithmetic(lambda x: x, _times, _affine, lambda x: x)
-WIDE = Arithmetic(lambda x: _normalised(x, 0), _wide_times, _wide_affine, _lower)
+WIDE = Arithmetic(lambda x: _normalise(x, 0), _wide_times, _wide_affine, _lower)
 
 
-def _at(x: Parts, t: int) -> Parts:
+def _at(x: Number, t: int) -> Number:
     return tuple(part[t] for part in x)
 
 
-def _reduce(x: Parts, like: Parts) -> Parts:
+def _reduce(x: Number, like: Number) -> Number:
     """Sums the axes along which `like` was broadcast; a real `like` takes the real part."""
     axes = tuple(i for i, n in enumerate(like[0].shape) if n != x[0].shape[i])
     return tuple(part.sum(axes, keepdims=True) for part, _ in zip(x, like))
