@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, dot
 
@@ -76,12 +76,12 @@ class CoRNN(DenseCell[CoRNNCarry]):
         shape = (*batch_shape, self.features)
         return CoRNNCarry(y=jnp.zeros(shape, dtype), z=jnp.zeros(shape, dtype))
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: CoRNNCarry, u: Gates) -> Gates:
         """The sum under the tanh."""
         both = jnp.concatenate([carry.y, carry.z], axis=-1)
         return (u[0] + dot(both, params["recurrent"]["kernel"]),)
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: CoRNNCarry, z: Gates) -> tuple[CoRNNCarry, StepOutputs]:
         """The equations above."""
         force = jnp.tanh(z[0]) - self.stiffness * carry.y - self.damping * carry.z
         velocity = carry.z + self.step_size * force

@@ -45,7 +45,7 @@ class DeltaNet(SeparableCell[MatrixCarry], MatrixCell):
 
     gates = ("q", "k", "v", "beta")
 
-    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Association:
         """Unit queries and keys, and β."""
         del key
         q, k, v, beta = self.per_head(params, xs)[:4]
@@ -82,9 +82,9 @@ class GatedDeltaNet(DeltaNet):
         rates = jax.random.uniform(decay_key, (self.heads,), minval=1e-3, maxval=16.0)
         return params | {"decay_log": jnp.log(rates)}
 
-    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Association:
         """As DeltaNet, and the decay."""
-        z = super().project(params, xs, key=key)
+        u = super().project(params, xs, key=key)
         alpha = self.per_head(params, xs)[4]
         log_decay = multiply(-finite_exp(widen(params["decay_log"])), softplus(alpha))
-        return dataclasses.replace(z, log_decay=log_decay[..., None])
+        return dataclasses.replace(u, log_decay=log_decay[..., None])

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params
@@ -54,7 +54,7 @@ class Elman(DenseCell):
             params["recurrent"]["kernel"] = jnp.eye(self.features, dtype=kernel.dtype)
         return params
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: Carry, z: Gates) -> tuple[Carry, StepOutputs]:
         """h' = φ(z)."""
         activate = jnp.tanh if self.activation == "tanh" else jax.nn.relu
         h = activate(z[0])

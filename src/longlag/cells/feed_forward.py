@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.nn import initializers
 
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepInputs, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, gate_projection
@@ -58,18 +58,18 @@ class FeedForward(DenseCell):
         """Nothing pending."""
         return Carry(jnp.zeros((*batch_shape, self.window - 1, self.features), dtype))
 
-    def project(self, params, xs, *, key=None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Gates:
         """What each input adds to the present output, and to each of the later ones."""
         del key
         kernel = params["input"]["kernel"]
         bias = jnp.pad(params["input"]["bias"], (0, kernel.shape[1] - self.features))
         return gate_projection({"kernel": kernel, "bias": bias}, xs, self.window)
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: Carry, u: Gates) -> Gates:
         """No products: what the input adds, as it is."""
         return u
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: Carry, z: Gates) -> tuple[Carry, StepOutputs]:
         """Add what is pending, and push the rest one step on."""
         pending = jnp.concatenate([carry.h, jnp.zeros_like(z[0])[..., None, :]], axis=-2)
         pending = pending + jnp.stack(z, axis=-2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, dot
@@ -59,7 +60,7 @@ class GRU(DenseCell):
             params["recurrent"]["bias"] = jnp.zeros(self.features)
         return params
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: Carry, u: Gates) -> Gates:
         """One product for all gates, or two in a row where the reset comes before the second.
 
         Returns:
@@ -68,24 +69,25 @@ class GRU(DenseCell):
         """
         kernel = params["recurrent"]["kernel"]
         if self.reset == "after":
-            r, z, n = jnp.split(dot(carry.h, kernel), 3, axis=-1)
-            return u[0] + r, u[1] + z, u[2], add(n, params["recurrent"]["bias"])
-        gates, candidate = kernel[:, : 2 * self.features], kernel[:, 2 * self.features :]
-        r, z = jnp.split(dot(carry.h, gates), 2, axis=-1)
-        r, z = u[0] + r, u[1] + z
-        return r, z, u[2] + dot(sigmoid(r) * carry.h, candidate)
+            products = jnp.split(dot(carry.h, kernel), 3, axis=-1)
+            reset, update = u[0] + products[0], u[1] + products[1]
+            return reset, update, u[2], add(products[2], params["recurrent"]["bias"])
+        of_gates, of_candidate = kernel[:, : 2 * self.features], kernel[:, 2 * self.features :]
+        products = jnp.split(dot(carry.h, of_gates), 2, axis=-1)
+        reset, update = u[0] + products[0], u[1] + products[1]
+        return reset, update, u[2] + dot(sigmoid(reset) * carry.h, of_candidate)
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: Carry, z: Gates) -> tuple[Carry, StepOutputs]:
         """The equations above, from the pre-activations."""
         gates = self._gates(z)
         h = (1 - gates["z"]) * gates["n"] + gates["z"] * carry.h
         return Carry(h), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: Carry, u: Gates) -> dict[str, jax.Array]:
         """The gates r and z and the candidate n."""
         return self._gates(self.mix(params, carry, u))
 
-    def _gates(self, mixed):
-        r, z = sigmoid(mixed[0]), sigmoid(mixed[1])
-        n = mixed[2] + r * mixed[3] if self.reset == "after" else mixed[2]
-        return {"r": r, "z": z, "n": jnp.tanh(n)}
+    def _gates(self, z: Gates) -> dict[str, jax.Array]:
+        reset, update = sigmoid(z[0]), sigmoid(z[1])
+        candidate = z[2] + reset * z[3] if self.reset == "after" else z[2]
+        return {"r": reset, "z": update, "n": jnp.tanh(candidate)}

@@ -75,12 +75,12 @@ class GSA(LinearCell):
         q, k, v = map(jax.nn.silu, (q, k, v))
         log_alpha = jax.nn.log_sigmoid(alpha) / 8
         a = jnp.exp(log_alpha)[..., None]
-        written = jnp.concatenate([k, v], axis=-1)[..., None, :]
-        return a, -jnp.expm1(log_alpha)[..., None] * written, q
+        key_value = jnp.concatenate([k, v], axis=-1)[..., None, :]
+        return a, -jnp.expm1(log_alpha)[..., None] * key_value, q
 
     def readout(self, params: Params, h: jax.Array, aux: jax.Array) -> StepOutputs:
         """V'ᵀ softmax(K' q / √K)."""
         keys, values = jnp.split(h, 2, axis=-1)
         scores = jnp.einsum("...nsk,...nk->...ns", keys, aux) * aux.shape[-1] ** -0.5
-        read = jnp.einsum("...ns,...nsk->...nk", jax.nn.softmax(scores, axis=-1), values)
-        return read.reshape(*read.shape[:-2], self.features)
+        reads = jnp.einsum("...ns,...nsk->...nk", jax.nn.softmax(scores, axis=-1), values)
+        return reads.reshape(*reads.shape[:-2], self.features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params
@@ -53,14 +53,14 @@ class IndRNN(DenseCell):
         """u, uniform from zero to its bound."""
         return {"scale": jax.random.uniform(key, (self.features,), maxval=self.bound)}
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: Carry, u: Gates) -> Gates:
         """W x + b + u ⊙ h."""
         scale = params["recurrent"]["scale"]
         if self.longest_lag is not None:
             scale = jnp.clip(scale, -self.bound, self.bound)
         return (u[0] + multiply(scale, carry.h),)
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: Carry, z: Gates) -> tuple[Carry, StepOutputs]:
         """h' = relu(z)."""
         h = jax.nn.relu(z[0])
         return Carry(h), h

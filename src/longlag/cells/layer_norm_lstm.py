@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from longlag.cells.lstm import LSTM, LSTMCarry
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import add, multiply
 
@@ -45,26 +45,26 @@ class LayerNormLSTM(LSTM):
         }
         return super().init(key, in_features) | {"norm": norm}
 
-    def project(self, params, xs, *, key=None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Gates:
         """α_x ⊙ N(W x) + b, one array per gate."""
         del key
         products = normalise(dot(xs, params["input"]["kernel"]))
         products = add(multiply(products, params["norm"]["input"]), params["input"]["bias"])
         return tuple(jnp.split(products, 4, axis=-1))
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: LSTMCarry, u: Gates) -> Gates:
         """All gates' sums."""
         products = normalise(dot(carry.h, params["recurrent"]["kernel"]))
         products = multiply(products, params["norm"]["recurrent"])
         parts = jnp.split(products, 4, axis=-1)
         return tuple(map(jnp.add, u, parts))
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: LSTMCarry, z: Gates) -> tuple[LSTMCarry, StepOutputs]:
         """The equations above, from the sums z."""
         i, f, g, o = z
         c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
-        shown = add(multiply(normalise(c), params["norm"]["cell"]), params["norm"]["bias"])
-        h = sigmoid(o) * jnp.tanh(shown)
+        scaled = add(multiply(normalise(c), params["norm"]["cell"]), params["norm"]["bias"])
+        h = sigmoid(o) * jnp.tanh(scaled)
         return LSTMCarry(h, c), h
 
 

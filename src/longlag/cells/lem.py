@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from longlag.core.array_types import Gates, StepOutputs
 from longlag.core.dense_cell import DenseCell
-from longlag.core.ops import dot
+from longlag.core.ops import Params, dot
 
 __all__ = ["LEM", "LEMCarry"]
 
@@ -63,24 +64,24 @@ class LEM(DenseCell[LEMCarry]):
         shape = (*batch_shape, self.features)
         return LEMCarry(y=jnp.zeros(shape, dtype), z=jnp.zeros(shape, dtype))
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: LEMCarry, u: Gates) -> Gates:
         """The four sums, of which the last needs z'."""
         kernel = params["recurrent"]["kernel"]
         three, last = kernel[:, : 3 * self.features], kernel[:, 3 * self.features :]
-        tau, rho, z = map(jnp.add, u[:3], jnp.split(dot(carry.y, three), 3, axis=-1))
-        return tau, rho, z, u[3] + dot(self._move(carry.z, tau, z), last)
+        tau, rho, for_z = map(jnp.add, u[:3], jnp.split(dot(carry.y, three), 3, axis=-1))
+        return tau, rho, for_z, u[3] + dot(self._move(carry.z, tau, for_z), last)
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: LEMCarry, z: Gates) -> tuple[LEMCarry, StepOutputs]:
         """The equations above, from the sums."""
         tau, rho, for_z, for_y = z
         y = self._move(carry.y, rho, for_y)
         return LEMCarry(y, self._move(carry.z, tau, for_z)), y
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: LEMCarry, u: Gates) -> dict[str, jax.Array]:
         """The time steps τ and ρ."""
         tau, rho, _, _ = self.mix(params, carry, u)
         return {"tau": self.step_size * sigmoid(tau), "rho": self.step_size * sigmoid(rho)}
 
-    def _move(self, state, gate, towards):
+    def _move(self, state: jax.Array, gate: jax.Array, towards: jax.Array) -> jax.Array:
         gate = self.step_size * sigmoid(gate)
         return (1 - gate) * state + gate * jnp.tanh(towards)

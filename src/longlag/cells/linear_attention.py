@@ -29,17 +29,17 @@ class LinearAttention(MatrixCell):
 
     normalised = True
 
-    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Association:
         """Positive queries and keys."""
         del key
         q, k, v = self.per_head(params, xs)
-        return Association(positive(q), positive(k), v)
+        return Association(elu_plus_one(q), elu_plus_one(k), v)
 
-    def readout(self, params: Params, reads: Reads, aux) -> StepOutputs:
+    def readout(self, params: Params, reads: Reads, aux: None) -> StepOutputs:
         """The mean of the values, weighted by the kernel; zero where nothing was written."""
         return merge_heads(reads.y / (reads.norm[..., None] + 1e-6))
 
 
-def positive(s: jax.Array) -> jax.Array:
+def elu_plus_one(s: jax.Array) -> jax.Array:
     """elu(s) + 1, without the cancellation that leaves no digit of exp(s) where s is below -16."""
     return jnp.where(s > 0, s + 1, jnp.exp(jnp.where(s > 0, 0, s)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params
 
@@ -90,14 +90,14 @@ class LSTM(DenseCell[LSTMCarry]):
         shape = (*batch_shape, self.features)
         return LSTMCarry(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: LSTMCarry, z: Gates) -> tuple[LSTMCarry, StepOutputs]:
         """The equations above, from the pre-activations z."""
         i, f, g, o = z
         c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
         h = sigmoid(o) * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: LSTMCarry, u: Gates) -> dict[str, jax.Array]:
         """The gates i, f, o and the candidate g."""
         i, f, g, o = self.mix(params, carry, u)
         return {"i": sigmoid(i), "f": sigmoid(f), "g": jnp.tanh(g), "o": sigmoid(o)}

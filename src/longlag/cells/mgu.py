@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from longlag.core.array_types import Gates, StepOutputs
 from longlag.core.cell import Carry
 from longlag.core.dense_cell import DenseCell
-from longlag.core.ops import dot
+from longlag.core.ops import Params, dot
 
 __all__ = ["MGU"]
 
@@ -34,18 +36,18 @@ class MGU(DenseCell):
 
     gates = ("f", "n")
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: Carry, u: Gates) -> Gates:
         """Two products in a row, since the gate meets the state before the second."""
         f = u[0] + dot(carry.h, self.recurrent_kernel(params, "f"))
         return f, u[1] + dot(sigmoid(f) * carry.h, self.recurrent_kernel(params, "n"))
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: Carry, z: Gates) -> tuple[Carry, StepOutputs]:
         """The equations above, from the pre-activations z."""
         f, n = sigmoid(z[0]), jnp.tanh(z[1])
         h = (1 - f) * carry.h + f * n
         return Carry(h), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: Carry, u: Gates) -> dict[str, jax.Array]:
         """The gate f and the candidate n."""
         f, n = self.mix(params, carry, u)
         return {"f": sigmoid(f), "n": jnp.tanh(n)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from longlag.core.array_types import Gate, PRNGKey, StepInputs
+from longlag.core.cell import Carry
 from longlag.core.linear_cell import GatedLinearCell
 from longlag.core.ops import Params, gate_projection
 from longlag.core.spec import choose
@@ -56,7 +58,7 @@ class MinGRU(GatedLinearCell):
         # 1 - σ(v) = σ(-v), without the cancellation.
         return self.bounded(sigmoid(-z)), sigmoid(z) * n, None
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: Carry, u: tuple[Any, Any, Any]) -> dict[str, jax.Array]:
         """The update gate z."""
-        kept = (1 + u[0]) / 2 if self.negative_eigenvalues else u[0]
-        return {"z": 1 - kept}
+        decay = (1 + u[0]) / 2 if self.negative_eigenvalues else u[0]
+        return {"z": 1 - decay}

@@ -50,5 +50,5 @@ class MinLSTM(GatedLinearCell):
         del key
         f, i, n = gate_projection(params["input"], xs, len(self.gates))
         # f / (f + i) = σ(log f - log i), which no small f or i spoils.
-        kept = softplus(-i) - softplus(-f)
-        return self.bounded(sigmoid(kept)), sigmoid(-kept) * n, None
+        log_odds = softplus(-i) - softplus(-f)
+        return self.bounded(sigmoid(log_odds)), sigmoid(-log_odds) * n, None

@@ -71,7 +71,7 @@ class MLSTM(SeparableCell[MatrixCarry], MatrixCell):
             }
         return params
 
-    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Association:
         """The gates, in logarithms, and the output gate."""
         del key
         q, k, v, i, f = self.per_head(params, xs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from longlag.cells.lstm import LSTM, LSTMCarry
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.ops import Params
 from longlag.core.promotion import multiply
 
@@ -40,17 +40,20 @@ class PeepholeLSTM(LSTM):
         scale = jax.random.uniform(peephole_key, (3 * self.features,), minval=-0.1, maxval=0.1)
         return super().init(key, in_features) | {"peephole": {"scale": scale}}
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: LSTMCarry, z: Gates) -> tuple[LSTMCarry, StepOutputs]:
         """The equations above, from the pre-activations z."""
         gates, c = self._gates(params, carry, z)
         h = gates["o"] * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: LSTMCarry, u: Gates) -> dict[str, jax.Array]:
         """The gates i, f, o and the candidate g."""
         return self._gates(params, carry, self.mix(params, carry, u))[0]
 
-    def _gates(self, params, carry, z):
+    def _gates(
+        self, params: Params, carry: LSTMCarry, z: Gates
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
+        """The gates and the candidate, and c', which the output gate sees."""
         p_i, p_f, p_o = jnp.split(params["peephole"]["scale"], 3)
         i, f, g, o = z
         i, f = sigmoid(i + multiply(p_i, carry.c)), sigmoid(f + multiply(p_f, carry.c))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers, sigmoid
 
 from longlag.cells.lstm import LSTM, LSTMCarry
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.ops import Params, dot, lecun
 
 __all__ = ["ProjectedLSTM"]
@@ -68,7 +68,7 @@ class ProjectedLSTM(LSTM):
             c=jnp.zeros((*batch_shape, self.features), dtype),
         )
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: LSTMCarry, z: Gates) -> tuple[LSTMCarry, StepOutputs]:
         """The equations above, from the pre-activations z."""
         i, f, g, o = z
         c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)

@@ -28,7 +28,7 @@ class Retention(MatrixCell):
     Cost: (2 N K + H) (D + 1) parameters, carry N K V, no recurrent product.
     """
 
-    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None):
+    def project(self, params: Params, xs: StepInputs, *, key: PRNGKey | None = None) -> Association:
         """The fixed decay of each head."""
         del key
         q, k, v = self.per_head(params, xs)

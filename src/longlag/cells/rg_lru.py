@@ -66,11 +66,11 @@ class RGLRU(SeparableCell[Carry], GatedLinearCell):
         log_a = multiply(-SHARPNESS * sigmoid(r), softplus(decay))
         # 1 - a², without the cancellation where a is near one. Below 1e-12 it is -2 log a, whose
         # root is finite in value and slope as the exponential of half its logarithm.
-        left = -jnp.expm1(2 * log_a)
+        variance = -jnp.expm1(2 * log_a)
         log_rate = add(log_sigmoid(r), log_softplus(decay))
         near_one = jnp.exp(0.5 * (log_rate + math.log(2 * SHARPNESS)))
-        left = jnp.where(left < 1e-12, near_one, jnp.sqrt(jnp.maximum(left, 1e-12)))
-        return self.bounded(jnp.exp(log_a)), left * sigmoid(i) * u, None
+        scale = jnp.where(variance < 1e-12, near_one, jnp.sqrt(jnp.maximum(variance, 1e-12)))
+        return self.bounded(jnp.exp(log_a)), scale * sigmoid(i) * u, None
 
 
 def log_softplus(x: jax.Array) -> jax.Array:

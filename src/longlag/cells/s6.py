@@ -109,12 +109,12 @@ class S6(SeparableCell[Carry], GatedLinearCell):
         step = softplus(affine(params["step"], step))
         decay = finite_exp(params["decay_log"].astype(step.dtype))
         a = jnp.exp(multiply(-step[..., None], decay))
-        written = multiply(step, u)[..., None]
-        return self.bounded(a), written * B[..., None, :], (C, u)
+        scaled = multiply(step, u)[..., None]
+        return self.bounded(a), scaled * B[..., None, :], (C, u)
 
     def readout(self, params: Params, h: jax.Array, aux: Any) -> StepOutputs:
         """h C + D ⊙ u."""
         C, u = aux
-        read = jnp.einsum("...hn,...n->...h", h, C)
-        skipped = multiply(params["skip"]["scale"], u)
-        return add(read, skipped)
+        reads = jnp.einsum("...hn,...n->...h", h, C)
+        skip = multiply(params["skip"]["scale"], u)
+        return add(reads, skip)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
 from longlag.core.affine_cell import SeparableCell
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, finite_exp, lecun, split_heads
 from longlag.core.promotion import at_least_float32
@@ -79,9 +79,9 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
         """As every dense cell, with forget biases spread from keeping to forgetting."""
         params = super().init(key, in_features)
         spread = jnp.linspace(0, 1, self.features // self.heads) ** 0.3
-        i, f, z, o = jnp.split(params["input"]["bias"], 4)
+        i, f, candidate, o = jnp.split(params["input"]["bias"], 4)
         f = f + jnp.tile(5.0 - 12.0 * spread, self.heads)
-        params["input"]["bias"] = jnp.concatenate([i, f, z, o])
+        params["input"]["bias"] = jnp.concatenate([i, f, candidate, o])
         return params
 
     def init_recurrent(self, key: PRNGKey) -> Params:
@@ -100,7 +100,7 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
             m=jnp.zeros(shape, dtype),
         )
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: SLSTMCarry, u: Gates) -> Gates:
         """The sums of the four gates."""
         kernel = params["recurrent"]["kernel"]
         heads = split_heads(carry.h, self.heads).astype(kernel.dtype)
@@ -109,21 +109,23 @@ class SLSTM(SeparableCell[SLSTMCarry], DenseCell[SLSTMCarry]):
         parts = jnp.split(products, 4, axis=-1)
         return tuple(a + part.reshape(a.shape) for a, part in zip(u, parts))
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: SLSTMCarry, z: Gates) -> tuple[SLSTMCarry, StepOutputs]:
         """The equations above, from the sums."""
-        i, f, z, o = z
+        i, f, candidate, o = z  # the candidate is z~ in the equations
         i, f, m = self._gates(carry, i, f)
-        c, n = f * carry.c + i * jnp.tanh(z), f * carry.n + i
+        c, n = f * carry.c + i * jnp.tanh(candidate), f * carry.n + i
         h = sigmoid(o) * c / n
         return SLSTMCarry(h, c, n, m), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: SLSTMCarry, u: Gates) -> dict[str, jax.Array]:
         """The gates as they act on c: i, f, o."""
         i, f, _, o = self.mix(params, carry, u)
         i, f, _ = self._gates(carry, i, f)
         return {"i": i, "f": f, "o": sigmoid(o)}
 
-    def _gates(self, carry, i, f):
+    def _gates(
+        self, carry: SLSTMCarry, i: jax.Array, f: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The gates i and f as they act on c and n, and m'."""
         f = log_sigmoid(f) + carry.m
         m = jnp.where(carry.n == 0, i, jnp.maximum(f, i))

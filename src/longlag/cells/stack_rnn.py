@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from longlag.core.array_types import PRNGKey
+from longlag.core.array_types import Gates, PRNGKey, StepOutputs
 from longlag.core.dense_cell import DenseCell
 from longlag.core.ops import Params, affine, dot, lecun
 
@@ -83,12 +83,12 @@ class StackRNN(DenseCell[StackCarry]):
             stack=jnp.zeros((*batch_shape, self.depth, self.width), dtype),
         )
 
-    def mix(self, params, carry, u):
+    def mix(self, params: Params, carry: StackCarry, u: Gates) -> Gates:
         """W x + b + U h + P s[0]."""
         (recurrent,) = super().mix(params, carry, u)
         return (recurrent + dot(carry.stack[..., 0, :], params["top"]["kernel"]),)
 
-    def update(self, params, carry, z):
+    def update(self, params: Params, carry: StackCarry, z: Gates) -> tuple[StackCarry, StepOutputs]:
         """The equations above."""
         h = jnp.tanh(z[0])
         push, pop, keep = (action[..., None, None] for action in self._actions(params, h))
@@ -97,7 +97,7 @@ class StackRNN(DenseCell[StackCarry]):
         up = jnp.concatenate([carry.stack[..., 1:, :], jnp.zeros_like(down[..., :1, :])], axis=-2)
         return StackCarry(h, push * down + pop * up + keep * carry.stack), h
 
-    def probe(self, params, carry, u):
+    def probe(self, params: Params, carry: StackCarry, u: Gates) -> dict[str, jax.Array]:
         """How much is pushed, popped and kept."""
         push, pop, keep = self._actions(params, jnp.tanh(self.mix(params, carry, u)[0]))
         return {"push": push, "pop": pop, "keep": keep}
