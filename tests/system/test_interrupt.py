@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from longlag.system.interrupt import SIGNALS, stop_requested
+from longlag.system.interrupt import SIGNALS, catch_stop_signals
 
 # A loop as the training loop: dispatches, a look at the flag, a save, the exit code.
 LOOP = """
 import sys, time
-from longlag.system.interrupt import stop_requested
-with stop_requested() as stop:
+from longlag.system.interrupt import catch_stop_signals
+with catch_stop_signals() as stop:
     print("ready", flush=True)
     for dispatch in range(1000):
         time.sleep(0.05)
@@ -29,10 +29,10 @@ with stop_requested() as stop:
 # One dispatch that keeps the main thread inside XLA for minutes.
 BUSY = """
 import jax, jax.numpy as jnp
-from longlag.system.interrupt import stop_requested
+from longlag.system.interrupt import catch_stop_signals
 spin = jax.jit(lambda x: jax.lax.fori_loop(0, 2 * 10**9, lambda _, c: c * 0.999 + 1.0, x))
 spin = spin.lower(jnp.ones(8)).compile()
-with stop_requested() as stop:
+with catch_stop_signals() as stop:
     print("ready", flush=True)
     spin(jnp.ones(8)).block_until_ready()
 """
@@ -76,7 +76,7 @@ def test_a_second_ctrl_c_leaves_at_once_from_within_xla():
 def test_the_flag_and_the_handlers(capfd: pytest.CaptureFixture[str]):
     before = [signal.getsignal(number) for number in SIGNALS]
     threads = threading.active_count()
-    with stop_requested() as stop:
+    with catch_stop_signals() as stop:
         assert not stop and stop.exit_code == 0
         os.kill(os.getpid(), signal.SIGINT)
         assert stop and stop.exit_code == 130
@@ -90,7 +90,7 @@ def test_the_flag_and_the_handlers(capfd: pytest.CaptureFixture[str]):
 
 def test_handlers_return_after_an_error():
     before = [signal.getsignal(number) for number in SIGNALS]
-    with pytest.raises(ZeroDivisionError), stop_requested():
+    with pytest.raises(ZeroDivisionError), catch_stop_signals():
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
@@ -100,7 +100,7 @@ def test_another_thread_is_left_alone():
     seen = []
 
     def work() -> None:
-        with stop_requested() as stop:
+        with catch_stop_signals() as stop:
             seen.extend([bool(stop), [signal.getsignal(number) for number in SIGNALS] == before])
 
     thread = threading.Thread(target=work)

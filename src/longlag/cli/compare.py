@@ -36,7 +36,7 @@ from longlag.runs import (
 )
 from longlag.runs import Progress as Report
 from longlag.system.console import cache_compilations, console
-from longlag.system.interrupt import stop_requested
+from longlag.system.interrupt import catch_stop_signals
 from longlag.tasks import Recall
 
 __all__ = ["DEFAULT", "main", "sizes", "weight_decay"]
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     cache_compilations()
     for line in (*sizes(experiment), *weight_decay(experiment)):
         console.print(line, highlight=False)
-    with stop_requested() as stop:
+    with catch_stop_signals() as stop:
         results = _with_progress(experiment, folder, stop)
     if results is None:
         console.print(f"stopped; go on by --resume {folder.path}", highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from longlag.interop.shared import (
     check_params,
     kind_of,
     length_of,
-    like,
+    make_params,
     shapes_of,
     weights_of,
 )
@@ -33,12 +33,12 @@ def to_equinox(cell: Cell, params: Params) -> dict[str, Any]:
     """
     kind = _kind(cell)
     check_params(cell, params)
-    found = {
+    arrays = {
         "weight_ih": jnp.asarray(params["input"]["kernel"]).T,
         "weight_hh": jnp.asarray(params["recurrent"]["kernel"]).T,
         "bias": jnp.asarray(params["input"]["bias"]),
     }
-    return found | ({"bias_n": params["recurrent"]["bias"]} if kind == "gru" else {})
+    return arrays | ({"bias_n": params["recurrent"]["bias"]} if kind == "gru" else {})
 
 
 def from_equinox(cell: Cell, theirs: Any, *, prefix: str | None = None) -> Params:
@@ -63,7 +63,7 @@ def from_equinox(cell: Cell, theirs: Any, *, prefix: str | None = None) -> Param
     D = length_of(arrays, "weight_ih", 1)
     check_fit(shapes_of(cell, D, to_equinox), arrays, ".", cell)
     kernel, recurrent = jnp.asarray(arrays["weight_ih"]).T, jnp.asarray(recurrent).T
-    return like(kind, kernel, recurrent, arrays["bias"], arrays.get("bias_n"))
+    return make_params(kind, kernel, recurrent, arrays["bias"], arrays.get("bias_n"))
 
 
 def _kind(cell: Cell) -> str:

@@ -18,12 +18,12 @@ from longlag.core.ops import Params
 from longlag.interop.shared import (
     check_fit,
     check_params,
-    join,
+    join_gates,
     kind_of,
     length_of,
-    like,
-    parts,
+    make_params,
     shapes_of,
+    split_gates,
     weights_of,
 )
 
@@ -54,10 +54,11 @@ def to_haiku(cell: Cell, params: Params, module: str | None = None) -> dict[str,
             f"{name}/linear_1": {"w": jnp.asarray(U), "b": zero},
         }
     if kind == "lstm":
-        i, f, g, o = parts(b, 4)
+        i, f, g, o = split_gates(b, 4)
         both = jnp.concatenate([jnp.asarray(W), jnp.asarray(U)])
-        w_i, w_f, w_g, w_o = parts(both, 4)
-        return {f"{name}/linear": {"w": join([w_i, w_g, w_f, w_o]), "b": join([i, g, f - 1, o])}}
+        w_i, w_f, w_g, w_o = split_gates(both, 4)
+        w, b = join_gates([w_i, w_g, w_f, w_o]), join_gates([i, g, f - 1, o])
+        return {f"{name}/linear": {"w": w, "b": b}}
     return {name: {"w_i": _turn(W), "w_h": _turn(U), "b": _turn(b)}}
 
 
@@ -86,19 +87,21 @@ def from_haiku(cell: Cell, theirs: Weights, module: str | None = None) -> Params
         arrays["linear_1/b"] = np.zeros(np.shape(w)[1:], w.dtype)
     input_name = {"elman": "linear/w", "lstm": "linear/w", "gru": "w_i"}[kind]
     rows = length_of(arrays, input_name, 0)
-    check_fit(shapes_of(cell, rows - H if kind == "lstm" else rows, _unnamed), arrays, "/", cell)
+    check_fit(
+        shapes_of(cell, rows - H if kind == "lstm" else rows, _strip_module), arrays, "/", cell
+    )
     if kind == "elman":
         bias = jnp.asarray(arrays["linear/b"]) + jnp.asarray(arrays["linear_1/b"])
-        return like(kind, arrays["linear/w"], arrays["linear_1/w"], bias)
+        return make_params(kind, arrays["linear/w"], arrays["linear_1/w"], bias)
     if kind == "gru":
-        return like(kind, *(_turn(arrays[name], back=True) for name in ("w_i", "w_h", "b")))
-    (w_i, w_g, w_f, w_o) = parts(arrays["linear/w"], 4)
-    (i, g, f, o) = parts(arrays["linear/b"], 4)
-    both = join([w_i, w_f, w_g, w_o])
-    return like(kind, both[:-H], both[-H:], join([i, f + 1, g, o]))
+        return make_params(kind, *(_turn(arrays[name], back=True) for name in ("w_i", "w_h", "b")))
+    (w_i, w_g, w_f, w_o) = split_gates(arrays["linear/w"], 4)
+    (i, g, f, o) = split_gates(arrays["linear/b"], 4)
+    both = join_gates([w_i, w_f, w_g, w_o])
+    return make_params(kind, both[:-H], both[-H:], join_gates([i, f + 1, g, o]))
 
 
-def _unnamed(cell: Cell, params: Params) -> dict[str, Any]:
+def _strip_module(cell: Cell, params: Params) -> dict[str, Any]:
     """The parameters of a core by their names within it."""
     modules = to_haiku(cell, params, module="core")
     return {
@@ -110,5 +113,5 @@ def _unnamed(cell: Cell, params: Params) -> dict[str, Any]:
 
 def _turn(array: Any, back: bool = False) -> Any:
     """Gates r, z, n as z, r, n with the sign of z turned, and back."""
-    first, second, n = parts(array, 3)
-    return join([second, -first, n]) if back else join([-second, first, n])
+    first, second, n = split_gates(array, 3)
+    return join_gates([second, -first, n]) if back else join_gates([-second, first, n])

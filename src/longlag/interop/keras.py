@@ -21,10 +21,10 @@ from longlag.interop.shared import (
     check_params,
     kind_of,
     length_of,
-    like,
-    parts,
-    reorder,
+    make_params,
+    reorder_gates,
     shapes_of,
+    split_gates,
 )
 
 __all__ = ["from_keras", "to_keras"]
@@ -44,10 +44,14 @@ def to_keras(cell: Cell, params: Params) -> list[Any]:
     if kind != "gru":
         return [jnp.asarray(W), jnp.asarray(U), jnp.asarray(b)]
     if not _after(cell):
-        return [reorder(W, SWAP), reorder(U, SWAP), reorder(b, SWAP)]
+        return [reorder_gates(W, SWAP), reorder_gates(U, SWAP), reorder_gates(b, SWAP)]
     candidate = jnp.asarray(params["recurrent"]["bias"])
     second = jnp.concatenate([jnp.zeros(2 * len(candidate), candidate.dtype), candidate])
-    return [reorder(W, SWAP), reorder(U, SWAP), jnp.stack([reorder(b, SWAP), second])]
+    return [
+        reorder_gates(W, SWAP),
+        reorder_gates(U, SWAP),
+        jnp.stack([reorder_gates(b, SWAP), second]),
+    ]
 
 
 def from_keras(cell: Cell, theirs: Any) -> Params:
@@ -61,10 +65,10 @@ def from_keras(cell: Cell, theirs: Any) -> Params:
     kind = kind_of(cell, "keras", None, activation=None)
     weights = theirs.get_weights() if hasattr(theirs, "get_weights") else theirs
     if not isinstance(weights, list | tuple) or len(weights) not in (2, 3):
-        got = len(weights) if isinstance(weights, list | tuple) else type(theirs).__name__
+        count = len(weights) if isinstance(weights, list | tuple) else type(theirs).__name__
         raise ValueError(
             "theirs: expected a list of kernel, recurrent kernel and, unless use_bias=False, bias, "
-            f"from `layer.get_weights()`; got {got}"
+            f"from `layer.get_weights()`; got {count}"
         )
     names = ("kernel", "recurrent_kernel", "bias")
     arrays = {name: as_weight(name, array) for name, array in zip(names, weights)}
@@ -80,12 +84,16 @@ def from_keras(cell: Cell, theirs: Any) -> Params:
     expected = shapes_of(cell, D, lambda cell, zeros: dict(zip(names, to_keras(cell, zeros))))
     check_fit(expected, arrays, ".", cell)
     if kind != "gru":
-        return like(kind, kernel, recurrent, bias)
+        return make_params(kind, kernel, recurrent, bias)
     if not after:
-        return like(kind, *(reorder(array, SWAP) for array in (kernel, recurrent, bias)))
-    first, second = (parts(reorder(row, SWAP), 3) for row in bias)
+        return make_params(
+            kind, *(reorder_gates(array, SWAP) for array in (kernel, recurrent, bias))
+        )
+    first, second = (split_gates(reorder_gates(row, SWAP), 3) for row in bias)
     added = jnp.concatenate([first[0] + second[0], first[1] + second[1], first[2]])
-    return like(kind, reorder(kernel, SWAP), reorder(recurrent, SWAP), added, second[2])
+    return make_params(
+        kind, reorder_gates(kernel, SWAP), reorder_gates(recurrent, SWAP), added, second[2]
+    )
 
 
 def _after(cell: Cell) -> bool:

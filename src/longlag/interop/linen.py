@@ -20,12 +20,12 @@ from longlag.interop.shared import (
     Weights,
     check_fit,
     check_params,
-    join,
+    join_gates,
     kind_of,
     length_of,
-    like,
-    parts,
+    make_params,
     shapes_of,
+    split_gates,
     weights_of,
 )
 
@@ -44,11 +44,14 @@ def to_linen(cell: Cell, params: Params) -> dict[str, Any]:
     if kind == "elman":
         return {"i": {"kernel": W, "bias": b}, "h": {"kernel": U}}
     if kind == "lstm":
-        inputs = {f"i{g}": {"kernel": w} for g, w in zip("ifgo", parts(W, 4))}
-        both = zip("ifgo", parts(U, 4), parts(b, 4))
+        inputs = {f"i{g}": {"kernel": w} for g, w in zip("ifgo", split_gates(W, 4))}
+        both = zip("ifgo", split_gates(U, 4), split_gates(b, 4))
         return inputs | {f"h{g}": {"kernel": u, "bias": v} for g, u, v in both}
-    inputs = {f"i{g}": {"kernel": w, "bias": v} for g, w, v in zip("rzn", parts(W, 3), parts(b, 3))}
-    states: dict[str, Any] = {f"h{g}": {"kernel": u} for g, u in zip("rzn", parts(U, 3))}
+    inputs = {
+        f"i{g}": {"kernel": w, "bias": v}
+        for g, w, v in zip("rzn", split_gates(W, 3), split_gates(b, 3))
+    }
+    states: dict[str, Any] = {f"h{g}": {"kernel": u} for g, u in zip("rzn", split_gates(U, 3))}
     states["hn"]["bias"] = params["recurrent"]["bias"]
     return inputs | states
 
@@ -85,13 +88,13 @@ def from_names(cell: Cell, kind: str, arrays: Weights) -> Params:
         }
     check_fit(expected, arrays, "/", cell)
     if kind == "elman":
-        return like(kind, arrays["i/kernel"], arrays["h/kernel"], arrays["i/bias"])
-    kernel = join(arrays[f"i{g}/kernel"] for g in gates)
-    recurrent = join(arrays[f"h{g}/kernel"] for g in gates)
+        return make_params(kind, arrays["i/kernel"], arrays["h/kernel"], arrays["i/bias"])
+    kernel = join_gates(arrays[f"i{g}/kernel"] for g in gates)
+    recurrent = join_gates(arrays[f"h{g}/kernel"] for g in gates)
     if kind == "lstm":
-        return like(kind, kernel, recurrent, join(arrays[f"h{g}/bias"] for g in gates))
-    bias = join(arrays[f"i{g}/bias"] for g in gates)
-    return like(kind, kernel, recurrent, bias, arrays["hn/bias"])
+        return make_params(kind, kernel, recurrent, join_gates(arrays[f"h{g}/bias"] for g in gates))
+    bias = join_gates(arrays[f"i{g}/bias"] for g in gates)
+    return make_params(kind, kernel, recurrent, bias, arrays["hn/bias"])
 
 
 class LinenCell(linen.RNNCellBase):
@@ -148,7 +151,7 @@ class OfLinen(Cell[Any]):
         width = jax.tree.leaves(params)[0].shape[-1]
         return self.inner.initialize_carry(jax.random.key(0), (*batch_shape, width))
 
-    def step(self, params: Params, carry: Any, z: jax.Array) -> tuple[Any, jax.Array]:
+    def step(self, params: Params, carry: Any, u: jax.Array, /) -> tuple[Any, jax.Array]:
         """One call of the flax cell."""
-        found: Any = self.inner.apply(params, carry, z)
-        return found
+        results: Any = self.inner.apply(params, carry, u)
+        return results

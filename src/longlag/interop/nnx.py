@@ -20,11 +20,11 @@ from longlag.core.unrolling import unroll
 from longlag.interop.linen import from_names, to_linen
 from longlag.interop.shared import (
     check_fit,
+    check_no_candidate_bias,
     check_params,
     kind_of,
     length_of,
-    like,
-    no_candidate_bias,
+    make_params,
     shapes_of,
     weights_of,
 )
@@ -54,7 +54,7 @@ def to_nnx(cell: Cell, params: Params, *, optimized: bool = True) -> dict[str, A
     if kind == "lstm":
         return {"dense_i": {"kernel": W}, "dense_h": {"kernel": U, "bias": b}}
     if kind == "gru":
-        no_candidate_bias(params, "flax nnx")
+        check_no_candidate_bias(params, "flax nnx")
     return {"dense_i": {"kernel": W, "bias": b}, "dense_h": {"kernel": U}}
 
 
@@ -84,7 +84,7 @@ def from_nnx(cell: Cell, theirs: Any, *, prefix: str | None = None) -> Params:
     check_fit(shapes_of(cell, D, to_nnx), arrays, "/", cell)
     side = "dense_h" if kind == "lstm" else "dense_i"
     bias = jnp.asarray(arrays[f"{side}/bias"])
-    return like(
+    return make_params(
         kind,
         arrays["dense_i/kernel"],
         arrays["dense_h/kernel"],
@@ -104,8 +104,8 @@ class NNXRecurrent(nnx.Module):
     def __init__(self, cell: Cell, in_features: int, *, rngs: nnx.Rngs):
         """Draws the cell's parameters from `rngs.params()`."""
         self.cell = cell
-        drawn = cell.init(rngs.params(), in_features)
-        self.params = nnx.data(jax.tree.map(nnx.Param, drawn))
+        params = cell.init(rngs.params(), in_features)
+        self.params = nnx.data(jax.tree.map(nnx.Param, params))
 
     def __call__(self, xs: jax.Array, carry: Any = None, **options: Any) -> tuple[Any, jax.Array]:
         """`longlag.unroll` with the module's parameters; `options` are those of `unroll`."""

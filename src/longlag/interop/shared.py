@@ -24,15 +24,15 @@ __all__ = [
     "Weights",
     "as_weight",
     "check_fit",
+    "check_no_candidate_bias",
     "check_params",
-    "join",
+    "join_gates",
     "kind_of",
     "length_of",
-    "like",
-    "no_candidate_bias",
-    "parts",
-    "reorder",
+    "make_params",
+    "reorder_gates",
     "shapes_of",
+    "split_gates",
     "weights_of",
 ]
 
@@ -75,20 +75,20 @@ def weights_of(
     if len(places) > 1 and prefix is None:
         places = {place: shape for place, shape in places.items() if fits(shape)} or places
     several = ", ".join(repr(place.removesuffix(separator)) for place in sorted(places))
-    wanted = " or ".join(map(repr, anchors))
+    expected = " or ".join(map(repr, anchors))
     if prefix is not None:
         place = prefix.removesuffix(separator) + separator if prefix else ""
         if place not in places:
             raise ValueError(
-                f"prefix: expected a module with {wanted}, one of {several or 'none'}; got "
-                f"{prefix!r}, among the names {_listed(named)}"
+                f"prefix: expected a module with {expected}, one of {several or 'none'}; got "
+                f"{prefix!r}, among the names {_describe(named)}"
             )
     elif len(places) == 1:
         (place,) = places
     else:
         raise ValueError(
-            f"theirs: expected {wanted} of one module, or a prefix that names the module; got "
-            + (f"it of {several}" if places else f"the names {_listed(named)}")
+            f"theirs: expected {expected} of one module, or a prefix that names the module; got "
+            + (f"it of {several}" if places else f"the names {_describe(named)}")
         )
     parts = 1 + max(anchor.count(separator) for anchor in anchors)
     within = {name[len(place) :]: leaf for name, leaf in named.items() if name.startswith(place)}
@@ -151,26 +151,26 @@ def check_fit(expected: Any, theirs: Weights, separator: str, whose: Cell) -> No
         missing = [name for name in shapes if name not in theirs]
         others = [name for name in theirs if name not in shapes]
         raise ValueError(
-            f"theirs: expected {_listed(shapes)} (those of {whose}); got {_listed(theirs)}"
+            f"theirs: expected {_describe(shapes)} (those of {whose}); got {_describe(theirs)}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; left over: {', '.join(others)}" if others else "")
         )
 
 
-def _listed(named: Mapping[str, Any]) -> str:
+def _describe(named: Mapping[str, Any]) -> str:
     """Names with shapes."""
-    each = [
+    entries = [
         f"{name} {shape if isinstance(shape, tuple) else np.shape(shape)}"
         for name, shape in named.items()
     ]
-    shown = ", ".join(each[:20]) + (f" and {len(each) - 20} more" if len(each) > 20 else "")
-    return shown or "none"
+    more = f" and {len(entries) - 20} more" if len(entries) > 20 else ""
+    return ", ".join(entries[:20]) + more or "none"
 
 
 def shapes_of(cell: Cell, in_features: int, convert: Callable[[Cell, Params], Any]) -> Any:
     """The shapes that a converter gives for a cell of D = `in_features`."""
-    drawn = jax.eval_shape(lambda: cell.init(jax.random.key(0), max(in_features, 1)))
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), drawn)
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), max(in_features, 1)))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.eval_shape(lambda: convert(cell, params))
 
 
@@ -216,23 +216,23 @@ def kind_of(cell: Cell, framework: str, reset: str | None, activation: str | Non
     )
 
 
-def parts(array: Any, count: int) -> list[jax.Array]:
+def split_gates(array: Any, count: int) -> list[jax.Array]:
     """The parts of a fused kernel `[.., count * H]` or bias, gate by gate."""
     return jnp.split(jnp.asarray(array), count, axis=-1)
 
 
-def join(arrays: Any) -> jax.Array:
+def join_gates(arrays: Any) -> jax.Array:
     """Gates side by side."""
     return jnp.concatenate([jnp.asarray(array) for array in arrays], axis=-1)
 
 
-def reorder(array: Any, order: tuple[int, ...]) -> jax.Array:
+def reorder_gates(array: Any, order: tuple[int, ...]) -> jax.Array:
     """The gates of a fused array in another order."""
-    split = parts(array, len(order))
-    return join(split[i] for i in order)
+    gates = split_gates(array, len(order))
+    return join_gates(gates[i] for i in order)
 
 
-def like(kind: str, kernel: Any, recurrent: Any, bias: Any, candidate: Any = None) -> Params:
+def make_params(kind: str, kernel: Any, recurrent: Any, bias: Any, candidate: Any = None) -> Params:
     """A longlag `params` of an Elman, LSTM or GRU, gates in our order."""
     params: Params = {
         "input": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)},
@@ -243,7 +243,7 @@ def like(kind: str, kernel: Any, recurrent: Any, bias: Any, candidate: Any = Non
     return params
 
 
-def no_candidate_bias(params: Params, framework: str) -> None:
+def check_no_candidate_bias(params: Params, framework: str) -> None:
     """Raises `ValueError` unless a GRU's own bias at the candidate's product is zero."""
     bias = params["recurrent"]["bias"]
     # By numpy, since inside `jax.jit` what jax makes of a constant is traced too.

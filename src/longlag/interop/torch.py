@@ -24,7 +24,7 @@ from longlag.interop.shared import (
     check_params,
     kind_of,
     length_of,
-    like,
+    make_params,
     shapes_of,
     weights_of,
 )
@@ -54,32 +54,32 @@ def to_torch(
     Raises:
         ValueError: a cell that torch has not, or parameters that are not the cell's.
     """
-    found = {}
-    several = [params] if isinstance(params, Mapping) else list(params)
-    if not several:
+    arrays = {}
+    all_params = [params] if isinstance(params, Mapping) else list(params)
+    if not all_params:
         raise ValueError("params: expected those of one layer at least, got none")
     kind = _kind(cell)
-    for suffix, one in zip(_suffixes(len(several), bidirectional), several, strict=True):
+    for suffix, one in zip(_suffixes(len(all_params), bidirectional), all_params, strict=True):
         check_params(cell, one)
         bias = jnp.asarray(one["input"]["bias"])
         second = jnp.zeros_like(bias)
         if kind == "gru":
             second = second.at[-len(one["recurrent"]["bias"]) :].set(one["recurrent"]["bias"])
-        found |= {
+        arrays |= {
             f"weight_ih_{suffix}": jnp.asarray(one["input"]["kernel"]).T,
             f"weight_hh_{suffix}": jnp.asarray(one["recurrent"]["kernel"]).T,
             f"bias_ih_{suffix}": bias,
             f"bias_hh_{suffix}": second,
         }
         if kind == "projected":
-            found[f"weight_hr_{suffix}"] = jnp.asarray(one["projection"]["kernel"]).T
+            arrays[f"weight_hr_{suffix}"] = jnp.asarray(one["projection"]["kernel"]).T
     if not single_cell:
-        return found
-    if len(several) > 1 or kind == "projected":
+        return arrays
+    if len(all_params) > 1 or kind == "projected":
         raise ValueError(
-            f"single_cell: expected one layer without a projection, got {len(several)} of {cell}"
+            f"single_cell: expected one layer without a projection, got {len(all_params)} of {cell}"
         )
-    return {name.removesuffix("_l0"): value for name, value in found.items()}
+    return {name.removesuffix("_l0"): value for name, value in arrays.items()}
 
 
 def from_torch(cell: Cell, theirs: Any, *, prefix: str | None = None) -> list[Params]:
@@ -129,7 +129,7 @@ def from_torch(cell: Cell, theirs: Any, *, prefix: str | None = None) -> list[Pa
         for tree in (expected, arrays)
     )
     check_fit(expected, named, ".", cell)
-    found = []
+    all_params = []
     for suffix in _suffixes(layers * ways, ways == 2):
         first, second = (arrays[f"bias_{side}_{suffix}"] for side in ("ih", "hh"))
         kernel, recurrent = (arrays[f"weight_{side}_{suffix}"].T for side in ("ih", "hh"))
@@ -138,11 +138,11 @@ def from_torch(cell: Cell, theirs: Any, *, prefix: str | None = None) -> list[Pa
             width = len(second) // 3
             candidate = second[2 * width :]
             second = np.concatenate([second[: 2 * width], np.zeros_like(candidate)])
-        params = like(kind, kernel, recurrent, first + second, candidate)
+        params = make_params(kind, kernel, recurrent, first + second, candidate)
         if kind == "projected":
             params["projection"] = {"kernel": jnp.asarray(arrays[f"weight_hr_{suffix}"].T)}
-        found.append(params)
-    return found
+        all_params.append(params)
+    return all_params
 
 
 def _kind(cell: Cell) -> str:

@@ -32,10 +32,10 @@ def writing(what: str, path: Path, instead: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        said = f"cannot write {what} to {path}: {reason}. What was there before is untouched."
-        refused = DiskError(f"{said} {instead}" if instead else said)
-        refused.errno = error.errno
-        raise refused from error
+        message = f"cannot write {what} to {path}: {reason}. What was there before is untouched."
+        disk_error = DiskError(f"{message} {instead}" if instead else message)
+        disk_error.errno = error.errno
+        raise disk_error from error
 
 
 def write_file(path: Path, text: str) -> None:

@@ -36,7 +36,7 @@ def print_table(
     columns: Sequence[str], table: Sequence[Sequence[str]], title: str | None = None
 ) -> None:
     """Prints a table; its cells are text, in which brackets are brackets."""
-    printed = Table(*columns, title=title, title_justify="left")
+    rich_table = Table(*columns, title=title, title_justify="left")
     for line in table:
-        printed.add_row(*map(Text, line))
-    console.print(printed)
+        rich_table.add_row(*map(Text, line))
+    console.print(rich_table)

@@ -8,13 +8,13 @@ import signal
 import threading
 from collections.abc import Iterator
 
-__all__ = ["Interruption", "stop_requested"]
+__all__ = ["Interruption", "catch_stop_signals"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """True once somebody asked the process to stop.
+    """True once a signal has asked the process to stop.
 
     Attributes:
         signal: the first signal that arrived, or None.
@@ -33,7 +33,7 @@ class Interruption:
 
 
 @contextlib.contextmanager
-def stop_requested() -> Iterator[Interruption]:
+def catch_stop_signals() -> Iterator[Interruption]:
     """Catches SIGINT and SIGTERM in its block; the first sets the flag that it yields.
 
     The loop looks at the flag between dispatches, saves, and exits with `exit_code`. A Ctrl-C after
@@ -57,7 +57,9 @@ def stop_requested() -> Iterator[Interruption]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_answer, args=(reader,), name="longlag-stop", daemon=True)
+    watcher = threading.Thread(
+        target=_answer_signals, args=(reader,), name="longlag-stop", daemon=True
+    )
     watcher.start()
     try:
         yield stop
@@ -71,22 +73,24 @@ def stop_requested() -> Iterator[Interruption]:
         os.close(reader)
 
 
-def _answer(reader: int) -> None:
+def _answer_signals(reader: int) -> None:
     """Tells the user that the first signal was heard, and leaves at the Ctrl-C after it."""
-    asked = False
+    stopping = False
     while number := os.read(reader, 1):
         if number[0] not in SIGNALS:
             continue
-        if not asked:
-            asked = True
-            _say("\nStopping: this dispatch is finished and saved first. Ctrl-C leaves at once.\n")
+        if not stopping:
+            stopping = True
+            _write_to_stderr(
+                "\nStopping: this dispatch is finished and saved first. Ctrl-C leaves at once.\n"
+            )
         elif number[0] == signal.SIGINT:
             # A live display hides the cursor, and os._exit gives it no time to show it again.
-            _say("\x1b[?25h\n" if os.isatty(2) else "\n")
+            _write_to_stderr("\x1b[?25h\n" if os.isatty(2) else "\n")
             os._exit(128 + signal.SIGINT)
 
 
-def _say(text: str) -> None:
+def _write_to_stderr(text: str) -> None:
     # Straight to the descriptor: sys.stderr may be locked by the thread that was interrupted.
     with contextlib.suppress(OSError):
         os.write(2, text.encode())

@@ -85,14 +85,14 @@ class OldModule(types.ModuleType):
 
 
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the old modules, after everything else was asked."""
+    """Finds the old modules, after every other finder."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
         del path, target
-        known = fullname.startswith("longlag.") and fullname.removeprefix("longlag.") in MOVED
-        return importlib.machinery.ModuleSpec(fullname, self) if known else None
+        is_old = fullname.startswith("longlag.") and fullname.removeprefix("longlag.") in MOVED
+        return importlib.machinery.ModuleSpec(fullname, self) if is_old else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         return OldModule(spec.name)

@@ -25,9 +25,9 @@ def known_flags(flags: Iterable[str]) -> tuple[str, ...]:
         flags: such as "--xla_backend_optimization_level=1".
     """
     flags = tuple(flags)
-    if not flags or _accepted(flags):
+    if not flags or _accepts(flags):
         return flags
-    return tuple(flag for flag in flags if _accepted((flag,)))
+    return tuple(flag for flag in flags if _accepts((flag,)))
 
 
 def prepend_flags(flags: Iterable[str]) -> None:
@@ -42,7 +42,7 @@ def prepend_flags(flags: Iterable[str]) -> None:
 
 
 @functools.cache
-def _accepted(flags: tuple[str, ...]) -> bool:
+def _accepts(flags: tuple[str, ...]) -> bool:
     environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
     try:
         trial = subprocess.run(
