@@ -213,7 +213,7 @@ def measure(
     return {
         "shape": list(layer.shape),
         "pass": "train" if layer.training else "forward",
-        "ms": {name: round(min(each), 3) for name, each in minima.items()},
+        "ms": {name: round(min(ms), 3) for name, ms in minima.items()},
         "ratios": {name: round(ratio[0], 3) for name, ratio in ratios.items()},
         "spread": {name: [round(r, 3) for r in ratio[1:]] for name, ratio in ratios.items()},
     }
@@ -228,10 +228,10 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     return ",".join(map(str, row["shape"])), row["pass"], f"{row['ms'][OURS]:.1f}", *shares
 
 
-def section(found: dict[str, Any]) -> str:
+def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    rows = found["rows"]
-    return "\n".join([markdown(_columns(rows), [*map(_line, rows)]), "", source(found)])
+    rows = results["rows"]
+    return "\n".join([markdown(_columns(rows), [*map(_line, rows)]), "", source(results)])
 
 
 if __name__ == "__main__":

@@ -114,11 +114,11 @@ def measure(layer: Layer, rounds: int, advance: Callable[[], Any]) -> Found:
     names = contestants(layer)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
-        for name, each in times.items():
-            each.append(in_a_fresh_process(name, layer))
+        for name, pairs in times.items():
+            pairs.append(in_a_fresh_process(name, layer))
             advance()
-    totals = {name: [sum(pair) for pair in each] for name, each in times.items()}
-    median = {name: float(np.median(each)) for name, each in totals.items()}
+    totals = {name: [sum(pair) for pair in pairs] for name, pairs in times.items()}
+    median = {name: float(np.median(pairs)) for name, pairs in totals.items()}
     ours, *peers = names
     return {
         "cell": layer.cell,
@@ -225,9 +225,9 @@ def _linen_fused(layer: Layer) -> tuple[Any, Any]:
 COLUMNS = ("cell", "B,T,D,H", "framework", "trace", "compile", "both", "share")
 
 
-def section(found: Found) -> str:
+def section(results: Found) -> str:
     """The table of benchmarks/README.md, with its source."""
-    return "\n".join([markdown(COLUMNS, _lines(found["rows"])), "", source(found)])
+    return "\n".join([markdown(COLUMNS, _lines(results["rows"])), "", source(results)])
 
 
 def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:

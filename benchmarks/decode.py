@@ -140,7 +140,7 @@ def measure(
     for name in names:
         contestants.prepare(name, stepping)
     minima = contestants.minima(names, rounds, advance)
-    us = {name: min(each) * 1e3 / stepping.tokens for name, each in minima.items()}
+    us = {name: min(ms) * 1e3 / stepping.tokens for name, ms in minima.items()}
     ratios = {name: median_ratio(minima[OURS], minima[name]) for name in names if name != OURS}
     return {
         "cell": stepping.cell,
@@ -267,9 +267,9 @@ PEERS = tuple(name for name in FRAMEWORKS if name != OURS)
 COLUMNS = ("what", "batch", "µs a step", "tokens a second", *PEERS)
 
 
-def section(found: Found) -> str:
+def section(results: Found) -> str:
     """The table of benchmarks/README.md, with its source."""
-    return "\n".join([markdown(COLUMNS, _lines(found["rows"])), "", source(found)])
+    return "\n".join([markdown(COLUMNS, _lines(results["rows"])), "", source(results)])
 
 
 def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:

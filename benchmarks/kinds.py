@@ -84,7 +84,7 @@ def measure(contestants: Contestants, layer: Layer, rounds: int) -> dict[str, An
     return {
         "cell": layer.cell,
         "shape": list(layer.shape),
-        "ms": {kind: round(min(each), 3) for kind, each in minima.items()},
+        "ms": {kind: round(min(ms), 3) for kind, ms in minima.items()},
         "ratio": round(ratio, 3),
         "spread": [round(least, 3), round(greatest, 3)],
     }
@@ -100,10 +100,10 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     return describe(layer), *times, *(f"{ratio:.2f}" for ratio in ratios)
 
 
-def section(found: dict[str, Any]) -> str:
+def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    lines = [_line(row) for row in found["rows"]]
-    return "\n".join([markdown(COLUMNS, lines), "", source(found)])
+    lines = [_line(row) for row in results["rows"]]
+    return "\n".join([markdown(COLUMNS, lines), "", source(results)])
 
 
 if __name__ == "__main__":

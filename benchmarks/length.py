@@ -77,17 +77,17 @@ def main(argv: Sequence[str]) -> int:
         # As if the length had grown by 4: time / length grows by a fourth of this.
         row["ratio_4"] = round(4 * row["seconds"] / before["seconds"] / growth, 3)
     console.print(table("one training step", COLUMNS, map(_line, rows), left=0))
-    found = record.finish(rows, section)
-    return check(found)
+    results = record.finish(rows, section)
+    return check(results)
 
 
-def check(found: dict[str, Any]) -> int:
+def check(results: dict[str, Any]) -> int:
     """Names the version of jaxlib where time grows faster than the length; returns 1 then."""
-    slow = [row for row in found["rows"] if row.get("ratio_4", 0.0) >= AT_MOST]
+    slow = [row for row in results["rows"] if row.get("ratio_4", 0.0) >= AT_MOST]
     for row in slow:
         print(  # not on stdout, whose last line is the JSON object
             f"T = {row['length']:,}: four times the length takes {row['ratio_4']:.1f} times as "
-            f"long; jaxlib {found['versions']['jaxlib']} rewrites whole buffers in loops "
+            f"long; jaxlib {results['versions']['jaxlib']} rewrites whole buffers in loops "
             "(jax-ml/jax#40101)",
             file=sys.stderr,
         )
@@ -170,12 +170,12 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def section(found: dict[str, Any]) -> str:
+def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    row = found["rows"][0]
+    row = results["rows"][0]
     what = f"LSTM, batch {row['batch']}, H = {row['width']}, {row['parameters']:,} parameters; "
-    lines = [_line(row) for row in found["rows"]]
-    return "\n".join([markdown(COLUMNS, lines), "", what + source(found)])
+    lines = [_line(row) for row in results["rows"]]
+    return "\n".join([markdown(COLUMNS, lines), "", what + source(results)])
 
 
 if __name__ == "__main__":

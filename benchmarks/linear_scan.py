@@ -158,9 +158,9 @@ def contestant(name: str, problem: Problem) -> Callable[[], None]:
         jax.block_until_ready(compiled(*inputs))
 
     def note() -> dict[str, Any]:
-        found = trace(run, compiled.as_text() or "")
-        longest = [operation.as_row() for operation in found.operations[:LONGEST]]
-        return {"traced_ms": round(found.ms, 3), "gaps": round(found.gaps, 3), "longest": longest}
+        traced = trace(run, compiled.as_text() or "")
+        longest = [operation.as_row() for operation in traced.operations[:LONGEST]]
+        return {"traced_ms": round(traced.ms, 3), "gaps": round(traced.gaps, 3), "longest": longest}
 
     run.note = note  # type: ignore[attr-defined]
     return run
@@ -221,7 +221,7 @@ def measure(
         "shape": list(problem.shape),
         "pass": _pass(problem),
         "auto": auto,
-        "ms": {name: round(min(each), 3) for name, each in minima.items()},
+        "ms": {name: round(min(ms), 3) for name, ms in minima.items()},
         "ratios": {name: round(ratio[0], 3) for name, ratio in ratios.items()},
         "spread": {name: [round(r, 3) for r in ratio[1:]] for name, ratio in ratios.items()},
         "to_peers": round(median_ratio(minima[auto], better_peer)[0], 3),
@@ -240,23 +240,23 @@ def measure_lengths(
         is than the length before; None for the first.
     """
     auto = AUTO[jax.default_backend() != "cpu"]
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for steps in lengths:
         contestants.prepare(auto, Problem((steps, WIDTH), training=True))
         ms = min(contestants.minima([auto], rounds)[auto])
-        ratio = round(ms / found[-1]["ms"], 3) if found else None
-        found.append({"steps": steps, "ms": round(ms, 4), "ratio": ratio})
+        ratio = round(ms / rows[-1]["ms"], 3) if rows else None
+        rows.append({"steps": steps, "ms": round(ms, 4), "ratio": ratio})
     for _ in range(rounds):
         advance()
-    return found
+    return rows
 
 
-def section(found: dict[str, Any]) -> str:
+def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    rows = found["rows"]
+    rows = results["rows"]
     times = markdown(COLUMNS, [_cells(row) for row in rows])
     operations = markdown(OPERATIONS, [line for row in rows for line in _operations(row)])
-    return "\n\n".join([times, _lengths_line(found["lengths"]), operations, source(found)])
+    return "\n\n".join([times, _lengths_line(results["lengths"]), operations, source(results)])
 
 
 COLUMNS = ("T,N", "pass", f"{PASS}, ms", "auto, ms", *OURS, *PEERS, "auto / better peer")
@@ -274,7 +274,7 @@ OPERATIONS = ("T,N", "pass", "contestant", "operation", "result", "runs", "ms")
 
 def _operations(row: dict[str, Any]) -> list[tuple[str, ...]]:
     """What a run of one pass `a + b` and of "auto" consists of, and when none of it runs."""
-    found = []
+    table = []
     shape = ",".join(map(str, row["shape"]))
     for name, profile in row["profile"].items():
         parts = [
@@ -284,8 +284,8 @@ def _operations(row: dict[str, Any]) -> list[tuple[str, ...]]:
         ]
         parts.append(("gaps", "", "", f"{profile['gaps']:.1f}"))
         parts.append(("all, traced", "", "", f"{profile['traced_ms']:.1f}"))
-        found += [(shape, row["pass"], name, *part) for part in parts]
-    return found
+        table += [(shape, row["pass"], name, *part) for part in parts]
+    return table
 
 
 def _lengths_line(lengths: Sequence[dict[str, Any]]) -> str:

@@ -92,9 +92,9 @@ def measure(contestants: Contestants, layer: Layer, rounds: int) -> list[dict[st
         bar = progress.add_task(layer.cell, total=rounds)
         minima = contestants.minima(names, rounds, lambda: progress.advance(bar))
     rows = []
-    for name, each in minima.items():
+    for name, ms in minima.items():
         size = contestants.note(name)["temp_bytes"]
-        ratio, least, greatest = median_ratio(each, minima[AUTODIFF])
+        ratio, least, greatest = median_ratio(ms, minima[AUTODIFF])
         rows.append(
             {
                 "cell": layer.cell,
@@ -102,7 +102,7 @@ def measure(contestants: Contestants, layer: Layer, rounds: int) -> list[dict[st
                 "way": name,
                 "temp_bytes": size,
                 "units": round(size / (batch * steps * width * 4), 3),
-                "ms": round(min(each), 3),
+                "ms": round(min(ms), 3),
                 "to_autodiff": round(ratio, 3),
                 "spread": [round(least, 3), round(greatest, 3)],
             }
@@ -119,12 +119,12 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     return name, megabytes, units, f"{row['ms']:,.0f}", f"{row['to_autodiff']:.2f}"
 
 
-def section(found: dict[str, Any]) -> str:
+def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    row = found["rows"][0]
+    row = results["rows"][0]
     what = f"{row['cell']}, B,T,D,H = {','.join(map(str, row['shape']))}; "
-    lines = [_line(row) for row in found["rows"]]
-    return "\n".join([markdown(COLUMNS, lines), "", what + source(found)])
+    lines = [_line(row) for row in results["rows"]]
+    return "\n".join([markdown(COLUMNS, lines), "", what + source(results)])
 
 
 def gradient(description: tuple[Layer, str]) -> Callable[[], None]:

@@ -110,8 +110,8 @@ def train_all(names: Sequence[str]) -> None:
     kept = dict(np.load(WEIGHTS)) if WEIGHTS.exists() else {}
     for name in names:
         params, loss, accuracy = train(CELLS[name])
-        found = {"cell": params, "loss": loss, "accuracy": accuracy}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        learned = {"cell": params, "loss": loss, "accuracy": accuracy}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(learned):
             kept[".".join([name, *(str(key.key) for key in path)])] = np.asarray(leaf)
         console.print(f"{name}: loss {loss:.4f}, accuracy {accuracy:.3f}", highlight=False)
     WEIGHTS.parent.mkdir(exist_ok=True)
@@ -149,14 +149,14 @@ def train(cell: Cell, steps: int = STEPS) -> tuple[Any, float, float]:
     def run(params):
         def body(state, key):
             params, memory = state
-            found, gradient = jax.value_and_grad(loss, has_aux=True)(params, key)
+            scores, gradient = jax.value_and_grad(loss, has_aux=True)(params, key)
             change, memory = optimizer.update(gradient, memory)
-            return (optax.apply_updates(params, change), memory), found
+            return (optax.apply_updates(params, change), memory), scores
 
         keys = jax.random.split(jax.random.key(1), steps)
         last: Any = jax.lax.scan(body, (params, optimizer.init(params)), keys)
-        (params, _), found = last
-        return params["cell"], found
+        (params, _), scores = last
+        return params["cell"], scores
 
     trained: Any = run(fresh)
     params, (losses, accuracies) = trained
@@ -170,18 +170,18 @@ def weights(name: str) -> dict[str, Any]:
     Raises:
         ValueError: the file is not there, or the cell is not in it.
     """
-    found: Found = {}
+    tree: Found = {}
     kept = dict(np.load(WEIGHTS)) if WEIGHTS.exists() else {}
     for path, leaf in kept.items():
         first, *path = path.split(".")
         if first == name:
-            inner: Any = found
+            inner: Any = tree
             for key in path[:-1]:
                 inner = inner.setdefault(key, {})
             inner[path[-1]] = leaf
-    if not found:
+    if not tree:
         raise ValueError(f"expected weights of {name} in {WEIGHTS}; run with --train first")
-    return found
+    return tree
 
 
 def sequences(length: int) -> jax.Array:
@@ -218,9 +218,9 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
 
     @jax.jit
     def compare(params):
-        got, _, info = by_newton(params, "all")
+        solved, _, info = by_newton(params, "all")
         expected, _ = by_unroll(params, "all")
-        pairs = zip(jax.tree.leaves(got), jax.tree.leaves(expected))
+        pairs = zip(jax.tree.leaves(solved), jax.tree.leaves(expected))
         errors = [jnp.abs(g - e).max() / jnp.abs(e).max() for g, e in pairs]
         return info, jnp.stack(errors).max()
 
@@ -259,10 +259,10 @@ def compete(programs: Sequence[Callable[[], Any]], rounds: int) -> list[list[flo
         program()
     times: list[list[float]] = [[] for _ in programs]
     for _ in range(rounds):
-        for program, each in zip(programs, times):
+        for program, ms in zip(programs, times):
             began = time.perf_counter()
             program()
-            each.append((time.perf_counter() - began) * 1e3)
+            ms.append((time.perf_counter() - began) * 1e3)
     return times
 
 
@@ -275,23 +275,25 @@ def _columns(rows: Sequence[Found]) -> list[str]:
 
 
 def _line(row: Found) -> list[str]:
-    said = [row["cell"], f"{row['steps']:,}", row["jacobian"], str(row["iterations"])]
-    said += ["yes" if row[key] else "no" for key in ("converged", "fell_back")]
-    said += [f"{row['error']:.1e}"]
+    cells = [row["cell"], f"{row['steps']:,}", row["jacobian"], str(row["iterations"])]
+    cells += ["yes" if row[key] else "no" for key in ("converged", "fell_back")]
+    cells += [f"{row['error']:.1e}"]
     for what in ("forward", "train"):
         if what in row:
             times = row[what]
-            said += [f"{times['newton_ms']:.1f}", f"{times['unroll_ms']:.1f}"]
-            said += [f"{times['ratio']:.0f}"]
-    return said
+            cells += [f"{times['newton_ms']:.1f}", f"{times['unroll_ms']:.1f}"]
+            cells += [f"{times['ratio']:.0f}"]
+    return cells
 
 
-def section(found: Found) -> str:
+def section(results: Found) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    rows = found["rows"]
-    learned = ", ".join(f"{name} {share:.1%}" for name, share in found["accuracy"].items())
+    rows = results["rows"]
+    learned = ", ".join(f"{name} {share:.1%}" for name, share in results["accuracy"].items())
     lines = [markdown(_columns(rows), [_line(row) for row in rows]), ""]
-    return "\n".join([*lines, f"Recalled symbols right in training: {learned}.", "", source(found)])
+    return "\n".join(
+        [*lines, f"Recalled symbols right in training: {learned}.", "", source(results)]
+    )
 
 
 if __name__ == "__main__":

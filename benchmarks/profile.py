@@ -104,24 +104,24 @@ def traced(description: tuple[str, Layer]) -> Any:
         start = time.perf_counter()
         run()
         plain.append((time.perf_counter() - start) * 1e3)
-    found = trace(run, run.note()["program"])
+    timing = trace(run, run.note()["program"])
     steps = layer.shape[1]
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    for operation in found.operations:
+    for operation in timing.operations:
         kind = "products" if operation.product else "rest"
         where = "once" if operation.runs < 2 else f"steps: {kind}"
         where = f"chunks: {kind}" if 2 <= operation.runs < steps / 2 else where
         parts[where] += operation.ms
-    parts["gaps"] = found.gaps
+    parts["gaps"] = timing.gaps
     row = {
         "framework": name,
         "cell": layer.cell,
         "shape": list(layer.shape),
         "pass": "train" if layer.training else "forward",
         "ms": round(min(plain), 3),
-        "traced_ms": round(found.ms, 3),
+        "traced_ms": round(timing.ms, 3),
         "parts": {part: round(ms, 3) for part, ms in parts.items()},
-        "longest": [operation.as_row() for operation in found.operations[:LONGEST]],
+        "longest": [operation.as_row() for operation in timing.operations[:LONGEST]],
     }
 
     def nothing() -> None:
@@ -144,10 +144,10 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     return describe(layer), row["framework"], f"{row['ms']:.1f}", *parts
 
 
-def section(found: dict[str, Any]) -> str:
+def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    lines = [_line(row) for row in found["rows"]]
-    return "\n".join([markdown(COLUMNS, lines), "", source(found)])
+    lines = [_line(row) for row in results["rows"]]
+    return "\n".join([markdown(COLUMNS, lines), "", source(results)])
 
 
 if __name__ == "__main__":

@@ -63,14 +63,14 @@ class Record:
         """
         others = 0.0
         for _ in range(ATTEMPTS):
-            found = measure(*arguments)
+            measured = measure(*arguments)
             others = busy(self._look)
             if others > QUIET and self.keep:
                 # The kernel may still be freeing what our own measurement took.
                 others = busy(self._look)
             if others <= QUIET or not self.keep:
                 self.loudest = max(self.loudest, others)
-                return found
+                return measured
         raise ValueError(
             f"--record: other processes kept {others:.2f} cores busy after {ATTEMPTS} attempts; "
             "nothing is kept"
@@ -91,7 +91,7 @@ class Record:
         """
         env = environment()
         on_cpu = env["backend"] == "cpu"
-        found = {
+        results = {
             "benchmark": self.benchmark,
             "device": f"{env['cpu']}, {env['cpu_count']} cores" if on_cpu else env["device_kind"],
             "versions": env["versions"] | {name: version(name) for name in self.packages},
@@ -105,12 +105,12 @@ class Record:
         if self.keep:
             RESULTS.mkdir(exist_ok=True)
             path = RESULTS / f"{self.benchmark}-{env['backend']}.json"
-            replace_file(path, json.dumps(found, indent=1) + "\n")
-            text = insert(README.read_text("utf-8"), path.stem, section(found))
+            replace_file(path, json.dumps(results, indent=1) + "\n")
+            text = insert(README.read_text("utf-8"), path.stem, section(results))
             README.write_text(text, "utf-8")
             console.print(f"recorded in {path} and {README}", highlight=False, soft_wrap=True)
-        print(json.dumps(found))
-        return found
+        print(json.dumps(results))
+        return results
 
 
 def table(
@@ -126,12 +126,12 @@ def table(
     return made
 
 
-def source(found: Found) -> str:
+def source(results: Found) -> str:
     """The line under a table: what it was measured on."""
-    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v)
-    rounds = f"{found['rounds']} rounds, " if "rounds" in found else ""
+    versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items() if v)
+    rounds = f"{results['rounds']} rounds, " if "rounds" in results else ""
     return (
-        f"{found['device']}; commit `{found['commit'][:10]}`; {rounds}"
-        f"{found['wall_seconds']:.0f} s in all; others kept {found['busy']:.2f} cores busy at "
+        f"{results['device']}; commit `{results['commit'][:10]}`; {rounds}"
+        f"{results['wall_seconds']:.0f} s in all; others kept {results['busy']:.2f} cores busy at "
         f"most; {versions}."
     )

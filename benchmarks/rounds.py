@@ -72,8 +72,8 @@ class Contestants:
         """
         times: dict[str, list[list[float]]] = {name: [] for name in names}
         for _ in range(rounds):
-            for name, each in times.items():
-                each.append(self.time(name))
+            for name, runs in times.items():
+                runs.append(self.time(name))
             advance()
         return times
 
@@ -82,7 +82,7 @@ class Contestants:
     ) -> dict[str, list[float]]:
         """As `rounds`, with the least of every round alone."""
         times = self.rounds(names, rounds, advance)
-        return {name: [min(runs) for runs in each] for name, each in times.items()}
+        return {name: [min(runs) for runs in of_rounds] for name, of_rounds in times.items()}
 
     def note(self, name: str) -> dict[str, Any]:
         """What the prepared function's attribute `note` says when called, such as its memory."""
@@ -90,10 +90,10 @@ class Contestants:
 
     def _ask(self, name: str, message: Any) -> Any:
         self._pipes[name].send(message)
-        found, error = self._pipes[name].recv()
+        answer, error = self._pipes[name].recv()
         if error is not None:
             raise RuntimeError(f"{name}:\n{error}")
-        return found
+        return answer
 
 
 def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None:
@@ -106,16 +106,16 @@ def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None
                 run = None  # frees what the one before held
                 run = maker(description)
                 run()
-                found: Any = time.perf_counter() - began
+                answer: Any = time.perf_counter() - began
             elif what == "note":
-                found = run.note()
+                answer = run.note()
             else:
-                found = []
-                while len(found) < RUNS or time.perf_counter() - began < SECONDS:
+                answer = []
+                while len(answer) < RUNS or time.perf_counter() - began < SECONDS:
                     start = time.perf_counter()
                     run()
-                    found.append((time.perf_counter() - start) * 1e3)
-            pipe.send((found, None))
+                    answer.append((time.perf_counter() - start) * 1e3)
+            pipe.send((answer, None))
         except Exception:
             pipe.send((None, traceback.format_exc()))
 

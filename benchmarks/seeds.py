@@ -139,7 +139,7 @@ def measure(contestants: Contestants, case: Case, rounds: int, advance: Callable
     auto = what_auto_takes(case)
     return {
         **dataclasses.asdict(case),
-        "ms_per_seed": {way: round(min(each) / case.seeds, 3) for way, each in minima.items()},
+        "ms_per_seed": {way: round(min(ms) / case.seeds, 3) for way, ms in minima.items()},
         "compile_s": compile_s,
         "ratio": round(ratio, 3),
         "spread": [round(r, 3) for r in spread],
@@ -206,9 +206,9 @@ COLUMNS = (
 )
 
 
-def section(found: Found) -> str:
+def section(results: Found) -> str:
     """The table of benchmarks/README.md, with its source."""
-    return "\n".join([markdown(COLUMNS, _lines(found["rows"])), "", source(found)])
+    return "\n".join([markdown(COLUMNS, _lines(results["rows"])), "", source(results)])
 
 
 def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:

@@ -173,14 +173,14 @@ def _line(row: Found) -> tuple[str, ...]:
     )
 
 
-def section(found: Found) -> str:
+def section(results: Found) -> str:
     """The table of benchmarks/README.md, with its source."""
-    rows = found["rows"]
+    rows = results["rows"]
     words = (
         f"After {rows[0]['early']:,} and after {rows[0]['late']:,} tokens, batch 1, "
-        f"{found['depth']} blocks of width {found['width']}, a window of 16."
+        f"{results['depth']} blocks of width {results['width']}, a window of 16."
     )
-    return "\n".join([markdown(COLUMNS, [*map(_line, rows)]), "", words, "", source(found)])
+    return "\n".join([markdown(COLUMNS, [*map(_line, rows)]), "", words, "", source(results)])
 
 
 if __name__ == "__main__":

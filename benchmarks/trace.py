@@ -102,8 +102,8 @@ def _events(run: Callable[[], Any]) -> tuple[float, list[dict[str, Any]]]:
         jax.profiler.stop_trace()
         (file,) = Path(folder).rglob("perfetto_trace.json.gz")
         with gzip.open(file) as opened:
-            found = json.load(opened)
-    events = found if isinstance(found, list) else found["traceEvents"]
+            content = json.load(opened)
+    events = content if isinstance(content, list) else content["traceEvents"]
     return ms, [event for event in events if event.get("ph") == "X"]
 
 
@@ -125,10 +125,10 @@ def _read_program(text: str) -> tuple[dict[str, str], set[str]]:
         opened = re.match(r"(?:ENTRY )?%?([\w.\-]+) .*\{$", line)
         if opened:
             here = opened[1]
-        found = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(", line)
-        if not found:
+        match = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(", line)
+        if not match:
             continue
-        name, result, opcode = found.groups()
+        name, result, opcode = match.groups()
         if opcode == "dot":
             with_dot.add(here)
         if opcode in ("while", "call", "conditional", "parameter", "tuple", "get-tuple-element"):

@@ -136,12 +136,12 @@ def measure(
     taking_part = [n for n in names if not (n == "equinox" and layer.cell == "elman")]
     compile_s = {name: round(contestants.prepare(name, layer), 3) for name in taking_part}
     times = contestants.rounds((*taking_part, "matmul"), rounds, advance)
-    minima = {name: [min(one) for one in each] for name, each in times.items()}
+    minima = {name: [min(one) for one in runs] for name, runs in times.items()}
     theirs = {name: minima[name] for name in taking_part if name != OURS}
     jax_peers = [theirs[name] for name in JAX_PEERS if name in theirs]
     if jax_peers:
         theirs["jax"] = [min(one) for one in zip(*jax_peers)]
-    ratios = {name: median_ratio(minima[OURS], each) for name, each in theirs.items()}
+    ratios = {name: median_ratio(minima[OURS], ms) for name, ms in theirs.items()}
     batch, steps, features, width = layer.shape
     products = 2 * batch * steps * GATES[layer.cell] * width * (features + width)
     seconds_per_operation = min(minima["matmul"]) / 1e3 / (2 * MATMUL**3)
@@ -159,13 +159,13 @@ def measure(
     }
 
 
-def section(found: dict[str, Any]) -> str:
+def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
-    rows = found["rows"]
+    rows = results["rows"]
     peers = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     columns = ["cell", "B,T,D,H", "pass", "ms", "floor", "fastest of JAX", *peers]
     lines = [(*_name(row).split(" "), *_times(row), *_shares(row, ("jax", *peers))) for row in rows]
-    return "\n".join([markdown(columns, lines), "", source(found)])
+    return "\n".join([markdown(columns, lines), "", source(results)])
 
 
 def _name(row: dict[str, Any]) -> str:

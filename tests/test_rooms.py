@@ -75,6 +75,41 @@ def test_no_file_is_past_400_lines():
     assert files[str(SOURCE / "core" / "cell.py")] < LONGEST_CONTRACT
 
 
+# Locals name what they hold. These words hide it.
+HIDING = {"found", "said", "asked", "told", "lost"}
+
+
+def bindings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """The line and the name of everything that a module binds.
+
+    A stored name is an assignment, or the target of a loop, of `with`, of a comprehension or of a
+    walrus. The others are arguments, exceptions and patterns.
+    """
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store(), lineno=line):
+                yield line, name
+            case ast.arg(arg=name, lineno=line):
+                yield line, name
+            case (
+                ast.ExceptHandler(name=str(name), lineno=line)
+                | ast.MatchAs(name=str(name), lineno=line)
+                | ast.MatchStar(name=str(name), lineno=line)
+            ):
+                yield line, name
+
+
+def test_no_name_hides_what_it_holds():
+    hiding = [
+        f"{path}:{line} {name}"
+        for folder in (SOURCE, Path("experiments"), Path("benchmarks"))
+        for path in sorted(folder.rglob("*.py"))
+        for line, name in bindings(ast.parse(path.read_text(encoding="utf-8")))
+        if name.lower() in HIDING
+    ]
+    assert not hiding
+
+
 def test_no_module_has_the_name_of_its_function_or_nearly_that_of_its_neighbour():
     for room in itertools.chain(*FLOORS):
         for folder in {path.parent for path in (SOURCE / room).rglob("*.py")}:

@@ -47,7 +47,7 @@ def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
     """
     del rows
     runs: dict[tuple[str, str], tuple[Callable[[], Any], int]] = {}
-    found: dict[str, Found] = {}
+    costs: dict[str, Found] = {}
     for arm, job in arms.items():
         loaded = load(out / folder(arm))
         model, params = loaded.model, loaded.of_seed()
@@ -58,7 +58,7 @@ def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
         runs[arm, "at_once_us"] = _at_once(model, params, near)
         runs[arm, "at_once_longest_us"] = _at_once(model, params, far)
         runs[arm, "streamed_us"] = _streamed(model, params, far[:1])
-        found[arm] = {
+        costs[arm] = {
             "arm": arm,
             "batch": near.shape[0],
             "length": near.shape[1],
@@ -72,9 +72,9 @@ def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
     for _ in range(ROUNDS):
         for named, (run, tokens) in runs.items():
             times[named].append(_round(run) / tokens * 1e6)
-    for (arm, what), each in times.items():
-        found[arm][what] = [round(min(each), 3), round(statistics.median(each), 3)]
-    results = {"costs": [*found.values()]}
+    for (arm, what), microseconds in times.items():
+        costs[arm][what] = [round(min(microseconds), 3), round(statistics.median(microseconds), 3)]
+    results = {"costs": [*costs.values()]}
     print_table(COLUMNS, lines(results), "What a token costs")
     return results
 

@@ -133,8 +133,8 @@ class Options:
 
     def restricted(self, question: Question) -> Question:
         """The question as these options put it."""
-        asked = question.restricted(self.arms, self.seeds)
-        return asked.smoke() if self.preset == "smoke" else asked
+        narrowed = question.restricted(self.arms, self.seeds)
+        return narrowed.smoke() if self.preset == "smoke" else narrowed
 
     def named(self, name: str, part: str = "") -> tuple[str, Path]:
         """The command that asks a script, or a part of it, and the folder that it leaves."""
@@ -186,9 +186,9 @@ def script(
         for part in parts:
             choose(part, questions, "part")
         for part in parts or questions:
-            asked = options.restricted(questions[part](options.size))
+            question = options.restricted(questions[part](options.size))
             command, out = options.named(name, part)
-            ask(asked, command, out, options.workers, **how(part))
+            ask(question, command, out, options.workers, **how(part))
 
 
 def ask(
@@ -259,10 +259,10 @@ def measure(
         jax.eval_shape(lambda task=task: task.sample(jax.random.key(0), 1))
     if question.grid:
         arms, trials = choose(arms, question.grid, out, workers)
-    found = sweep({folders[arm]: job for arm, job in arms.items()}, out, workers)
+    results = sweep({folders[arm]: job for arm, job in arms.items()}, out, workers)
     rows = []
     for arm, job in arms.items():
-        for row in found[folders[arm]]["rows"]:
+        for row in results[folders[arm]]["rows"]:
             kept = {k: v for k, v in row.items() if k != "by_position"}
             floor = job.task.floor().accuracy
             rate = job.training.learning_rate
@@ -318,18 +318,18 @@ def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:
         command did, whose wall time is then that of the last part; `commits` if there are other
         ones, with the folders of the runs that began there.
     """
-    found = provenance(command, began) | {"core_hours": _core_hours(rows)}
+    origin = provenance(command, began) | {"core_hours": _core_hours(rows)}
     start = time.time() - (time.perf_counter() - began)
     commits: dict[str, list[str]] = {}
     for file in sorted(out.rglob("env.json")):
         env = json.loads(file.read_text(encoding="utf-8"))
-        found["dirty"] = found["dirty"] or env["dirty"]
+        origin["dirty"] = origin["dirty"] or env["dirty"]
         if file.stat().st_mtime < start:
-            found["resumed"] = True
-        if env["commit"] != found["commit"]:
+            origin["resumed"] = True
+        if env["commit"] != origin["commit"]:
             at = commits.setdefault(env["commit"] or "none", [])
             at.append(str(file.parent.relative_to(out)))
-    return found | ({"commits": commits} if commits else {})
+    return origin | ({"commits": commits} if commits else {})
 
 
 def _core_hours(rows: Sequence[Found]) -> float:
@@ -344,7 +344,7 @@ def show(
     out: Path,
     columns: Sequence[str],
     table: Sequence[Sequence[str]],
-    found: str,
+    sentences: str,
 ) -> None:
     """Writes `results.json`, and prints the table with what was found under it."""
     with writing("the results", out):
@@ -353,5 +353,5 @@ def show(
             out / "results.json", json.dumps(finite(results), indent=1, allow_nan=False) + "\n"
         )
     print_table(columns, table, title)
-    console.print(found, highlight=False)
+    console.print(sentences, highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False, soft_wrap=True)

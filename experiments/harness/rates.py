@@ -61,9 +61,9 @@ def choose_rates(
             for (arm, job), rate in zip(arms.items(), rates):
                 if rate is not None:
                     jobs[f"{folder(arm)}-{rate:g}"] = (arm, rate, trial(job, rate))
-        found = sweep({name: job for name, (*_, job) in jobs.items()}, out / "rates", workers)
+        results = sweep({name: job for name, (*_, job) in jobs.items()}, out / "rates", workers)
         for name, (arm, rate, _) in jobs.items():
-            trials[arm][rate] = _measured(arm, rate, found[name])
+            trials[arm][rate] = _measured(arm, rate, results[name])
         wanted = {
             arm: _beyond(trials[arm], job.task.floor().loss) if wanted[arm] else []
             for arm, job in arms.items()
@@ -78,9 +78,9 @@ def choose_rates(
         for arm, job in arms.items()
     }
     listed = [
-        found | {"chosen": rate == chosen[arm]}
+        outcome | {"chosen": rate == chosen[arm]}
         for arm, of_arm in trials.items()
-        for rate, found in sorted(of_arm.items())
+        for rate, outcome in sorted(of_arm.items())
     ]
     return at_rate, listed
 
@@ -108,18 +108,18 @@ def folder(arm: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", arm.lower()).strip("-")
 
 
-def _measured(arm: str, rate: float, found: Mapping[str, Any]) -> Trial:
-    curves = found["curves"]
+def _measured(arm: str, rate: float, results: Mapping[str, Any]) -> Trial:
+    curves = results["curves"]
     last = [curve["validation_loss"][-1] for curve in curves]
     # A seed that failed keeps the parameters of the step before, whose loss may be finite.
-    whole = all(row["accuracy"] is not None for row in found["rows"])
+    whole = all(row["accuracy"] is not None for row in results["rows"])
     whole = whole and all(loss is not None and math.isfinite(loss) for loss in last)
     return {
         "arm": arm,
         "rate": rate,
         "loss": statistics.fmean(last) if whole else None,
         "accuracy": statistics.fmean(curve["accuracy"][-1] or 0.0 for curve in curves),
-        "seconds": round(sum(row["seconds"] for row in found["rows"]), 2),
+        "seconds": round(sum(row["seconds"] for row in results["rows"]), 2),
     }
 
 

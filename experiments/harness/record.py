@@ -86,12 +86,12 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
     if before is None:
         return kept
     arms = {row.get("arm", "") for row in kept["rows"]}
-    lost = {row.get("arm", "") for row in before["rows"]} - arms
+    missing = {row.get("arm", "") for row in before["rows"]} - arms
     if not add:
-        if lost:
+        if missing:
             raise ValueError(
-                f"{question}: expected all arms that are recorded; {len(lost)} of them are not in "
-                f"{run}: {', '.join(sorted(lost))}. Run them too, or give --add"
+                f"{question}: expected all arms that are recorded; {len(missing)} of them are "
+                f"not in {run}: {', '.join(sorted(missing))}. Run them too, or give --add"
             )
         return kept
     _require_as_much(kept["rows"], before["rows"])
@@ -118,8 +118,8 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
 def _require_as_much(rows: list[Any], before: list[Any]) -> None:
     """Refuses arms of fewer seeds or steps than any that they would stand beside."""
     for what, numbers in (("seeds", _seeds), ("training steps", _budgets)):
-        least, found = min(numbers(before).values(), default=0), numbers(rows)
-        short = {arm: number for arm, number in found.items() if number < least}
+        least, counts = min(numbers(before).values(), default=0), numbers(rows)
+        short = {arm: number for arm, number in counts.items() if number < least}
         if short:
             arm = min(short, key=lambda arm: short[arm])
             raise ValueError(
@@ -180,7 +180,7 @@ def table(question: Recorded) -> str:
     if results is None:
         return "Not recorded yet."
     made = question.section(results)
-    parts = [markdown(made.columns, made.rows), made.found, made.source]
+    parts = [markdown(made.columns, made.rows), made.findings, made.source]
     return "\n\n".join([*parts, *([markdown(*made.further)] if made.further else [])])
 
 

@@ -43,7 +43,7 @@ class Section(NamedTuple):
     Attributes:
         columns: of its table.
         rows: of its table.
-        found: the sentences under it.
+        findings: the sentences under it.
         source: command, device, time and versions.
         further: another table.
         about: what that table is about, as the end of a heading.
@@ -51,7 +51,7 @@ class Section(NamedTuple):
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-    found: str
+    findings: str
     source: str
     further: Table | None = None
     about: str = ""
@@ -141,8 +141,8 @@ class Recorded:
         """What is committed, or None before there is anything."""
         if not self.combines:
             return committed(self.name)
-        each = {key: committed(name) for key, name in self.combines.items()}
-        return {key: results for key, results in each.items() if results is not None} or None
+        by_key = {key: committed(name) for key, name in self.combines.items()}
+        return {key: results for key, results in by_key.items() if results is not None} or None
 
     def section(self, results: Results) -> Section:
         """What the documents show of these results."""

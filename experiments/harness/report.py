@@ -42,7 +42,7 @@ def _parts(question: Recorded) -> list[Part]:
     section = question.section(results)
     first = part(
         question.title,
-        [line for line in section.found.split("\n") if line],
+        [line for line in section.findings.split("\n") if line],
         section.columns,
         section.rows,
         section.source.replace("`", ""),

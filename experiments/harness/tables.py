@@ -37,13 +37,13 @@ def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
     "tested at" is the longest lag; "held" counts the seeds as `did` does; "steps" is the median
     over all seeds, where one that did not solve it took longer than any that did.
     """
-    found: list[tuple[str, ...]] = []
+    table: list[tuple[str, ...]] = []
     for arm, rows in by_arm(results).items():
         near = trained(rows)
         longest = max(row["lag"] for row in rows)
         far = [row for row in rows if row["lag"] == longest != row["train_lag"]]
         took = statistics.median(row["solved_at"] or math.inf for row in near)
-        found.append(
+        table.append(
             (
                 arm,
                 rows[0]["kind"],
@@ -58,7 +58,7 @@ def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
                 time_of(near),
             )
         )
-    return found
+    return table
 
 
 def verdict(results: Found, beyond: bool = True) -> str:
@@ -107,10 +107,10 @@ def did(rows: Sequence[Found], threshold: float, beyond: bool = True) -> tuple[i
     return len(_held(tested(rows) if beyond else trained(rows), threshold)), len(trained(rows))
 
 
-def _held(asked: Sequence[Found], threshold: float) -> list[int]:
+def _held(rows: Sequence[Found], threshold: float) -> list[int]:
     """The seeds over the threshold in all of their rows."""
-    seeds = {row["seed"] for row in asked}
-    missed = {row["seed"] for row in asked if (row["accuracy"] or 0) < threshold}
+    seeds = {row["seed"] for row in rows}
+    missed = {row["seed"] for row in rows if (row["accuracy"] or 0) < threshold}
     return sorted(seeds - missed)
 
 

@@ -138,11 +138,11 @@ AXES = {
 
 def question(axis: str, preset: Size) -> Question:
     """All arms on the task of one axis."""
-    asked, size = AXES[axis], WIDTHS[preset]
-    task, width = asked.tasks[preset], size.width
+    setting, size = AXES[axis], WIDTHS[preset]
+    task, width = setting.tasks[preset], size.width
     training = Training(
-        steps=asked.steps[preset],
-        batch_size=asked.batches * size.batch,
+        steps=setting.steps[preset],
+        batch_size=setting.batches * size.batch,
         dispatch=100,
         solved=DID,
         stop_when_solved=False,
@@ -160,7 +160,7 @@ def question(axis: str, preset: Size) -> Question:
         "attention only": (None, "full"),
     }
     experiments = {}
-    for convolution in (0, 4) if asked.convolution else (0,):
+    for convolution in (0, 4) if setting.convolution else (0,):
         for name, (cell, attention) in arms.items():
             layers = Architecture(
                 attention,
@@ -177,18 +177,18 @@ def question(axis: str, preset: Size) -> Question:
                 layers,
                 training,
                 seeds=10 if claimed else 5,
-                test_lags=tuple(times * task.lag for times in asked.lags),
+                test_lags=tuple(times * task.lag for times in setting.lags),
             )
-    return Question(asked.title, experiments, DID, GRID)
+    return Question(setting.title, experiments, DID, GRID)
 
 
 KNOCK_OUT_COLUMNS = ("arm", "whole", "attention silent", "carry reset", "short window")
 
 
-def knocked_out(found: Mapping[str, Experiment], rows: Sequence[Any], out: Path) -> dict[str, Any]:
+def knocked_out(arms: Mapping[str, Experiment], rows: Sequence[Any], out: Path) -> dict[str, Any]:
     """Takes parts away from every hybrid that did its task at the trained length."""
     parts: list[dict[str, Any]] = []
-    for arm, job in found.items():
+    for arm, job in arms.items():
         hybrid = job.cell is not None and job.architecture.attention != "none"
         near = [row["accuracy"] or 0 for row in trained(rows) if row["arm"] == arm]
         if hybrid and sum(accuracy >= DID for accuracy in near) * 2 > len(near):
@@ -198,12 +198,12 @@ def knocked_out(found: Mapping[str, Experiment], rows: Sequence[Any], out: Path)
 
 def knock_out_lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line of `KNOCK_OUT_COLUMNS` for every hybrid that did its task."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    parts_by_arm: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for part in results.get("knock_outs", []):
-        found.setdefault(part["arm"], {}).setdefault(part["part"], []).append(part)
+        parts_by_arm.setdefault(part["arm"], {}).setdefault(part["part"], []).append(part)
     return [
         (arm, *(tables.spread(parts[part]) for part in ("none", *KNOCK_OUT_COLUMNS[2:])))
-        for arm, parts in found.items()
+        for arm, parts in parts_by_arm.items()
     ]
 
 
@@ -212,17 +212,17 @@ def counts_of(axis: str, results: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return {arm: did(rows, DID, AXES[axis].beyond) for arm, rows in by_arm(results).items()}
 
 
-CONVOLVED = tuple(axis for axis, asked in AXES.items() if asked.convolution)
+CONVOLVED = tuple(axis for axis, setting in AXES.items() if setting.convolution)
 SUMMARY = ("arm", *AXES, *(f"{axis} with convolution" for axis in CONVOLVED))
 
 
-def summary(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+def summary(by_axis: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     """A line of `SUMMARY` for every arm: seeds that did the task of each axis, of how many.
 
     Args:
-        found: what `results.json` holds, by axis; an axis that is not there is left empty.
+        by_axis: what `results.json` holds, by axis; an axis that is not there is left empty.
     """
-    counts = {axis: counts_of(axis, results) for axis, results in found.items()}
+    counts = {axis: counts_of(axis, results) for axis, results in by_axis.items()}
     arms = list(dict.fromkeys(arm for of in counts.values() for arm in of))
     plain = [arm for arm in arms if not arm.endswith(CONVOLUTION)]
 
@@ -239,17 +239,17 @@ def summary(found: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def hours(found: Mapping[str, dict[str, Any]]) -> str:
+def hours(by_axis: Mapping[str, dict[str, Any]]) -> str:
     """What all axes took; the arguments are those of `summary`."""
-    total = sum(results["meta"]["core_hours"] for results in found.values())
+    total = sum(results["meta"]["core_hours"] for results in by_axis.values())
     return f"{total:.1f} core-hours in all; the source of each column stands under its own table."
 
 
-def figure(found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def figure(by_axis: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """A heat map of the arms against the axes: the median accuracy where the axis is measured."""
     values: dict[str, dict[str, float]] = {}
     floors: dict[str, float] = {}
-    for axis, results in found.items():
+    for axis, results in by_axis.items():
         for arm, rows in by_arm(results).items():
             plain, _, convolution = arm.partition(", ")
             column = f"{axis} with {convolution}" if convolution else axis
@@ -258,7 +258,7 @@ def figure(found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
             accuracy = [row["accuracy"] or 0.0 for row in counted if row["lag"] == far]
             values.setdefault(plain, {})[column] = statistics.median(accuracy)
             floors[column] = rows[0]["floor"]
-    each = (
+    descriptions = (
         f"{arm} {', '.join(f'{task} {accuracy:.2f}' for task, accuracy in of.items())}"
         for arm, of in values.items()
     )
@@ -266,19 +266,19 @@ def figure(found: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "figures": {layout: heat_map(values, floors, layout) for layout in LAYOUTS},
         "legend": "Median accuracy of the seeds, the colour from each task's floor to 1; "
         "track at four times the trained length.",
-        "alt": f"Heat map of accuracy: {'; '.join(each)}.",
+        "alt": f"Heat map of accuracy: {'; '.join(descriptions)}.",
     }
 
 
 def claim(axis: str, results: dict[str, Any]) -> str:
     """What became of the claim on one axis, and whose intervals are apart."""
     counts = counts_of(axis, results)
-    said = []
+    sentences = []
     for arm in CLAIMED if axis in CLAIMED_ON else ():
         if arm in counts:
             held, of = counts[arm]
             met = "met" if of >= 10 and 10 * held >= 9 * of else "not met"
-            said.append(f"Claimed for {arm}: at least 9 of 10; found: {held} of {of}, {met}.")
+            sentences.append(f"Claimed for {arm}: at least 9 of 10; found: {held} of {of}, {met}.")
     for arm, (held, of) in counts.items():
         plain = arm.removesuffix(CONVOLUTION)
         other = f"{plain} + attention{arm.removeprefix(plain)}"
@@ -286,11 +286,11 @@ def claim(axis: str, results: dict[str, Any]) -> str:
             mine, theirs = wilson(held, of), wilson(*counts[other])
             if mine[0] > theirs[1] or theirs[0] > mine[1]:
                 word = "takes from" if mine[0] > theirs[1] else "adds to"
-                said.append(
+                sentences.append(
                     f"Attention {word} {arm}: {held}/{of} without, {counts[other][0]}/"
                     f"{counts[other][1]} with it (95% intervals apart)."
                 )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def verdict(axis: str, results: dict[str, Any]) -> str:

@@ -84,8 +84,8 @@ def name(cell: Cell) -> str:
         "reset": lambda v: f"reset {v}",
         "negative_eigenvalues": lambda v: "negative" if v else None,
     }
-    said = [word(getattr(cell, field)) for field, word in words.items() if hasattr(cell, field)]
-    return ", ".join([type(cell).__name__, *filter(None, said)])
+    variants = [word(getattr(cell, field)) for field, word in words.items() if hasattr(cell, field)]
+    return ", ".join([type(cell).__name__, *filter(None, variants)])
 
 
 TRAINING = Training(learning_rate=3e-3, batch_size=32, dispatch=50, eval_size=512)
@@ -159,9 +159,9 @@ def main(
         out: the folder; runs/family-QUESTION if none is given.
         workers: processes, each pinned to one core; 0 means one per core.
     """
-    asked = QUESTIONS[question]().restricted(arms, seeds, steps)
+    narrowed = QUESTIONS[question]().restricted(arms, seeds, steps)
     out = Path("runs") / f"family-{question}" if out is None else out
-    ask(asked, f"python -m experiments.memory.family {question}", out, workers)
+    ask(narrowed, f"python -m experiments.memory.family {question}", out, workers)
     return 0
 
 

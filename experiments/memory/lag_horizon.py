@@ -124,20 +124,20 @@ def climb(
     chosen: Mapping[str, Experiment] = {}
     alive = options.arms or tuple(question(lags[0], size).arms)
     for lag in lags:
-        asked = options.restricted(question(lag, size)).restricted(alive)
+        current = options.restricted(question(lag, size)).restricted(alive)
         if chosen:  # at the rates of the first lag, by the same seeds
-            asked = dataclasses.replace(asked, grid=(), arms=_as_before(asked.arms, chosen))
-        arms, found, tried = measure(asked, out / f"lag-{lag}", options.workers)
+            current = dataclasses.replace(current, grid=(), arms=_as_before(current.arms, chosen))
+        arms, new_rows, tried = measure(current, out / f"lag-{lag}", options.workers)
         chosen = {**chosen, **arms}
         trials += tried
-        rows += [row | {"probe": False} for row in found]
-        by = by_arm({"rows": found})
+        rows += [row | {"probe": False} for row in new_rows]
+        by = by_arm({"rows": new_rows})
         failed = [arm for arm in alive if not most(by[arm])]
         if failed and options.probe:
-            longer = dataclasses.replace(asked, grid=(), arms={a: arms[a] for a in failed})
+            longer = dataclasses.replace(current, grid=(), arms={a: arms[a] for a in failed})
             longer = longer.restricted(steps=PROBE * arms[failed[0]].training.steps)
-            _, found, _ = measure(longer, out / f"lag-{lag}-probe", options.workers)
-            rows += [row | {"probe": True} for row in found]
+            _, new_rows, _ = measure(longer, out / f"lag-{lag}-probe", options.workers)
+            rows += [row | {"probe": True} for row in new_rows]
         alive = tuple(arm for arm in alive if arm not in failed)
         if not alive:
             break
@@ -187,22 +187,22 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     "state" is that of the last lag held.
     """
     lags = sorted({row["lag"] for row in results["rows"]})
-    found = []
+    table = []
     for arm, rows in by_arm(results).items():
         cells, horizon, last = [], "", rows[0]
         for lag in lags:
             plain = [row for row in rows if row["lag"] == lag and not row["probe"]]
             probe = [row for row in rows if row["lag"] == lag and row["probe"]]
-            said = [spread(plain)] if plain else []
-            said += [f"{PROBE}×: {spread(probe)}"] if probe else []
-            cells.append("; ".join(said))
+            accuracies = [spread(plain)] if plain else []
+            accuracies += [f"{PROBE}×: {spread(probe)}"] if probe else []
+            cells.append("; ".join(accuracies))
             if plain and most(plain):
                 horizon, last = str(lag), plain[0]
         if not _probed(rows) and most(_last(rows)):
             horizon = f"≥ {horizon}"  # it did not fail yet
         cost = (f"{last['rate']:g}", f"{last['parameters']:,}", f"{last['state_bytes']:,} B")
-        found.append((arm, *cells, horizon or f"< {lags[0]}", *cost))
-    return found
+        table.append((arm, *cells, horizon or f"< {lags[0]}", *cost))
+    return table
 
 
 def verdict(results: dict[str, Any]) -> str:

@@ -109,7 +109,7 @@ def stretch(
         sequences: how many strings.
         at_once: how many of them go through the model together; changes no answer.
     """
-    found: collections.Counter[int] = collections.Counter()
+    correct: collections.Counter[int] = collections.Counter()
     undefined: collections.Counter[int] = collections.Counter()
     for first in range(0, sequences, at_once):
         strings = jnp.arange(first, min(first + at_once, sequences))
@@ -129,10 +129,10 @@ def stretch(
                 jax.random.fold_in(key, length),
                 length - done,
             )
-            found[length] += int(right.sum())
+            correct[length] += int(right.sum())
             undefined[length] += int(nan.sum())
             done, length = length, 2 * length
-    return dict(found), dict(undefined)
+    return dict(correct), dict(undefined)
 
 
 def enlarged(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -148,8 +148,8 @@ def rows_of(
     growing = model.cost(64).cache_bytes != model.cost(128).cache_bytes
     far, at_once = (min(longest, CACHED), AT_ONCE) if growing else (longest, sequences)
     began = time.perf_counter()
-    found, undefined = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
-    seconds = (time.perf_counter() - began) / len(found)
+    correct, undefined = stretch(model, loaded.of_seed(seed), far, sequences, at_once)
+    seconds = (time.perf_counter() - began) / len(correct)
     return [
         {
             "arm": arm,
@@ -162,7 +162,7 @@ def rows_of(
             "seconds": round(seconds, 3),
         }
         | ({"nan": undefined[length] / sequences} if undefined[length] else {})
-        for length, right in found.items()
+        for length, right in correct.items()
     ]
 
 
@@ -174,22 +174,22 @@ def kept(
     Those of a seed are measured, and left there, if none had or if the run is another one by now.
     """
     of = hashlib.sha256((run / "results.json").read_bytes()).hexdigest()
-    asked = {"longest": longest, "sequences": sequences, "run": of}
+    settings = {"longest": longest, "sequences": sequences, "run": of}
     loaded = load(run)
-    resumed, found = False, []
+    resumed, all_rows = False, []
     for seed in loaded.experiment.seed_numbers[:seeds]:
         file = out / folder(arm) / f"seed-{seed}.json"
         if file.is_file():
             there = json.loads(file.read_text(encoding="utf-8"))
-            if there["asked"] == asked:
-                resumed, found = True, found + there["rows"]
+            if there["asked"] == settings:
+                resumed, all_rows = True, all_rows + there["rows"]
                 continue
         rows = rows_of(arm, loaded, seed, longest, sequences)
         with writing("the rows of a seed", file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(file, json.dumps({"asked": asked, "rows": rows}) + "\n")
-        found += rows
-    return resumed, found
+            replace_file(file, json.dumps({"asked": settings, "rows": rows}) + "\n")
+        all_rows += rows
+    return resumed, all_rows
 
 
 def columns(results: dict[str, Any]) -> tuple[str, ...]:
@@ -199,7 +199,7 @@ def columns(results: dict[str, Any]) -> tuple[str, ...]:
 
 def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line for every arm: the median seed's accuracy with its 95% Wilson interval."""
-    found = []
+    table = []
     for arm, rows in by_arm(results).items():
         cells = []
         for length in _shown(results):
@@ -212,8 +212,8 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
             share = f"{right / there[0]['sequences']:.2f} ({low:.2f}–{high:.2f})"
             cells.append(", ".join((share, *flaws(there, "right"))))
         last = max(rows, key=lambda row: row["length"])
-        found.append((arm, *cells, f"{last['state_bytes']:,} B"))
-    return found
+        table.append((arm, *cells, f"{last['state_bytes']:,} B"))
+    return table
 
 
 def verdict(results: dict[str, Any]) -> str:

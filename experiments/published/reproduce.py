@@ -71,7 +71,7 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
             seeds.setdefault(row["seed"], []).append(metric.of(row))
         means = [statistics.fmean(of_seed) for of_seed in seeds.values()]
         rates.setdefault(_without_rate(arm, rows), {})[arm] = means
-    found = []
+    table = []
     for plain_name, of_rate in rates.items():
         arm = metric.best(of_rate, key=lambda rate: statistics.median(of_rate[rate]))
         means, line = of_rate[arm], plain[arm]
@@ -83,7 +83,7 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
         if protocol.at_most is not None:
             held = sum(value <= protocol.at_most for value in means)
             line |= {"held": f"{held}/{len(means)}"}
-        found.append(
+        table.append(
             (
                 arm,
                 write(protocol.published.get(plain_name)),
@@ -94,7 +94,7 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
                 *(line[column] for column in ("steps", "params", "time")),
             )
         )
-    return found
+    return table
 
 
 def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -152,16 +152,16 @@ def main(
     for name in protocols:
         choose(name, PROTOCOLS, "protocol")
     for name in protocols or PROTOCOLS:
-        asked = PROTOCOLS[name].question("paper" if preset == "paper" else "cpu")
-        asked = asked.restricted(arms)
-        asked = asked.smoke() if preset == "smoke" else asked
+        question = PROTOCOLS[name].question("paper" if preset == "paper" else "cpu")
+        question = question.restricted(arms)
+        question = question.smoke() if preset == "smoke" else question
         command = f"python -m experiments.published.reproduce {name}"
         ask(
-            asked,
+            question,
             command if preset == "cpu" else f"{command} --preset {preset}",
             out / f"reproduce-{name}-{preset}",
             workers,
-            also={"preset": preset, "floor": next(iter(asked.arms.values())).task.floor().loss},
+            also={"preset": preset, "floor": next(iter(question.arms.values())).task.floor().loss},
             columns=COLUMNS,
             lines_of=functools.partial(lines, name),
             verdict_of=functools.partial(verdict, name),

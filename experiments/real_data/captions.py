@@ -124,9 +124,9 @@ class Options:
     @property
     def question(self) -> Question:
         """The question as these options put it."""
-        asked = question(PRESETS["full" if self.preset == "full" else "quick"], self.language)
-        asked = asked.restricted(self.arms, self.seeds)
-        return asked.smoke() if self.preset == "smoke" else asked
+        narrowed = question(PRESETS["full" if self.preset == "full" else "quick"], self.language)
+        narrowed = narrowed.restricted(self.arms, self.seeds)
+        return narrowed.smoke() if self.preset == "smoke" else narrowed
 
 
 def question(preset: Preset, language: str = "en") -> Question:
@@ -164,21 +164,21 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path) -> Found:
     test = pairs.rows["test"]
     references = [pairs.targets[i] for i in test]
     roles = np.array([emoji.made(pairs.sources[i]).role for i in test])
-    found, judged, seen = [], {}, []
-    for row, loaded, said in answers(arms, rows, out, beams=1):
-        if said is None:  # it diverged, and says so
-            found.append({**row, **NO_FIGURES})
+    scored_rows, judged, seen = [], {}, []
+    for row, loaded, numbers in answers(arms, rows, out, beams=1):
+        if numbers is None:  # it diverged, and says so
+            scored_rows.append({**row, **NO_FIGURES})
             continue
-        judged.setdefault(row["arm"], []).append(score(tell(said, pairs), references))
-        found.append({**row, **figures(judged[row["arm"]][-1], said)})
-        if is_undefined(said).any():
+        judged.setdefault(row["arm"], []).append(score(tell(numbers, pairs), references))
+        scored_rows.append({**row, **figures(judged[row["arm"]][-1], numbers)})
+        if is_undefined(numbers).any():
             continue
         if loaded.experiment.architecture.attention != "none" and not seen:
             for at in _evenly(len(test)):
                 picture = pairs.inputs[test[at]]
-                seen.append(attended(loaded, row["seed"], picture, said[at], references[at]))
+                seen.append(attended(loaded, row["seed"], picture, numbers[at], references[at]))
     nearest_said = score([pairs.targets[i] for i in nearest(pairs)], references)
-    found.append({"arm": FLOOR, "seed": None, **figures(nearest_said)})
+    scored_rows.append({"arm": FLOOR, "seed": None, **figures(nearest_said)})
     differences, by_kind, held = [], [], kinds(pairs)
     for name in QUALITIES:
         quality = {
@@ -196,7 +196,7 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path) -> Found:
     if seen:
         _draw(seen, out / "plots" / "attended.png")
     return {
-        "rows": found,
+        "rows": scored_rows,
         "differences": differences,
         "by_kind": by_kind,
         "roles": len(np.unique(roles)),
@@ -225,27 +225,29 @@ def kinds(pairs: Pairs) -> np.ndarray:
 
 def nearest(pairs: Pairs) -> np.ndarray:
     """For each picture of the test that of training with the least squared distance in pixels."""
-    known, asked = (
+    known, tested = (
         pairs.inputs[pairs.rows[part]].reshape(len(pairs.rows[part]), -1).astype(np.float64)
         for part in ("train", "test")
     )
     # |a - b|² but for |a|², which is the same for all b.
-    far = (known**2).sum(axis=1) - 2 * asked @ known.T
+    far = (known**2).sum(axis=1) - 2 * tested @ known.T
     return pairs.rows["train"][far.argmin(axis=1)]
 
 
-def attended(loaded: Loaded, seed: int, picture: np.ndarray, said: np.ndarray, title: str) -> Seen:
+def attended(
+    loaded: Loaded, seed: int, picture: np.ndarray, numbers: np.ndarray, title: str
+) -> Seen:
     """Which regions each word read.
 
     Args:
         loaded: a run with attention.
         seed: whose parameters.
         picture: `[32, 96]` uint8.
-        said: `[L]` int32, `STOP` from its end on.
+        numbers: `[L]` int32, `STOP` from its end on.
         title: what stands over the picture.
     """
     task: Any = loaded.experiment.task
-    weights, pieces = looked_at(loaded, seed, task.shown(picture), said)
+    weights, pieces = looked_at(loaded, seed, task.shown(picture), numbers)
     pieces = pieces[pieces != STOP]
     writer = task.pairs.writer
     # A word is several pieces, the first of which begins with a ▁.
@@ -262,15 +264,15 @@ def attended(loaded: Loaded, seed: int, picture: np.ndarray, said: np.ndarray, t
 
 def verdict(results: Found) -> str:
     """What stands under the table."""
-    counts, said = results["pairs"], []
+    counts, sentences = results["pairs"], []
     for name, what in QUALITIES.items():
         of_name = [row for row in results["differences"] if row["quality"] == name]
         if of_name:
-            said.append(f"{what}: {apart(of_name)}")
+            sentences.append(f"{what}: {apart(of_name)}")
     return (
         "Differences are means of the seeds with a 95% bootstrap interval over the "
         f"{results['roles']} roles of the {counts['test']:,} pictures of the test. "
-        f"{' '.join(said)} Learned from {counts['train']:,} pictures. "
+        f"{' '.join(sentences)} Learned from {counts['train']:,} pictures. "
         f"{results['meta']['core_hours']:.2f} core-hours of training."
     )
 
@@ -304,35 +306,35 @@ def describe(text: str, runs: Path) -> str:
     """
     run = newest(runs, "captions", "--caption")
     picture = _picture(text).reshape(emoji.SIDE, -1)
-    seen, said = [], ""
+    seen, caption = [], ""
     console.print(f"run {run}", highlight=False, soft_wrap=True)
     for path in sorted(file.parent for file in run.glob("*/results.json")):
         loaded = load(path)
         job: Any = loaded.experiment
         pairs: Pairs = job.task.pairs
-        if not said:
+        if not caption:
             console.out(_known(text, pairs), highlight=False)
         seed = job.seed_numbers[0]
         shown = job.task.shown(picture[None])
         numbers = say(loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1)
         require_defined(numbers, path)
-        (said,) = tell(numbers, pairs)
-        console.out(f"  {job.arm}: {said}", highlight=False)
+        (caption,) = tell(numbers, pairs)
+        console.out(f"  {job.arm}: {caption}", highlight=False)
         if job.architecture.attention != "none":
             seen.append(attended(loaded, seed, picture, numbers[0], job.arm))
     if seen:
         _draw(seen, run / "plots" / "caption.png")
-    return said
+    return caption
 
 
 def _picture(text: str) -> np.ndarray:
     """The picture of an emoji, or in a file: `[32, 32, 3]` uint8."""
     if Path(text).is_file():
         return emoji.reduced(Path(text).read_bytes())
-    found = emoji.pictures().get(emoji.bare(text.strip()))
-    if found is None:
+    picture = emoji.pictures().get(emoji.bare(text.strip()))
+    if picture is None:
         raise ValueError(f"--caption: expected an emoji or the path of a picture, got {text!r}")
-    return found
+    return picture
 
 
 def _known(text: str, pairs: Pairs) -> str:

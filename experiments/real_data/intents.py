@@ -171,14 +171,14 @@ def lines(results: Found) -> list[tuple[str, ...]]:
         for row in results["scores"]
         if row["measure"] == "macro_f1"
     }
-    found = []
+    table = []
     for of_arm, rows in by_arm(results).items():
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
             cost = (f"{rows[0]['parameters']:,}", size(rows[0]["state_bytes"]), time_of(rows))
         f1, template, utterance = (spread(rows, measure, 3) for measure in MEASURES)
-        found.append((of_arm, f1, interval.get(of_arm, ""), template, utterance, *cost))
-    return found
+        table.append((of_arm, f1, interval.get(of_arm, ""), template, utterance, *cost))
+    return table
 
 
 def difference_table(results: Found) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
@@ -201,7 +201,7 @@ def _signed(row: Mapping[str, Any]) -> str:
 def verdict(results: Found) -> str:
     """What stands under the table: every difference in macro-F1, whichever sign."""
     data = results["data"]
-    said = [
+    sentences = [
         f"Pooled over {data['held']} of {data['folds']} folds: {data['utterances']:,} utterances "
         f"of {data['templates']} templates of {data['intents']} intents ({data['language']}), each "
         "answered by models that never saw its template. Differences in macro-F1, of the means of "
@@ -213,9 +213,9 @@ def verdict(results: Found) -> str:
                 word = "no difference"
             else:
                 word = "ahead" if row["mean"] > 0 else "behind"
-            said.append(f"{row['arm']} − {_short(row['than'])}: {_signed(row)}, {word}.")
-    said.append(f"{results['meta']['core_hours']:.2f} core-hours of training.")
-    return "\n".join(said)
+            sentences.append(f"{row['arm']} − {_short(row['than'])}: {_signed(row)}, {word}.")
+    sentences.append(f"{results['meta']['core_hours']:.2f} core-hours of training.")
+    return "\n".join(sentences)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,11 +65,11 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
     for word, weight in zip(words, weights):
         bars.add_row(Text(word), Bar(1, 0, float(weight), width=40), f"{weight:.2f}")
     console.print(bars)
-    said = intents[chances.argmax()]
+    likeliest = intents[chances.argmax()]
     path = run / "plots" / "ask.png"
-    figure = reading([words], [weights[: len(words)]], [f"{said} ({chances.max():.2f})"])
+    figure = reading([words], [weights[: len(words)]], [f"{likeliest} ({chances.max():.2f})"])
     with writing("the picture", path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(drawn(figure))
     console.print(f"picture {path}", highlight=False, soft_wrap=True)
-    return said
+    return likeliest

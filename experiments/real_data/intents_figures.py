@@ -12,7 +12,7 @@ from longlag.report.style import INK, RULE, house_style
 
 __all__ = ["confusion", "reading"]
 
-SAID = 0.05  # shares from here on are written into their cell
+WRITTEN = 0.05  # shares from here on are written into their field
 
 
 def confusion(counts: np.ndarray, intents: Sequence[str], title: str) -> Figure:
@@ -31,7 +31,7 @@ def confusion(counts: np.ndarray, intents: Sequence[str], title: str) -> Figure:
         axes = figure.subplots()
         image = np.ma.masked_array(shares, np.broadcast_to(counts.sum(1) == 0, shares.shape).T)
         axes.imshow(image, cmap=BLUES, vmin=0, vmax=1)
-        for row, column in np.argwhere(shares >= SAID):
+        for row, column in np.argwhere(shares >= WRITTEN):
             share = shares[row, column]
             axes.text(
                 column, row, f"{100 * share:.0f}", color="white" if share > 0.55 else INK,

@@ -64,13 +64,13 @@ def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: 
     task = held_out(next(iter(arms.values())))
     console.print("fitting the floors", highlight=False)
     for corpus in corpora:
-        for note, said in floors(corpus.utterances, corpus.parts).items():
-            found = tally(corpus.utterances, corpus.parts.held, said)
-            rows.append({"arm": f"floor: {note}", "seed": None, "counts": found})
-    asked = np.sum([row["counts"] for row in rows if row["arm"] == WORDS], axis=(0, 2))
-    tested = np.flatnonzero(asked)
+        for note, predicted in floors(corpus.utterances, corpus.parts).items():
+            counts = tally(corpus.utterances, corpus.parts.held, predicted)
+            rows.append({"arm": f"floor: {note}", "seed": None, "counts": counts})
+    totals = np.sum([row["counts"] for row in rows if row["arm"] == WORDS], axis=(0, 2))
+    tested = np.flatnonzero(totals)
     utterances = corpora[0].utterances
-    label_of = np.zeros(len(asked), int)
+    label_of = np.zeros(len(totals), int)
     label_of[utterances.templates] = utterances.labels
     labels = label_of[tested]
     scored, whole = [], {}
@@ -79,15 +79,15 @@ def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: 
         if seed is not None:
             row["seconds"] = round(sum(fold["seconds"] for fold in of_folds), 2)
         if all(fold["counts"] is not None for fold in of_folds):
-            found = np.sum([fold["counts"] for fold in of_folds], axis=0)[tested]
-            whole.setdefault(one, []).append(found)
-            row |= scores(found, labels)
+            counts = np.sum([fold["counts"] for fold in of_folds], axis=0)[tested]
+            whole.setdefault(one, []).append(counts)
+            row |= scores(counts, labels)
         else:  # it diverged in a fold, or answered NaN, and says so
             row |= dict.fromkeys(MEASURES)
             if share := max(fold.get("nan", 0) for fold in of_folds):
                 row["nan"] = share
         scored.append(row)
-    by_label = np.bincount(labels, asked[tested], len(utterances.intents))
+    by_label = np.bincount(labels, totals[tested], len(utterances.intents))
     pairs = [
         *((one, WORDS) for one in whole if one not in (WORDS, "floor: majority class")),
         (attentive, plain),
@@ -96,8 +96,8 @@ def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: 
     there = [pair for pair in pairs if whole.keys() >= set(pair)]
     shown = next(one for one in (attentive, plain, *whole) if one in whole)
     by_intent = np.zeros((len(utterances.intents),) * 2, int)
-    for found in whole[shown]:
-        np.add.at(by_intent, labels, found)
+    for counts in whole[shown]:
+        np.add.at(by_intent, labels, counts)
     pictures = {"confusion": confusion(by_intent, utterances.intents, f"{shown}, all seeds")}
     if attentive in whole:
         read = next(name for name, job in arms.items() if arm(job) == attentive)
@@ -117,13 +117,13 @@ def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: 
         },
         "data": {
             "language": task.language,
-            "utterances": int(asked.sum()),
+            "utterances": int(totals.sum()),
             "templates": len(tested),
             "intents": len(np.unique(labels)),
             "straddling": sum(len(corpus.parts.straddling) for corpus in corpora),
             "folds": task.folds,
             "held": len(corpora),
-            "per_template": [int(asked[tested].min()), int(asked.max())],
+            "per_template": [int(totals[tested].min()), int(totals.max())],
             "per_intent": by_label.astype(int).tolist(),
         },
     }
@@ -143,11 +143,11 @@ def _of_runs(arms: Arms, rows: Sequence[Found], out: Path) -> Iterator[Found]:
             counts, kept = None, {}
             if row["accuracy"] is not None:
                 chances = decide(loaded.model, loaded.of_seed(row["seed"]), tokens, mask)
-                said = np.asarray(likeliest(chances))
-                if (said == NO_CLASS).any():
-                    kept["nan"] = float((said == NO_CLASS).mean())
+                predicted = np.asarray(likeliest(chances))
+                if (predicted == NO_CLASS).any():
+                    kept["nan"] = float((predicted == NO_CLASS).mean())
                 else:
-                    counts = tally(held.corpus.utterances, held.rows, said)
+                    counts = tally(held.corpus.utterances, held.rows, predicted)
             kept |= {key: row[key] for key in ("parameters", "state_bytes", "steps", "seconds")}
             yield {"arm": arm(job), "seed": row["seed"], **kept, "counts": counts}
 
@@ -159,10 +159,10 @@ def _corpora(arms: Arms) -> list[Corpus]:
 
 def _by(rows: Sequence[Found], *keys: str) -> dict[tuple[Any, ...], list[Found]]:
     """Rows by what they have under some keys."""
-    found: dict[tuple[Any, ...], list[Found]] = {}
+    groups: dict[tuple[Any, ...], list[Found]] = {}
     for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
 
 
 def held_out(job: Experiment) -> Intents:
@@ -184,10 +184,10 @@ def _read(run: Path) -> Figure:
     _, first = np.unique(utterances.labels[held.rows[there]], return_index=True)
     rows = there[first[:SHOWN]]
     params = loaded.of_seed()
-    said = likeliest(decide(loaded.model, params, tokens[rows], mask[rows]))
+    predicted = likeliest(decide(loaded.model, params, tokens[rows], mask[rows]))
     weights = attended(loaded.model, params, tokens[rows], mask[rows])
     return reading(
         [tokenize(utterances.texts[i]) for i in held.rows[rows]],
         [of_row[of_mask] for of_row, of_mask in zip(weights, mask[rows])],
-        ["NaN" if i == NO_CLASS else utterances.intents[i] for i in said.tolist()],
+        ["NaN" if i == NO_CLASS else utterances.intents[i] for i in predicted.tolist()],
     )

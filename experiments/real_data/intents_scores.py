@@ -53,11 +53,11 @@ def decide(model: Seq2Seq, params: Any, tokens: np.ndarray, mask: np.ndarray) ->
         `[N, K]` float32, rows sum to one.
     """
     rows = min(ROWS, len(tokens))
-    found = []
+    chances = []
     for at in range(0, len(tokens), rows):
         part = np.arange(at, at + rows) % len(tokens)  # the last part is filled up: one shape
-        found.append(_chances(model, params, tokens[part], mask[part]))
-    return np.concatenate(jax.device_get(found))[: len(tokens)]
+        chances.append(_chances(model, params, tokens[part], mask[part]))
+    return np.concatenate(jax.device_get(chances))[: len(tokens)]
 
 
 def attended(model: Seq2Seq, params: Any, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -71,19 +71,19 @@ def attended(model: Seq2Seq, params: Any, tokens: np.ndarray, mask: np.ndarray) 
     return np.asarray(weights[:, 0])
 
 
-def tally(utterances: Utterances, rows: np.ndarray, said: np.ndarray) -> np.ndarray:
+def tally(utterances: Utterances, rows: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """How often the utterances of each template were taken for each intent.
 
     Args:
         utterances: all.
         rows: `[N]`, indices of those that were asked.
-        said: `[N]`, the intents they were taken for.
+        predicted: `[N]`, the intents they were taken for.
 
     Returns:
         `[templates, K]` int64.
     """
     counts = np.zeros((len(utterances.sentences), len(utterances.intents)), np.int64)
-    np.add.at(counts, (utterances.templates[rows], said), 1)
+    np.add.at(counts, (utterances.templates[rows], predicted), 1)
     return counts
 
 
@@ -102,9 +102,9 @@ def macro_f1(weights: np.ndarray, counts: np.ndarray, labels: np.ndarray) -> np.
     """
     own = np.eye(counts.shape[1])[labels] * counts.sum(1, keepdims=True)
     right = np.eye(counts.shape[1])[labels] * counts
-    asked, said, hit = weights @ own, weights @ counts, weights @ right
-    f1 = 2 * hit / np.maximum(asked + said, 1)
-    return f1.sum(1) / (asked > 0).sum(1)
+    actual, predicted, hit = weights @ own, weights @ counts, weights @ right
+    f1 = 2 * hit / np.maximum(actual + predicted, 1)
+    return f1.sum(1) / (actual > 0).sum(1)
 
 
 def accuracy(weights: np.ndarray, counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ def differences(
     Returns:
         A row for each pair and measure: `arm, than, measure, mean, low, high`.
     """
-    found = []
+    rows = []
     for arm, than in pairs:
         for name, measure in MEASURES.items():
 
@@ -165,5 +165,5 @@ def differences(
                 lambda w: score(w, arm) - (score(w, than) if than is not None else 0),  # noqa: B023
                 len(labels),
             )
-            found.append({"arm": arm, "than": than, "measure": name, **interval._asdict()})
-    return found
+            rows.append({"arm": arm, "than": than, "measure": name, **interval._asdict()})
+    return rows

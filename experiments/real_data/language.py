@@ -95,7 +95,7 @@ def question(preset: Preset, text: Source = "jargon") -> Question:
         "LSTM": Architecture(**layers),
         "LSTM + attention": Architecture("window", window=WINDOW, **layers),
     }
-    asked = Question(
+    comparison = Question(
         "How many bits does the next byte cost?",
         {
             arm: Experiment(task, LSTM(width), layers, training, seeds, (task.length,))
@@ -103,7 +103,7 @@ def question(preset: Preset, text: Source = "jargon") -> Question:
         },
         threshold=1.0,
     )
-    return asked.smoke() if preset == "smoke" else asked
+    return comparison.smoke() if preset == "smoke" else comparison
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -139,13 +139,13 @@ def bits_of_test(model: SequenceModel, params: Any, text: data.Text) -> np.ndarr
     """
     test = text.test
     rows = min(max(16, len(test) // 2**15), 128)
-    each = -(-len(test) // rows)
-    steps = -(-(WARM + each) // CHUNK) * CHUNK
+    stretch = -(-len(test) // rows)
+    steps = -(-(WARM + stretch) // CHUNK) * CHUNK
     before = np.concatenate([text.validation[-(WARM + 1) :], test, np.zeros(steps, np.uint8)])
-    starts = np.arange(rows) * each
+    starts = np.arange(rows) * stretch
     read = np.stack([before[at : at + steps + 1] for at in starts]).astype(np.int32)
     bits = np.asarray(_bits(model, params, jnp.asarray(read)))
-    return bits[:, WARM : WARM + each].reshape(-1)[: len(test)]
+    return bits[:, WARM : WARM + stretch].reshape(-1)[: len(test)]
 
 
 def rows_of(
@@ -227,7 +227,7 @@ COLUMNS = ("arm", "bits per byte", "seen again", "the rest", "params", "state", 
 
 def lines(results: Found) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets."""
-    found = []
+    table = []
     for arm, rows in by_arm(results).items():
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
@@ -238,14 +238,14 @@ def lines(results: Found) -> list[tuple[str, ...]]:
             )
         bits = (spread(rows, name, 3) for name in ("bits", "bits_again", "bits_rest"))
         parameters = f"{rows[0]['parameters']:,}" if "parameters" in rows[0] else ""
-        found.append((arm, *bits, parameters, *cost))
-    return found
+        table.append((arm, *bits, parameters, *cost))
+    return table
 
 
 def verdict(results: Found) -> str:
     """What stands under the table."""
     shares, hours = results["shares"], f"{results['meta']['core_hours']:.2f} core-hours."
-    said = [
+    sentences = [
         f"Every one of the {shares['bytes']:,} bytes of the test part, read in order. "
         f'"seen again": the {100 * shares["again"]:.1f}% that end an {ORDER}-gram which came '
         f"before within {WINDOW} bytes."
@@ -254,7 +254,7 @@ def verdict(results: Found) -> str:
         if name not in results["saved"]:
             return " ".join(
                 [
-                    *said,
+                    *sentences,
                     "An arm diverged in every seed, or answered NaN; nothing is compared.",
                     hours,
                 ]
@@ -263,10 +263,12 @@ def verdict(results: Found) -> str:
         word = "saves" if low > 0 else "costs" if high < 0 else "makes no clear difference"
         of = f"{abs(middle):.3f} bits {where}" if low * high > 0 else f"{where}: {middle:.3f} saved"
         low, high = (-high, -low) if word == "costs" else (low, high)
-        said.append(f"Attention {word} {of} (95% interval {low:.3f} to {high:.3f}).")
+        sentences.append(f"Attention {word} {of} (95% interval {low:.3f} to {high:.3f}).")
     seeds = max(len(rows) for rows in by_arm(results).values())
     of = "the mean of the seeds" if seeds > 1 else "this one seed: of others it says nothing"
-    return " ".join([*said, f"The interval is over stretches of the test text, for {of}.", hours])
+    return " ".join(
+        [*sentences, f"The interval is over stretches of the test text, for {of}.", hours]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,10 +307,10 @@ def main(options: Options) -> int:
     if options.sample is not None:
         return _continue(options, out)
     began = time.perf_counter()
-    asked = question(options.preset, options.text)
-    arms, trained, _ = measure(asked, out, options.workers)
+    comparison = question(options.preset, options.text)
+    arms, trained, _ = measure(comparison, out, options.workers)
     trained = [row for row in trained if row["accuracy"] is not None]
-    rows, more = rows_of(dataclasses.replace(asked, arms=arms), options.text, trained, out)
+    rows, more = rows_of(dataclasses.replace(comparison, arms=arms), options.text, trained, out)
     results = {
         "rows": rows,
         **more,
@@ -320,7 +322,7 @@ def main(options: Options) -> int:
         figure = picture(more["apart"])
         figure.savefig(path, dpi=150)
     plt.close(figure)
-    show(results, asked.title, out, COLUMNS, lines(results), verdict(results))
+    show(results, comparison.title, out, COLUMNS, lines(results), verdict(results))
     console.print(f"picture {path}", highlight=False, soft_wrap=True)
     return 0
 

@@ -117,7 +117,7 @@ def _search(
     steps: int,
     beams: int,
 ) -> jax.Array:
-    found = generate(
+    hypotheses = generate(
         model,
         params,
         inputs,
@@ -127,7 +127,7 @@ def _search(
         beams=beams,
         length_penalty=LENGTH_PENALTY if beams > 1 else 0.0,
     )
-    return found.tokens[:, 0]
+    return hypotheses.tokens[:, 0]
 
 
 def say(
@@ -151,12 +151,12 @@ def say(
     Returns:
         `[N, L]` int32, `STOP` from the end of each on, `NO_CLASS` where the model answers NaN.
     """
-    found = []
+    parts = []
     for at in range(0, len(inputs), ROWS):
         rows = np.arange(at, at + ROWS) % len(inputs)  # the last part is filled up: one shape
         seen = None if mask is None else mask[rows]
-        found.append(_search(model, params, inputs[rows], seen, steps=steps, beams=beams))
-    return np.concatenate(jax.device_get(found))[: len(inputs)]
+        parts.append(_search(model, params, inputs[rows], seen, steps=steps, beams=beams))
+    return np.concatenate(jax.device_get(parts))[: len(inputs)]
 
 
 def tell(numbers: np.ndarray, pairs: Pairs) -> list[str]:
@@ -211,7 +211,7 @@ def answers(
 
 
 def looked_at(
-    loaded: Loaded, seed: int, source: np.ndarray, said: np.ndarray
+    loaded: Loaded, seed: int, source: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where each piece of a target looked in its source.
 
@@ -219,17 +219,17 @@ def looked_at(
         loaded: a run with attention.
         seed: whose parameters.
         source: `[S]` int32, without padding, or `[S, D]` float32.
-        said: `[L]` int32, `STOP` from its end on.
+        numbers: `[L]` int32, `STOP` from its end on.
 
     Returns:
         Weights `[L', R]` over the R steps or regions of the source, and the pieces `[L']`, `STOP`
         included.
     """
-    said = said[: _end(said) + 1]
+    numbers = numbers[: _end(numbers) + 1]
     weights = jax.jit(loaded.model.alignment)(
-        loaded.of_seed(seed), jnp.asarray(source)[None], jnp.asarray(said)[None]
+        loaded.of_seed(seed), jnp.asarray(source)[None], jnp.asarray(numbers)[None]
     )
-    return np.asarray(weights[0]), said
+    return np.asarray(weights[0]), numbers
 
 
 def interval(values: np.ndarray, groups: np.ndarray | None = None) -> Interval:
@@ -257,24 +257,24 @@ def difference(
         groups: of `interval`.
     """
     arms = [*quality]
-    found = []
+    rows = []
     for i, arm in enumerate(arms):
         for other in arms[:i]:
             ahead = interval(quality[arm] - quality[other], groups)
-            found.append({"arm": arm, "than": other, **ahead._asdict()})
-    return found
+            rows.append({"arm": arm, "than": other, **ahead._asdict()})
+    return rows
 
 
 def apart(differences: Sequence[Mapping[str, Any]]) -> str:
     """Differences and their intervals in words."""
-    said = []
+    sentences = []
     for row in differences:
         outcome = "no difference" if row["low"] <= 0 <= row["high"] else "apart"
-        said.append(
+        sentences.append(
             f"{row['arm']} − {row['than']}: {row['mean']:+.1f} ({row['low']:+.1f} to "
             f"{row['high']:+.1f}), {outcome}."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 COLUMNS = ("arm", "chrF", "BLEU", "exact, %", "loss", "rate", "params", "state", "time")
@@ -282,7 +282,7 @@ COLUMNS = ("arm", "chrF", "BLEU", "exact, %", "loss", "rate", "params", "state",
 
 def lines(results: Found) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm and floor: medians of the seeds, ranges in brackets."""
-    found = []
+    table = []
     for arm, rows in by_arm(results).items():
         cost = ("",) * 5
         if rows[0]["seed"] is not None:
@@ -293,8 +293,8 @@ def lines(results: Found) -> list[tuple[str, ...]]:
                 f"{rows[0]['state_bytes']:,} B",
                 time_of(rows),
             )
-        found.append((arm, *(spread(rows, key, 1) for key in ("chrf", "bleu", "exact")), *cost))
-    return found
+        table.append((arm, *(spread(rows, key, 1) for key in ("chrf", "bleu", "exact")), *cost))
+    return table
 
 
 def newest(runs: Path, name: str, option: str) -> Path:
@@ -308,9 +308,9 @@ def newest(runs: Path, name: str, option: str) -> Path:
     Raises:
         ValueError: there is none.
     """
-    found = [*runs.glob(f"{name}*/results.json")]
-    if not found:
+    finished = [*runs.glob(f"{name}*/results.json")]
+    if not finished:
         raise ValueError(
             f"{option}: expected a finished run in {runs}; first run `python -m {module_of(name)}`"
         )
-    return max(found, key=lambda file: file.stat().st_mtime).parent
+    return max(finished, key=lambda file: file.stat().st_mtime).parent

@@ -154,10 +154,10 @@ def cross_validate(
                 held = dataclasses.replace(task, fold=fold)
                 jobs[name] = dataclasses.replace(job, task=held, training=training, seeds=1)
                 named.setdefault((arm, rate), []).append(name)
-    found = sweep(jobs, out / "folds", workers)
+    results = sweep(jobs, out / "folds", workers)
     trials = []
     for (arm, rate), names in named.items():
-        rows = [found[name]["rows"][0] for name in names]
+        rows = [results[name]["rows"][0] for name in names]
         whole = all(row["loss"] is not None for row in rows)
         trials.append(
             {"arm": arm, "rate": rate, "seconds": round(sum(r["seconds"] for r in rows), 2)}
@@ -204,8 +204,10 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
         steps = np.minimum(np.arange(japanese_vowels.LONGEST), test.lengths[:, None] - 1)
         heard_of[arm] = []
         for seed in job.seed_numbers:
-            said = np.take_along_axis(np.asarray(likeliest(heard(loaded, seed))), steps, axis=1)
-            right = (said == test.speakers[:, None]).mean(axis=0)
+            predicted = np.take_along_axis(
+                np.asarray(likeliest(heard(loaded, seed))), steps, axis=1
+            )
+            right = (predicted == test.speakers[:, None]).mean(axis=0)
             heard_of[arm].append([round(share, 4) for share in right.tolist()])
     path = out / "plots" / "heard.png"
     with writing("the picture", path):
@@ -238,13 +240,13 @@ def floors() -> list[Row]:
         "nearest neighbour of the mean": lambda: KNeighborsClassifier(1),
     }
     floor = JapaneseVowels().floor()
-    found: list[Row] = [{"floor": floor.note, "accuracy": floor.accuracy, "held out": None}]
+    rows: list[Row] = [{"floor": floor.note, "accuracy": floor.accuracy, "held out": None}]
     folds = PRESETS["full"].folds
     for name, classifier in classifiers.items():
         standard = _right(classifier, JapaneseVowels())
         held = [_right(classifier, JapaneseVowels(fold, folds)) for fold in range(folds)]
-        found.append({"floor": name, "accuracy": standard, "held out": statistics.fmean(held)})
-    return found
+        rows.append({"floor": name, "accuracy": standard, "held out": statistics.fmean(held)})
+    return rows
 
 
 def _right(classifier: Callable[[], Any], task: JapaneseVowels) -> float:
@@ -265,7 +267,7 @@ def lines(results: Row) -> list[tuple[str, ...]]:
     of the test that the median seed answers right.
     """
     trials = {trial["arm"]: trial for trial in results.get("trials", []) if trial["chosen"]}
-    found: list[tuple[str, ...]] = []
+    table: list[tuple[str, ...]] = []
     for arm, rows in by_arm(results).items():
         right = sorted(row["accuracy"] or 0.0 for row in rows)
         middle = statistics.median(right)
@@ -274,13 +276,13 @@ def lines(results: Row) -> list[tuple[str, ...]]:
         held = f"{trials[arm]['accuracy']:.3f}" if arm in trials else ""
         cost = (f"{rows[0]['rate']:g}", f"{rows[0]['parameters']:,}", time_of(rows))
         accuracy = ", ".join((f"{middle:.3f}{span}", *flaws(rows)))
-        found.append((arm, held, accuracy, _interval(middle), errors, *cost))
+        table.append((arm, held, accuracy, _interval(middle), errors, *cost))
     for floor in results["floors"]:
         right = floor["accuracy"]
         held = "" if floor["held out"] is None else f"{floor['held out']:.3f}"
         one = (_interval(right), f"{TEST * (1 - right):.0f}") if held else ("", "")
-        found.append((f"floor: {floor['floor']}", held, f"{right:.3f}", *one, "", "", ""))
-    return found
+        table.append((f"floor: {floor['floor']}", held, f"{right:.3f}", *one, "", "", ""))
+    return table
 
 
 def _interval(rate: float) -> str:

@@ -147,9 +147,9 @@ def chances(
     """
     task = SpokenDigits(digits.shape[1], part="test")
     inputs, mask = task.utterances(jnp.asarray(voice, jnp.int32), jnp.asarray(digits, jnp.int32))
-    found = np.array(jax.nn.softmax(loaded.predict(inputs, mask=mask, seed=seed)))
-    found[~np.asarray(mask)] = np.eye(11)[0]
-    return found
+    probabilities = np.array(jax.nn.softmax(loaded.predict(inputs, mask=mask, seed=seed)))
+    probabilities[~np.asarray(mask)] = np.eye(11)[0]
+    return probabilities
 
 
 NAN = "NaN"
@@ -178,8 +178,8 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
         answers[arm] = [
             written(chances(loaded, seed, voice, digits[:, None])) for seed in job.seed_numbers
         ]
-        found = evaluate(loaded.model, TASK, job.training, loaded.params, held)
-        synthetic[arm] = [round(float(share), 4) for share in found.accuracy]
+        evaluation = evaluate(loaded.model, TASK, job.training, loaded.params, held)
+        synthetic[arm] = [round(float(share), 4) for share in evaluation.accuracy]
     arm = best(answers)
     path = out / "plots" / "heard.png"
     with writing("the picture", path):
@@ -191,7 +191,7 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
 
 def _right(of_seeds: Sequence[Sequence[str]]) -> list[int]:
     """How many of the recordings each seed wrote down right."""
-    return [sum(said == str(i % 10) for i, said in enumerate(answers)) for answers in of_seeds]
+    return [sum(text == str(i % 10) for i, text in enumerate(answers)) for answers in of_seeds]
 
 
 def floors() -> list[Row]:
@@ -221,14 +221,14 @@ def six_parts(part: spoken_digits.Part, voice: int) -> np.ndarray:
     Returns:
         `[10, 192]`.
     """
-    found = []
+    means = []
     for sound, length in zip(part.features[voice], part.lengths[voice]):
         frames = sound[:length].astype(np.float32).reshape(-1, spoken_digits.BANDS)
         loudness = frames.mean(axis=1)
         loud = np.flatnonzero(loudness > loudness.max() - 9)
         frames = frames[loud[0] : loud[-1] + 1] - frames[loud[0] : loud[-1] + 1].mean(axis=0)
-        found.append(np.concatenate([six.mean(axis=0) for six in np.array_split(frames, 6)]))
-    return np.stack(found)
+        means.append(np.concatenate([six.mean(axis=0) for six in np.array_split(frames, 6)]))
+    return np.stack(means)
 
 
 def picture(loaded: Loaded, arm: str) -> Figure:
@@ -241,7 +241,7 @@ def picture(loaded: Loaded, arm: str) -> Figure:
         figure = Figure(figsize=(7.2, 6.4), layout="constrained")
         panels = figure.subplots(len(LANGUAGES), 1, sharex=True, sharey=True)
         seconds = np.arange(max(ends)) * spoken_digits.STACKED / 100
-        for ax, language, row, said in zip(panels, LANGUAGES, of_steps, written(of_steps)):
+        for ax, language, row, text in zip(panels, LANGUAGES, of_steps, written(of_steps)):
             for digit in range(10):
                 chance = row[: max(ends), digit + 1]
                 (line,) = ax.plot(seconds, chance, lw=1.4)
@@ -253,7 +253,7 @@ def picture(loaded: Loaded, arm: str) -> Figure:
                     )  # fmt: skip
             spoken = " ".join(map(str, SHOWN))
             ax.set_ylabel(language, rotation=0, ha="right", va="center")
-            ax.set_title(f"said {spoken}, written {' '.join(said) or 'nothing'}", loc="left")
+            ax.set_title(f"said {spoken}, written {' '.join(text) or 'nothing'}", loc="left")
             ax.set_ylim(0, 1.05)
         panels[-1].set_xlabel(f"seconds ({arm}, seed {seed})")
     return figure
@@ -271,7 +271,7 @@ def lines(results: Row) -> list[tuple[str, ...]]:
     The interval is Wilson's for the median seed; the languages have the recordings that are right
     of ten, by the mean of the seeds.
     """
-    found: list[tuple[str, ...]] = []
+    table: list[tuple[str, ...]] = []
     for arm, rows in by_arm(results).items():
         answers = results["answers"][arm]
         right = _right(answers)
@@ -280,7 +280,7 @@ def lines(results: Row) -> list[tuple[str, ...]]:
         span = f" ({min(right)}–{max(right)})" if min(right) < max(right) else ""
         of_ten = [
             statistics.fmean(
-                sum(said[10 * i + digit] == str(digit) for digit in range(10)) for said in answers
+                sum(texts[10 * i + digit] == str(digit) for digit in range(10)) for texts in answers
             )
             for i in range(len(LANGUAGES))
         ]
@@ -289,7 +289,7 @@ def lines(results: Row) -> list[tuple[str, ...]]:
         flawed = flaws(
             row | ({"nan": 1} if nan else {}) for row, nan in zip(trained(rows), undefined)
         )
-        found.append(
+        table.append(
             (
                 arm,
                 f"{statistics.median(results['synthetic'][arm]):.2f}",
@@ -304,8 +304,8 @@ def lines(results: Row) -> list[tuple[str, ...]]:
     for floor in results["floors"]:
         human = f"{RECORDINGS * floor['human']:.0f}"
         blank = ("",) * (len(COLUMNS) - 3)
-        found.append((f"floor: {floor['floor']}", f"{floor['synthetic']:.2f}", human, *blank))
-    return found
+        table.append((f"floor: {floor['floor']}", f"{floor['synthetic']:.2f}", human, *blank))
+    return table
 
 
 def best(answers: Mapping[str, Sequence[Sequence[str]]]) -> str:
@@ -347,8 +347,8 @@ def hear(out: Path, language: str, digits: str) -> None:
     title = f"the human voice of {language} says {' '.join(digits)} ({arm})"
     table = Table("seed", "written", "each at", title=title, title_justify="left", box=None)
     for seed in loaded.experiment.seed_numbers:
-        asked = np.array([[int(digit) for digit in digits]])
-        (of_steps,) = chances(loaded, seed, [LANGUAGES.index(language)], asked)
+        spoken = np.array([[int(digit) for digit in digits]])
+        (of_steps,) = chances(loaded, seed, [LANGUAGES.index(language)], spoken)
         named = np.asarray(likeliest(of_steps))
         new = np.flatnonzero((named > 0) & (named != np.append(0, named[:-1])))
         when = (f"{named[i] - 1} at {i * spoken_digits.STACKED / 100:.2f} s" for i in new)

@@ -109,9 +109,9 @@ class Options:
     @property
     def question(self) -> Question:
         """The question as these options put it."""
-        asked = messages(self.language, self.split) if self.preset == "full" else dates()
-        asked = asked.restricted(self.arms, self.seeds)
-        return asked.smoke() if self.preset == "smoke" else asked
+        narrowed = messages(self.language, self.split) if self.preset == "full" else dates()
+        narrowed = narrowed.restricted(self.arms, self.seeds)
+        return narrowed.smoke() if self.preset == "smoke" else narrowed
 
 
 def dates() -> Question:
@@ -168,26 +168,26 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path, beams: int) -> Found:
     test = pairs.rows["test"]
     references = [pairs.targets[i] for i in test]
     name = quality(task)
-    found, each, looked = [], {}, {}
-    for row, loaded, said in answers(arms, rows, out, beams):
-        if said is None:  # it diverged, and says so
-            found.append({**row, **NO_FIGURES})
+    scored_rows, qualities, looked = [], {}, {}
+    for row, loaded, numbers in answers(arms, rows, out, beams):
+        if numbers is None:  # it diverged, and says so
+            scored_rows.append({**row, **NO_FIGURES})
             continue
-        arm, judged = row["arm"], score(tell(said, pairs), references)
-        found.append({**row, **figures(judged, said)})
-        each.setdefault(arm, []).append(judged.quality(name))
+        arm, judged = row["arm"], score(tell(numbers, pairs), references)
+        scored_rows.append({**row, **figures(judged, numbers)})
+        qualities.setdefault(arm, []).append(judged.quality(name))
         if loaded.experiment.architecture.attention != "none" and arm not in looked:
             at = _typical(pairs)
-            if is_undefined(said)[at]:
+            if is_undefined(numbers)[at]:
                 continue
             source = pairs.inputs[test[at]][_mask(pairs)[test[at]]]
-            looked[arm] = aligned(loaded, row["seed"], source, said[at])
-    sentences = {arm: np.mean(of_seeds, axis=0) for arm, of_seeds in each.items()}
+            looked[arm] = aligned(loaded, row["seed"], source, numbers[at])
+    sentences = {arm: np.mean(of_seeds, axis=0) for arm, of_seeds in qualities.items()}
     better = difference(sentences)
     for note, texts in floors(pairs, "test").items():
         judged = score(texts, references)
         arm = f"floor: {note}"
-        found.append({"arm": arm, "seed": None, **figures(judged)})
+        scored_rows.append({"arm": arm, "seed": None, **figures(judged)})
         sentences[arm] = judged.quality(name)
     lengths = by_length(sentences, np.array([_size(task, pairs.sources[i]) for i in test]))
     with writing("the plots", out):
@@ -197,7 +197,7 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path, beams: int) -> Found:
         if looked:
             (out / "plots" / "alignment.png").write_bytes(drawn(alignments(looked)))
     return {
-        "rows": found,
+        "rows": scored_rows,
         "differences": better,
         "by_length": lengths,
         "quality": name,
@@ -267,23 +267,23 @@ def translate(text: str, runs: Path) -> str:
             model that answers NaN.
     """
     run = newest(runs, "translation", "--translate")
-    looked, said = {}, ""
+    looked, translation = {}, ""
     console.print(f"run {run}", highlight=False, soft_wrap=True)
     for path in sorted(file.parent for file in run.glob("*/results.json")):
         loaded: Loaded = load(path)
         task: Any = loaded.experiment.task
         pairs: Pairs = task.pairs
-        asked = tidy(text)
-        if not asked:
+        source = tidy(text)
+        if not source:
             raise ValueError(f"--translate: expected a text, got {text!r}")
         assert pairs.reader is not None
-        inputs, mask = padded(pairs.reader, [asked], pairs.inputs.shape[1])
+        inputs, mask = padded(pairs.reader, [source], pairs.inputs.shape[1])
         seed = loaded.experiment.seed_numbers[0]
         beams = BEAMS[quality(task)]
         numbers = say(loaded.model, loaded.of_seed(seed), inputs, mask, task.length, beams)
         require_defined(numbers, path)
-        (said,) = tell(numbers, pairs)
-        console.out(f"  {loaded.experiment.arm}: {said}", highlight=False)
+        (translation,) = tell(numbers, pairs)
+        console.out(f"  {loaded.experiment.arm}: {translation}", highlight=False)
         if loaded.experiment.architecture.attention != "none":
             looked[loaded.experiment.arm] = aligned(loaded, seed, inputs[mask], numbers[0])
     if looked:
@@ -292,7 +292,7 @@ def translate(text: str, runs: Path) -> str:
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(drawn(alignments(looked)))
         console.print(f"picture {file}", highlight=False, soft_wrap=True)
-    return said
+    return translation
 
 
 # Of ten characters greedy search finds the best; a sentence gains by a beam.

@@ -59,18 +59,18 @@ def against_length(rows: Sequence[Mapping[str, Any]], quality: str, unit: str) -
     return figure
 
 
-def alignments(found: Mapping[str, Alignment]) -> Figure:
+def alignments(by_arm: Mapping[str, Alignment]) -> Figure:
     """For every arm what each piece that it said (down) read of the source (across)."""
     with house_style():
-        wide = max(len(source) for _, _, source in found.values())
-        high = max(len(said) for _, said, _ in found.values())
-        size = (len(found) * (1.6 + 0.26 * wide), 1.6 + 0.26 * high)
+        wide = max(len(source) for _, _, source in by_arm.values())
+        high = max(len(target) for _, target, _ in by_arm.values())
+        size = (len(by_arm) * (1.6 + 0.26 * wide), 1.6 + 0.26 * high)
         figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(1, len(found), squeeze=False)[0]
-        for axes, (arm, (weights, said, source)) in zip(panels, found.items(), strict=True):
+        panels = figure.subplots(1, len(by_arm), squeeze=False)[0]
+        for axes, (arm, (weights, target, source)) in zip(panels, by_arm.items(), strict=True):
             axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
             axes.set_xticks(range(len(source)), source, rotation=90, fontsize=8)
-            axes.set_yticks(range(len(said)), said, fontsize=8)
+            axes.set_yticks(range(len(target)), target, fontsize=8)
             axes.xaxis.tick_top()
             axes.set_xlabel(arm)
             axes.grid(visible=False)

@@ -18,7 +18,7 @@ BINS = 5
 
 
 def aligned(
-    loaded: Loaded, seed: int, source: np.ndarray, said: np.ndarray
+    loaded: Loaded, seed: int, source: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Where each piece of a target looked in its source; arguments as those of `looked_at`.
 
@@ -26,8 +26,8 @@ def aligned(
         Weights `[L', S]`, `STOP` included, and what the pieces of target and source are called.
     """
     task: PairTask = loaded.experiment.task  # type: ignore[assignment]
-    weights, said = looked_at(loaded, seed, source, said)
-    sides = ((task.pairs.writer, said), (task.pairs.reader, source))
+    weights, numbers = looked_at(loaded, seed, source, numbers)
+    sides = ((task.pairs.writer, numbers), (task.pairs.reader, source))
     # A space would be seen by nobody.
     names = [
         [coder.named(int(n)).replace(" ", "␣") for n in side] for coder, side in sides if coder
@@ -45,15 +45,15 @@ def floors(pairs: Pairs, part: str) -> dict[str, list[str]]:
     """
     with needed_for("the floors"):
         from sklearn.feature_extraction.text import TfidfVectorizer
-    train, asked = ([pairs.sources[i] for i in pairs.rows[name]] for name in ("train", part))
+    train, sources = ([pairs.sources[i] for i in pairs.rows[name]] for name in ("train", part))
     counted = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
     known = counted.fit_transform(train)
     nearest = []
-    for at in range(0, len(asked), 256):
-        alike = counted.transform(asked[at : at + 256]) @ known.T
+    for at in range(0, len(sources), 256):
+        alike = counted.transform(sources[at : at + 256]) @ known.T
         nearest += [int(i) for i in np.asarray(alike.argmax(axis=1)).ravel()]
     return {
-        "copy of the source": asked,
+        "copy of the source": sources,
         "nearest source of training": [pairs.targets[int(pairs.rows["train"][i])] for i in nearest],
     }
 

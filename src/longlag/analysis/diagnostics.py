@@ -74,9 +74,9 @@ def gradient_by_lag(
 
     norms = jnp.linalg.norm(jax.grad(loss)(embedded), axis=-1)  # [T, B]
     back = when[None] - jnp.arange(steps)[:, None]  # the step that lies so many steps back
-    found = jnp.take_along_axis(norms, jnp.maximum(back, 0), axis=0)
+    norms_at_lag = jnp.take_along_axis(norms, jnp.maximum(back, 0), axis=0)
     there = back >= 0
-    total = jnp.sum(jnp.where(there, found, 0), axis=1)
+    total = jnp.sum(jnp.where(there, norms_at_lag, 0), axis=1)
     return total / jnp.maximum(there.sum(axis=1), 1).astype(total.dtype)
 
 

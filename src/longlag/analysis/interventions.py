@@ -125,17 +125,17 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
         ),
         "short window": (_with(model, short), batch),
     }
-    found = []
-    for part, (altered, asked) in changed.items():
-        measured = jax.device_get(evaluate(altered, task, training, loaded.params, asked))
-        found += [
+    rows = []
+    for part, (altered, test_batch) in changed.items():
+        measured = jax.device_get(evaluate(altered, task, training, loaded.params, test_batch))
+        rows += [
             {"seed": seed, "part": part, "lag": task.lag, "accuracy": accuracy}
             | ({"nan": nan} if nan else {})
             for seed, accuracy, nan in zip(
                 experiment.seed_numbers, measured.accuracy.tolist(), measured.nan.tolist()
             )
         ]
-    return found
+    return rows
 
 
 def _with(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:

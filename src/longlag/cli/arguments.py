@@ -41,15 +41,15 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said, line = str(error), own_line(error)
+        message, line = str(error), own_line(error)
         if not isinstance(error, (ValueError, OSError, ImportError)):
             if line is None:
                 raise
-            said = f"{type(error).__name__}: {said}"
-        said += f" ({line})" if line else ""
+            message = f"{type(error).__name__}: {message}"
+        message += f" ({line})" if line else ""
         # A soft wrap leaves line breaks to the terminal, so that a path can be copied.
-        message = f"[bold red]error:[/] {escape(said)}"
-        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
+        text = f"[bold red]error:[/] {escape(message)}"
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

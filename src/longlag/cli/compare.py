@@ -95,19 +95,19 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     folder = RunFolder.open(Path(resume))
     stored = Experiment.from_config(folder.config, folder.path)
     # The options that are given must be those of the run; those that are not come from it.
-    asked, read = parse(argv, "longlag compare", __doc__ or "", stored)
+    requested, read = parse(argv, "longlag compare", __doc__ or "", stored)
     if read.out is not None:
         raise ValueError(f"expected --resume or --out; got both, {resume} and {read.out}")
-    config, made_with = asked.config(), stored.config()
+    config, made_with = requested.config(), stored.config()
     for what in ("cell", "task"):
-        mine, theirs = getattr(asked, what), getattr(stored, what)
+        mine, theirs = getattr(requested, what), getattr(stored, what)
         # What is a user's own comes from its copy in the run folder, and keeps the name it had.
         if mine is not None and type(mine) is type(theirs):
             config[what]["name"] = folder.config[what]["name"]
         if theirs is not None:
             made_with[what]["name"] = folder.config[what]["name"]
     # More steps are the one difference that a run goes on with.
-    training = dataclasses.replace(stored.training, steps=asked.training.steps)
+    training = dataclasses.replace(stored.training, steps=requested.training.steps)
     made_with["training"]["steps"] = training.steps
     folder.require_same(config, made_with)
     experiment = dataclasses.replace(stored, training=training)

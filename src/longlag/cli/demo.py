@@ -103,19 +103,19 @@ def run_demo(out: Path = Path("runs/demo"), steps: int | None = None, workers: i
     jobs = experiments(steps)
     order = sorted(jobs, key=lambda job: SLOWEST.index(job[1]))
     swept = sweep({_folder(*job): jobs[job] for job in order}, aside, workers)
-    found = {job: swept[_folder(*job)] for job in jobs}
-    for (_, arm), one in found.items():
-        for row in (*one["rows"], *one["by_lag"], *one["curves"]):
+    runs = {job: swept[_folder(*job)] for job in jobs}
+    for (_, arm), run in runs.items():
+        for row in (*run["rows"], *run["by_lag"], *run["curves"]):
             row["arm"] = arm
 
-    rows = [row for one in found.values() for row in one["rows"]]
+    rows = [row for run in runs.values() for row in run["rows"]]
     for task_name in TASKS:
         rows += floor_rows(jobs[task_name, "LSTM"])
     results = {
         "rows": rows,
         "roles": ROLES,
-        "curves": [curve for one in found.values() for curve in one["curves"]],
-        "by_lag": [point for one in found.values() for point in one["by_lag"]],
+        "curves": [curve for run in runs.values() for curve in run["curves"]],
+        "by_lag": [point for run in runs.values() for point in run["by_lag"]],
         "attention": _attention_map(aside / _folder("recall", "LSTM + full")),
         "trace": _trace(aside / _folder("parity", "LSTM")),
         "threshold": 0.95,

@@ -62,15 +62,15 @@ def diagnose_run(
     if sequences < 1:
         raise ValueError(f"--sequences: expected at least 1, got {sequences}")
     loaded = load(run)
-    found = measure(loaded, seed, sequences)
+    measurements = measure(loaded, seed, sequences)
     folder = run / "diagnosis"
     with writing("the diagnosis", folder):
         folder.mkdir(exist_ok=True)
-        replace_file(folder / "diagnosis.json", json.dumps(_plain(found), indent=1) + "\n")
-        for name, figure in figures(found).items():
+        replace_file(folder / "diagnosis.json", json.dumps(_plain(measurements), indent=1) + "\n")
+        for name, figure in figures(measurements).items():
             (folder / f"{name}.png").write_bytes(png(figure))
     columns = ("what", "where", "how much")
-    print_table(columns, lines(found), f"{loaded.experiment.arm}, seed {seed}")
+    print_table(columns, lines(measurements), f"{loaded.experiment.arm}, seed {seed}")
     console.print(f"plots {folder}", highlight=False, soft_wrap=True)
     return 0
 
@@ -109,41 +109,48 @@ def measure(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+def lines(measurements: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The table: what, where, how much."""
-    gradient = np.asarray(found["gradient"])
+    gradient = np.asarray(measurements["gradient"])
     first, last = gradient[0], gradient[-1]
     rows = [("gradient by lag", "inputs", f"{first:.2e} at 0, {last:.2e} at {len(gradient) - 1}")]
-    for path, values in found["radius"].items():
+    for path, values in measurements["radius"].items():
         rows.append(("spectral radius", path, f"{np.median(values):.3f} (median over steps)"))
-    for path, values in found["constants"].items():
+    for path, values in measurements["constants"].items():
         finite = values[np.isfinite(values)]
         longest = f"{finite.max():,.1f}" if finite.size else "none finite"
         rows.append(("time constants", path, f"{np.median(values):,.1f} steps, longest {longest}"))
-    for path, values in found["attention"].items():
+    for path, values in measurements["attention"].items():
         best = int(np.argmax(values))
         rows.append(("attention by lag", path, f"most at {best}: {float(values[best]):.2f}"))
     return rows
 
 
-def figures(found: dict[str, Any]) -> dict[str, Figure]:
+def figures(measurements: dict[str, Any]) -> dict[str, Figure]:
     """One figure for each kind of finding that there is."""
     made = {}
     with house_style():
         made["gradient"] = _curves(
-            {"inputs": found["gradient"]}, "lag, steps", "gradient norm of the loss", log=True
+            {"inputs": measurements["gradient"]},
+            "lag, steps",
+            "gradient norm of the loss",
+            log=True,
         )
-        if found["radius"]:
-            made["radius"] = _curves(found["radius"], "step", "spectral radius of the Jacobian")
+        if measurements["radius"]:
+            made["radius"] = _curves(
+                measurements["radius"], "step", "spectral radius of the Jacobian"
+            )
             constants = {
                 path: np.sort(np.clip(values, 1e-2, 1e6))
-                for path, values in found["constants"].items()
+                for path, values in measurements["constants"].items()
             }
             made["constants"] = _curves(
                 constants, "number of the state, sorted", "time constant, steps", log=True
             )
-        if found["attention"]:
-            made["attention"] = _curves(found["attention"], "lag, steps", "weight at the answer")
+        if measurements["attention"]:
+            made["attention"] = _curves(
+                measurements["attention"], "lag, steps", "weight at the answer"
+            )
     return made
 
 
@@ -168,8 +175,8 @@ def _last_scored(batch: Batch) -> jax.Array:
     return jnp.max(jnp.where(batch.scored, steps, 0), axis=1)
 
 
-def _plain(found: Any) -> Any:
+def _plain(tree: Any) -> Any:
     """For JSON, which knows neither NaN nor infinity."""
-    if isinstance(found, dict):
-        return {name: _plain(value) for name, value in found.items()}
-    return [float(x) if np.isfinite(x) else None for x in np.asarray(found)]
+    if isinstance(tree, dict):
+        return {name: _plain(value) for name, value in tree.items()}
+    return [float(x) if np.isfinite(x) else None for x in np.asarray(tree)]

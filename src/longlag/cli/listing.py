@@ -106,7 +106,7 @@ def _sizes(params: Any, state: Any) -> tuple[str, str]:
 def _reference(cls: type) -> str:
     """The first work that a docstring refers to."""
     text = inspect.getdoc(cls) or ""
-    found = re.search(r"^Reference: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-    first = " ".join(found[1].split()).partition("; ")[0] if found else ""
+    match = re.search(r"^Reference: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    first = " ".join(match[1].split()).partition("; ")[0] if match else ""
     number = re.match(r".*?arXiv \d{4}\.\d{4,5}", first)
     return number[0] if number else first.rstrip(".")

@@ -176,10 +176,10 @@ def _evidence(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> l
         case "loss":
             return statements.about_loss(cells)
         case "attention":
-            found = [results[name].get("caption", ""), statements.about_map(results[name])]
+            sentences = [results[name].get("caption", ""), statements.about_map(results[name])]
         case _:
-            found = [results[name].get("caption", "")]
-    return [sentence for sentence in found if sentence]
+            sentences = [results[name].get("caption", "")]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _alt(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
@@ -204,14 +204,14 @@ def _unbroken(text: str) -> Markup:
 
 def _footer(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where the numbers come from, in the order that a reader asks."""
-    found = [(key, str(meta[key])) for key in ("commit", "device") if meta.get(key)]
+    facts = [(key, str(meta[key])) for key in ("commit", "device") if meta.get(key)]
     if meta.get("versions"):
         versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
-        found.append(("versions", versions))
+        facts.append(("versions", versions))
     if meta.get("wall_seconds") is not None:
         minutes, seconds = divmod(round(meta["wall_seconds"]), 60)
-        found.append(("wall time", f"{minutes} min {seconds} s" if minutes else f"{seconds} s"))
-    return found
+        facts.append(("wall time", f"{minutes} min {seconds} s" if minutes else f"{seconds} s"))
+    return facts
 
 
 def _css_size(image: bytes) -> tuple[int, int]:

@@ -55,12 +55,12 @@ class Line:
 
 def lines(cells: Sequence[Cell]) -> dict[str, list[Line]]:
     """The text of the table: from a heading, one per task, to its lines."""
-    found: dict[str, list[Line]] = {}
+    by_heading: dict[str, list[Line]] = {}
     tested = {cell.task: cell.far_length for cell in cells if cell.far_length and not cell.is_floor}
     for cell in cells:
         heading = _heading(cell, tested.get(cell.task))
-        found.setdefault(heading, []).append(_line(cell, cell.task in tested))
-    return found
+        by_heading.setdefault(heading, []).append(_line(cell, cell.task in tested))
+    return by_heading
 
 
 def table(cells: Sequence[Cell]) -> Table:

@@ -66,22 +66,22 @@ def _apart(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
             stuck["attention"] += other
         if any(c.extrapolates is False for c in other) and any(c.extrapolates for c in alone):
             fragile.append(task)
-    found = []
+    sentences = []
     for role, adds, by in (
         ("recurrence", "Attention", "with attention"),
         ("attention", "Recurrence", "by the recurrence"),
     ):
         if failed := stuck[role]:
-            found.append(
+            sentences.append(
                 f"{adds} adds {_list([*_by_task(failed)])}: {_not_within(failed)} for "
                 f"{ROLES[role]}, solved {by}."
             )
     if fragile:
-        found.append(
+        sentences.append(
             f"On {_list(fragile)}, attention alone solves the lengths it was trained on and does "
             f"not extrapolate to {FAR} × longer ones; the recurrence does."
         )
-    return found
+    return sentences
 
 
 def about_arms(cells: Sequence[Cell]) -> list[str]:
@@ -104,23 +104,23 @@ def about_arms(cells: Sequence[Cell]) -> list[str]:
 
 def _cost(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
     """What the arms with attention carry from step to step, beside the recurrence."""
-    found: list[Cell] = []
+    shown: list[Cell] = []
     for arms in _by_task(cells).values():
         kinds = {roles.get(cell.arm) for cell in arms}
         # The longest task shows a growing cache best.
-        if {"recurrence", "both"} <= kinds and (not found or arms[0].length > found[0].length):
-            found = arms
-    if not found:
+        if {"recurrence", "both"} <= kinds and (not shown or arms[0].length > shown[0].length):
+            shown = arms
+    if not shown:
         return []
     parts = []
-    for cell in sorted(found, key=lambda cell: cell.state_bytes):
+    for cell in sorted(shown, key=lambda cell: cell.state_bytes):
         if roles.get(cell.arm) in ("recurrence", "both", "attention"):
             text = f"{cell.arm} {size(cell.state_bytes)}"
             if cell.far_state_bytes not in (None, cell.state_bytes):
                 text += f" ({size(cell.far_state_bytes or 0)} at {cell.far_length:,})"
             parts.append(text)
     head = (
-        f"The price is state, for one sequence of {found[0].task} of length {found[0].length:,}: "
+        f"The price is state, for one sequence of {shown[0].task} of length {shown[0].length:,}: "
     )
     return [head + _list(parts) + "."]
 
@@ -130,7 +130,7 @@ def answers(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
 
     Arguments as in `findings`; an arm without a role is called by its name.
     """
-    found = []
+    sentences = []
     for task, arms in _by_task(cells).items():
         trained = [cell for cell in arms if not cell.is_floor]
         facts = [f"trained to length {arms[0].length:,}"]
@@ -138,15 +138,15 @@ def answers(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
             facts.append(f"{seeds} seeds")
         if floors := [cell.accuracy.median for cell in arms if cell.is_floor]:
             facts.append(f"floor {score(max(floors))}")
-        said = []
+        clauses = []
         # In the order of the argument: recurrence, then what attention does to it.
         for role in (*ROLES, None):
             group = [cell for cell in trained if roles.get(cell.arm) == role]
             if group:
-                said.append(_clause(group, role))
-        said[0] = f"On {task} ({', '.join(facts)}), {said[0]}"
-        found.append(" ".join(f"{text[0].upper()}{text[1:]}." for text in said))
-    return found
+                clauses.append(_clause(group, role))
+        clauses[0] = f"On {task} ({', '.join(facts)}), {clauses[0]}"
+        sentences.append(" ".join(f"{text[0].upper()}{text[1:]}." for text in clauses))
+    return sentences
 
 
 def _clause(group: Sequence[Cell], role: str | None) -> str:
@@ -191,7 +191,7 @@ def _flawed(flaws: Sequence[str], seeds: int) -> str:
 
 def about_steps(cells: Sequence[Cell]) -> list[str]:
     """How long each arm took to solve each task, for the learning curves."""
-    found = []
+    sentences = []
     for task, arms in _by_task(cells).items():
         solved = sorted((c for c in arms if c.solves and c.steps), key=lambda c: _steps(c).median)
         parts = []
@@ -204,25 +204,25 @@ def about_steps(cells: Sequence[Cell]) -> list[str]:
         if failed:
             parts.append(f"{_list([cell.arm for cell in failed])} {_not_within(failed)}")
         if parts:
-            found.append(f"Steps to {score(arms[0].threshold)} on {task}: {', '.join(parts)}.")
-    return found
+            sentences.append(f"Steps to {score(arms[0].threshold)} on {task}: {', '.join(parts)}.")
+    return sentences
 
 
 def about_loss(cells: Sequence[Cell]) -> list[str]:
     """What loss each arm ends at, beside the floor's, for the curves of the loss."""
-    found = []
+    sentences = []
     for task, arms in _by_task(cells).items():
         floors = [f"{cell.loss:.2g}" for cell in arms if cell.is_floor and np.isfinite(cell.loss)]
         floor = f" (floor {_list(floors)})" if floors else ""
         ends = [f"{c.arm} {c.loss:.2g}" for c in arms if not c.is_floor and np.isfinite(c.loss)]
         if ends:
-            found.append(f"Loss on {task}{floor}: {', '.join(ends)}.")
-    return found
+            sentences.append(f"Loss on {task}{floor}: {', '.join(ends)}.")
+    return sentences
 
 
 def about_lag(by_lag: Sequence[Mapping[str, Any]], threshold: float) -> list[str]:
     """Up to which lag the median seed of each arm keeps to the threshold."""
-    found = []
+    sentences = []
     for task in dict.fromkeys(point["task"] for point in by_lag):
         points = [point for point in by_lag if point["task"] == task]
         longest = max(point["lag"] for point in points)
@@ -241,8 +241,8 @@ def about_lag(by_lag: Sequence[Mapping[str, Any]], threshold: float) -> list[str
             until += ", the longest tested" if reach == longest else ""
             parts.append(f"{_list(reaches[reach])} {until}")
         head = f"On {task}, trained to lag {points[0]['train_lag']:,}, accuracy stays at "
-        found.append(head + f"{score(threshold)} or above for " + "; ".join(parts) + ".")
-    return found
+        sentences.append(head + f"{score(threshold)} or above for " + "; ".join(parts) + ".")
+    return sentences
 
 
 def about_map(picture: Mapping[str, Any]) -> str:
@@ -252,9 +252,9 @@ def about_map(picture: Mapping[str, Any]) -> str:
     reads = np.where((weights > 0).sum(axis=1)[:, None] > 1, weights, 0.0)
     query, memory = np.unravel_index(reads.argmax(), reads.shape)
     tokens = picture["tokens"]
-    asked = picture.get("queries", tokens[len(tokens) - len(weights) :])
+    queries = picture.get("queries", tokens[len(tokens) - len(weights) :])
     return (
-        f"The sharpest read: at “{asked[query]}”, step {query + 1}, "
+        f"The sharpest read: at “{queries[query]}”, step {query + 1}, "
         f"{score(reads[query, memory])} of the weight lies on “{tokens[memory]}”, "
         f"step {memory + 1}."
     )

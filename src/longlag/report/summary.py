@@ -186,8 +186,8 @@ def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> C
     far = [row for row in rows if _is_far(row, length)]
     task, arm = rows[0]["task"], rows[0]["arm"]
     if not near:
-        got = sorted({row["length"] for row in rows})
-        raise ValueError(f"{task}, {arm}: expected a row of length {length}, got {got}")
+        lengths = sorted({row["length"] for row in rows})
+        raise ValueError(f"{task}, {arm}: expected a row of length {length}, got {lengths}")
     accuracies = [_number(row["accuracy"]) for row in near]
     far_accuracies = [_number(row["accuracy"]) for row in far]
     steps = [row["solved_at"] for row in near if row.get("solved_at") is not None]

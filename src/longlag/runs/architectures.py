@@ -115,15 +115,15 @@ class EncoderDecoder(Spec):
         """The model for a task, whose answers are words of the target."""
         if cell is None:
             raise ValueError("model cell: expected a cell for encoder and decoder, got None")
-        lost = (Dropout(self.dropout),) if self.dropout else ()
+        dropout = (Dropout(self.dropout),) if self.dropout else ()
         read = Bidirectional(cell) if self.bidirectional else Recurrent(cell)
         return Seq2Seq(
             inputs=task.inputs_kind,
             in_features=task.in_features,
             out_features=task.out_features,
             width=self.width,
-            encoder=(read, *lost) * self.depth,
-            decoder=(Recurrent(cell), *lost) * self.depth,
+            encoder=(read, *dropout) * self.depth,
+            decoder=(Recurrent(cell), *dropout) * self.depth,
             attention=_over_source(self.attention, self.width, self.heads),
             input_feeding=self.input_feeding,
         )
@@ -154,14 +154,14 @@ class Captioner(Spec):
         """The model for a task of pictures, whose answers are words of the target."""
         if cell is None:
             raise ValueError("model cell: expected a cell for the decoder, got None")
-        lost = (Dropout(self.dropout),) if self.dropout else ()
+        dropout = (Dropout(self.dropout),) if self.dropout else ()
         return Seq2Seq(
             inputs="pictures",
             in_features=task.in_features,
             out_features=task.out_features,
             width=self.width,
-            encoder=lost,
-            decoder=(Recurrent(cell), *lost),
+            encoder=dropout,
+            decoder=(Recurrent(cell), *dropout),
             attention=_over_source(self.attention, self.width),
             summary="mean",
         )
@@ -208,12 +208,12 @@ class Transcriber(Spec):
         mixers: list[Layer] = [both] * self.depth
         if self.attention == "full":
             mixers[-1] = DotProduct(self.width, heads=self.heads)
-        lost = (Dropout(self.dropout),) if self.dropout else ()
+        dropout = (Dropout(self.dropout),) if self.dropout else ()
         return WholeSequenceModel(
             inputs=task.inputs_kind,
             in_features=task.in_features,
             width=self.width,
-            layers=tuple(Residual(Stack((Norm(), mixer, *lost))) for mixer in mixers),
+            layers=tuple(Residual(Stack((Norm(), mixer, *dropout))) for mixer in mixers),
             out_features=task.out_features,
         )
 

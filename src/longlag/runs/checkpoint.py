@@ -59,12 +59,12 @@ class Restored(NamedTuple):
 
 def checkpoints(folder: Path) -> dict[int, Path]:
     """Returns the checkpoints of a folder by step, oldest first, intact or not."""
-    found = {}
+    paths = {}
     if folder.is_dir():
         for path in folder.iterdir():
             if match := re.fullmatch(r"step_(\d{8,})", path.name):
-                found[int(match[1])] = path
-    return dict(sorted(found.items()))
+                paths[int(match[1])] = path
+    return dict(sorted(paths.items()))
 
 
 def save(folder: Path, step: int, tree: Any, *, keep: int = 2) -> Path:
@@ -174,13 +174,13 @@ def verify(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"damaged checkpoint {path}: {MANIFEST} is that of step {step}")
         for name, expected in files.items():
             file = path / name
-            got = _fingerprint(file)
-            if got["bytes"] != expected["bytes"]:
+            fingerprint = _fingerprint(file)
+            if fingerprint["bytes"] != expected["bytes"]:
                 raise CheckpointError(
                     f"damaged checkpoint {path}: {name}: expected {expected['bytes']} bytes; got "
-                    f"{got['bytes']}"
+                    f"{fingerprint['bytes']}"
                 )
-            if got != expected:
+            if fingerprint != expected:
                 raise CheckpointError(f"damaged checkpoint {path}: {name}: its checksum is wrong")
     except OSError as error:
         name = file.relative_to(path)

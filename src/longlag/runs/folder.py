@@ -160,9 +160,9 @@ class RunFolder:
         Raises:
             ValueError: names each entry that differs, with expected and got.
         """
-        got = json.loads(json.dumps(_plain(config)))
+        requested = json.loads(json.dumps(_plain(config)))
         expected = self.config if stored is None else json.loads(json.dumps(_plain(stored)))
-        differences = list(_differences(expected, got))
+        differences = list(_differences(expected, requested))
         if differences:
             raise ValueError(
                 f"{self.path} was made with another configuration:\n  " + "\n  ".join(differences)
@@ -344,13 +344,13 @@ def _encode(line: Mapping[str, Any]) -> bytes:
     return (json.dumps(ordered, allow_nan=False) + "\n").encode()
 
 
-def _differences(expected: Any, got: Any, name: str = "") -> Iterable[str]:
-    if isinstance(expected, dict) and isinstance(got, dict):
-        for key in sorted(expected.keys() | got.keys()):
+def _differences(expected: Any, requested: Any, name: str = "") -> Iterable[str]:
+    if isinstance(expected, dict) and isinstance(requested, dict):
+        for key in sorted(expected.keys() | requested.keys()):
             inner = f"{name}.{key}" if name else key
-            yield from _differences(expected.get(key, _ABSENT), got.get(key, _ABSENT), inner)
-    elif expected != got:
-        yield f"{name}: expected {_show(expected)}; got {_show(got)}"
+            yield from _differences(expected.get(key, _ABSENT), requested.get(key, _ABSENT), inner)
+    elif expected != requested:
+        yield f"{name}: expected {_show(expected)}; got {_show(requested)}"
 
 
 _ABSENT = object()

@@ -218,19 +218,19 @@ def carry_out(
         folder.save(done, states)
     if active.any():
         return None
-    found = results(experiment, folder, states)
+    outcome = results(experiment, folder, states)
     with writing("the results", folder.path):
         # A run that had ended before may be resumed too, and has results already.
-        text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+        text = json.dumps(outcome, indent=1, allow_nan=False) + "\n"
         replace_file(folder.path / "results.json", text)
-    return found
+    return outcome
 
 
 def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
     """Refuses to go on with other weights decaying: the numbers would be of two optimisers."""
-    expected, got = experiment.weight_decay, folder.env.get("weight_decay")
-    if expected != got:
-        until_now = "every parameter" if got is None else ", ".join(got["decays"])
+    expected, recorded = experiment.weight_decay, folder.env.get("weight_decay")
+    if expected != recorded:
+        until_now = "every parameter" if recorded is None else ", ".join(recorded["decays"])
         raise ValueError(
             f"{folder.path} was trained with weight decay of {until_now} until now; expected "
             f"{', '.join((expected or {'decays': ['none']})['decays'])}. Begin the run anew"

@@ -74,13 +74,13 @@ def cell_name(cls: type[Cell]) -> str:
 def own_files(task: Task, cell: Cell | None) -> dict[str, Path]:
     """The user's own files that these come from, by "task" and "cell": none for the library's."""
     named = {"task": (task, task_names()), "cell": (cell, cell_names())}
-    found = {}
+    files = {}
     for what, (made, known) in named.items():
         if made is not None and type(made) not in known.values():
             source = inspect.getsourcefile(type(made))
             if source is not None:
-                found[what] = Path(source)
-    return found
+                files[what] = Path(source)
+    return files
 
 
 def own_line(error: BaseException) -> str | None:
@@ -101,14 +101,14 @@ def _class(name: str, what: str, base: type, known: Mapping[str, Any], folder: P
     if folder is not None and (folder / f"{what}.py").is_file():
         path = folder / f"{what}.py"
     module = _module(path.resolve(), what)
-    found = {
+    classes = {
         key: value
         for key, value in vars(module).items()
         if inspect.isclass(value)
         and issubclass(value, base)
         and value.__module__ == module.__name__
     }
-    return found[choose(class_name, found, f"{what} in {path}")]
+    return classes[choose(class_name, classes, f"{what} in {path}")]
 
 
 def _name(cls: type, known: Mapping[str, type]) -> str:

@@ -81,9 +81,9 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
                 raise
             console.print("\nstopped; the same command goes on from here")
             sys.exit(130)
-        found = {name: future.result() for name, future in futures.items()}
+        results = {name: future.result() for name, future in futures.items()}
         finish()
-    return found
+    return results
 
 
 def one(name: str, experiment: Experiment, folder: Path) -> Found:
@@ -92,12 +92,12 @@ def one(name: str, experiment: Experiment, folder: Path) -> Found:
     run = reopen(experiment, path) if path.exists() else create(experiment, path, folder, name)
     file = path / "results.json"
     if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
+        results = json.loads(file.read_text(encoding="utf-8"))
     else:
-        found = carry_out(experiment, run, on_progress=lambda p: _tell(name, p.lines))
-    assert found is not None
-    _news.put((name, None, found["rows"][0]["accuracy"]))
-    return found
+        results = carry_out(experiment, run, on_progress=lambda p: _tell(name, p.lines))
+    assert results is not None
+    _news.put((name, None, results["rows"][0]["accuracy"]))
+    return results
 
 
 _news: Any = queue.SimpleQueue()
