@@ -38,7 +38,7 @@ import tyro
 from rich.progress import Progress
 
 from benchmarks.frameworks import Layer, longlag_cell
-from benchmarks.record import Record, source, table
+from benchmarks.record import Record, Results, Row, source, table
 from benchmarks.rounds import median_ratio
 from benchmarks.unroll import read_shape
 from longlag.cli.arguments import plain_errors
@@ -47,7 +47,6 @@ from longlag.system.console import console
 
 STACK = 12  # blocks
 PATTERN = {"lstm-stack": 1, "griffin-stack": 3}  # blocks of a pattern
-Found = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measure(layer: Layer, rounds: int, advance: Callable[[], Any]) -> Found:
+def measure(layer: Layer, rounds: int, advance: Callable[[], Any]) -> Row:
     """Compiles one layer's train step in every framework, or both stacks, in fresh processes.
 
     Returns:
@@ -225,12 +224,12 @@ def _linen_fused(layer: Layer) -> tuple[Any, Any]:
 COLUMNS = ("cell", "B,T,D,H", "framework", "trace", "compile", "both", "share")
 
 
-def section(results: Found) -> str:
+def section(results: Results) -> str:
     """The table of benchmarks/README.md, with its source."""
     return "\n".join([markdown(COLUMNS, _lines(results["rows"])), "", source(results)])
 
 
-def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:
+def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return [
         (
             *_name(row["cell"], row["shape"]),

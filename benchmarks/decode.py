@@ -32,7 +32,7 @@ import tyro
 from rich.progress import Progress
 
 from benchmarks.frameworks import Run, longlag_cell
-from benchmarks.record import Record, source, table
+from benchmarks.record import Record, Results, Row, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from longlag.cli.arguments import plain_errors
 from longlag.report.rows import markdown
@@ -50,7 +50,6 @@ MODELS = (
     ("lstm", "window"),
     ("lstm", "full"),
 )
-Found = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(
     contestants: Contestants, stepping: Stepping, rounds: int, advance: Callable[[], Any]
-) -> Found:
+) -> Row:
     """Times one cell or model; peers step cells alone.
 
     Returns:
@@ -267,13 +266,13 @@ PEERS = tuple(name for name in FRAMEWORKS if name != OURS)
 COLUMNS = ("what", "batch", "µs a step", "tokens a second", *PEERS)
 
 
-def section(results: Found) -> str:
+def section(results: Results) -> str:
     """The table of benchmarks/README.md, with its source."""
     return "\n".join([markdown(COLUMNS, _lines(results["rows"])), "", source(results)])
 
 
-def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:
-    def what(row: Found) -> str:
+def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    def what(row: Row) -> str:
         if row["attention"] is None:
             return f"{row['cell']}, cell"
         attention = "" if row["attention"] == "none" else f" + {row['attention']}"

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 import tyro
 
-from benchmarks.record import RESULTS, Record, source, table
+from benchmarks.record import RESULTS, Record, Results, Row, source, table
 from longlag.cells import GRU, LSTM, Elman
 from longlag.cli.arguments import plain_errors
 from longlag.contrib.newton_method import newton
@@ -46,8 +46,6 @@ TASK = CopyMemory(lag=6, symbols=4, items=2)
 WEIGHTS = RESULTS / "newton-weights.npz"
 STEPS, EPISODES, TRAIN_BATCH, LEARNING_RATE = 3000, 4, 32, 1e-2
 MODES: tuple[Literal["dense", "diagonal"], ...] = ("dense", "diagonal")
-
-Found = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +168,7 @@ def weights(name: str) -> dict[str, Any]:
     Raises:
         ValueError: the file is not there, or the cell is not in it.
     """
-    tree: Found = {}
+    tree: dict[str, Any] = {}
     kept = dict(np.load(WEIGHTS)) if WEIGHTS.exists() else {}
     for path, leaf in kept.items():
         first, *path = path.split(".")
@@ -191,7 +189,7 @@ def sequences(length: int) -> jax.Array:
     return jax.nn.one_hot(tokens[:, :length].T, TASK.in_features)
 
 
-def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: int) -> Found:
+def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: int) -> Row:
     """Runs one cell at one length with one kind of Jacobian.
 
     Returns:
@@ -225,7 +223,7 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
         return info, jnp.stack(errors).max()
 
     info, error = compare(params)
-    row: Found = {
+    row: Row = {
         "cell": name,
         "steps": length,
         "jacobian": mode,
@@ -269,12 +267,12 @@ def compete(programs: Sequence[Callable[[], Any]], rounds: int) -> list[list[flo
 COLUMNS = ("cell", "T", "Jacobian", "iterations", "converged", "fell back", "error")
 
 
-def _columns(rows: Sequence[Found]) -> list[str]:
+def _columns(rows: Sequence[Row]) -> list[str]:
     passes = [what for what in ("forward", "train") if what in rows[0]]
     return [*COLUMNS, *(f"{what}, {x}" for what in passes for x in ("ms", "unroll ms", "ratio"))]
 
 
-def _line(row: Found) -> list[str]:
+def _line(row: Row) -> list[str]:
     cells = [row["cell"], f"{row['steps']:,}", row["jacobian"], str(row["iterations"])]
     cells += ["yes" if row[key] else "no" for key in ("converged", "fell_back")]
     cells += [f"{row['error']:.1e}"]
@@ -286,7 +284,7 @@ def _line(row: Found) -> list[str]:
     return cells
 
 
-def section(results: Found) -> str:
+def section(results: Results) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
     rows = results["rows"]
     learned = ", ".join(f"{name} {share:.1%}" for name, share in results["accuracy"].items())

@@ -17,7 +17,7 @@ from longlag.system.atomic_files import replace_file
 from longlag.system.console import console
 from longlag.system.machine import environment, version
 
-__all__ = ["QUIET", "README", "RESULTS", "Record", "source", "table"]
+__all__ = ["QUIET", "README", "RESULTS", "Record", "Results", "Row", "source", "table"]
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
@@ -30,7 +30,9 @@ LOOK, GLANCE = 3.0, 1.0
 ATTEMPTS = 3
 
 T = TypeVar("T")
-Found = dict[str, Any]
+# What a benchmark leaves, and one of its `rows`.
+Results = dict[str, Any]
+Row = dict[str, Any]
 
 
 class Record:
@@ -76,7 +78,9 @@ class Record:
             "nothing is kept"
         )
 
-    def finish(self, rows: Sequence[Found], section: Callable[[Found], str], **more: Any) -> Found:
+    def finish(
+        self, rows: Sequence[Row], section: Callable[[Results], str], **more: Any
+    ) -> Results:
         """Prints the JSON object as the last line, and keeps it if that was asked for.
 
         Args:
@@ -126,7 +130,7 @@ def table(
     return made
 
 
-def source(results: Found) -> str:
+def source(results: Results) -> str:
     """The line under a table: what it was measured on."""
     versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items() if v)
     rounds = f"{results['rounds']} rounds, " if "rounds" in results else ""

@@ -28,7 +28,7 @@ import tyro
 from rich.progress import Progress
 
 from benchmarks.frameworks import Run, longlag_cell
-from benchmarks.record import Record, source, table
+from benchmarks.record import Record, Results, Row, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from longlag.cli.arguments import plain_errors
 from longlag.models import build
@@ -39,7 +39,6 @@ from longlag.training import Training, compiled_dispatch, dispatch, init_states
 
 WAYS = ("map", "vmap")
 Way = Literal["map", "vmap", "auto"]
-Found = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measure(contestants: Contestants, case: Case, rounds: int, advance: Callable[[], Any]) -> Found:
+def measure(contestants: Contestants, case: Case, rounds: int, advance: Callable[[], Any]) -> Row:
     """Times both ways of running the seeds of one case.
 
     Returns:
@@ -206,12 +205,12 @@ COLUMNS = (
 )
 
 
-def section(results: Found) -> str:
+def section(results: Results) -> str:
     """The table of benchmarks/README.md, with its source."""
     return "\n".join([markdown(COLUMNS, _lines(results["rows"])), "", source(results)])
 
 
-def _lines(rows: Sequence[Found]) -> list[tuple[str, ...]]:
+def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return [
         (
             row["cell"],

@@ -16,13 +16,12 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import tyro
 from rich.progress import Progress
 
 from benchmarks.frameworks import longlag_cell
-from benchmarks.record import Record, source, table
+from benchmarks.record import Record, Results, Row, source, table
 from benchmarks.rounds import median_ratio
 from longlag.cli.arguments import plain_errors
 from longlag.report.rows import markdown
@@ -40,7 +39,6 @@ PRESETS = (
 )
 TOKENS = 64  # classes
 STRETCH = 200
-Found = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measure(preset: tuple[str, str, str], options: Options) -> Found:
+def measure(preset: tuple[str, str, str], options: Options) -> Row:
     """One preset.
 
     Returns:
@@ -162,7 +160,7 @@ def name(cell: str, attention: str, pattern: str) -> str:
 COLUMNS = ("preset", "state", "early, µs", "late, µs", "late / early", "least", "greatest")
 
 
-def _line(row: Found) -> tuple[str, ...]:
+def _line(row: Row) -> tuple[str, ...]:
     return (
         row["preset"],
         f"{row['state_bytes']:,} B",
@@ -173,7 +171,7 @@ def _line(row: Found) -> tuple[str, ...]:
     )
 
 
-def section(results: Found) -> str:
+def section(results: Results) -> str:
     """The table of benchmarks/README.md, with its source."""
     rows = results["rows"]
     words = (

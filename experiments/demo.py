@@ -6,13 +6,12 @@ import sys
 from typing import Any
 
 from experiments.harness.recorded import Picture, Recorded
+from experiments.harness.tables import Results
 from longlag import report
 from longlag.cli.commands import main
 from longlag.report.page import CAPTIONS
 from longlag.report.rows import COLUMNS
 from longlag.report.rows import lines as lines_of
-
-Results = dict[str, Any]
 
 
 def lines(results: Results) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ import jax
 
 from experiments.harness.questions import Arms
 from experiments.harness.rates import folder
-from experiments.harness.tables import Found
+from experiments.harness.tables import Row
 from longlag.runs import load
 from longlag.system.console import print_table
 from longlag.training import evaluation_batch
@@ -28,7 +28,7 @@ ROUNDS = 15
 ROUND_SECONDS = 0.03
 
 
-def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
+def measured(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
     """Times the trained models of every arm, one after the other, round by round; prints a table.
 
     "At once" is one batch of the training's size from its first token to its last, in one call;
@@ -47,7 +47,7 @@ def measured(arms: Arms, rows: Sequence[Found], out: Path) -> dict[str, Any]:
     """
     del rows
     runs: dict[tuple[str, str], tuple[Callable[[], Any], int]] = {}
-    costs: dict[str, Found] = {}
+    costs: dict[str, Row] = {}
     for arm, job in arms.items():
         loaded = load(out / folder(arm))
         model, params = loaded.model, loaded.of_seed()
@@ -108,7 +108,7 @@ def note(results: Mapping[str, Any]) -> str:
     )
 
 
-def _added(cost: Found) -> float:
+def _added(cost: Row) -> float:
     more = cost["state_longest_bytes"] - cost["state_bytes"]
     return more / max(cost["longest"] - cost["length"], 1)
 

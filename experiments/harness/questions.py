@@ -22,7 +22,7 @@ import tyro
 
 import experiments
 from experiments.harness.rates import choose_rates, folder
-from experiments.harness.tables import COLUMNS, Found, lines, verdict
+from experiments.harness.tables import COLUMNS, Results, Row, lines, verdict
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import kind
 from longlag.core.spec import choose
@@ -47,7 +47,7 @@ __all__ = [
 
 Arms = Mapping[str, Experiment]
 # Arms, grid, folder and workers to the arms at their rates, and the trials: as `choose_rates`.
-Choice = Callable[[Arms, Sequence[float], Path, int], tuple[Arms, list[Found]]]
+Choice = Callable[[Arms, Sequence[float], Path, int], tuple[Arms, list[Row]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,12 +197,12 @@ def ask(
     out: Path,
     workers: int = 0,
     *,
-    also: Mapping[str, Any] | Callable[[Arms, Sequence[Found], Path], Found] | None = None,
+    also: Mapping[str, Any] | Callable[[Arms, Sequence[Row], Path], Results] | None = None,
     columns: Sequence[str] | None = None,
-    lines_of: Callable[[Found], Sequence[Sequence[str]]] | None = None,
-    verdict_of: Callable[[Found], str] | None = None,
+    lines_of: Callable[[Results], Sequence[Sequence[str]]] | None = None,
+    verdict_of: Callable[[Results], str] | None = None,
     choose: Choice = choose_rates,
-) -> Found:
+) -> Results:
     """Runs all arms, prints the table and leaves `results.json` in `out`.
 
     Args:
@@ -242,7 +242,7 @@ def ask(
 
 def measure(
     question: Question, out: Path, workers: int, choose: Choice = choose_rates
-) -> tuple[Arms, list[Found], list[Found]]:
+) -> tuple[Arms, list[Row], list[Row]]:
     """Runs all arms of a question that were not yet; arguments as those of `ask`.
 
     Returns:
@@ -304,7 +304,7 @@ def module_of(script: str) -> str:
     return names[0]
 
 
-def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:
+def meta(command: str, began: float, out: Path, rows: Sequence[Row]) -> Results:
     """What `results.json` says of where its rows come from.
 
     Args:
@@ -332,14 +332,14 @@ def meta(command: str, began: float, out: Path, rows: Sequence[Found]) -> Found:
     return origin | ({"commits": commits} if commits else {})
 
 
-def _core_hours(rows: Sequence[Found]) -> float:
+def _core_hours(rows: Sequence[Row]) -> float:
     """What training took; a seed counts once, however many lags it was tested at."""
     once = [row for row in rows if row.get("lag") == row.get("train_lag")]
     return round(sum(row["seconds"] for row in once) / 3600, 3)
 
 
 def show(
-    results: Found,
+    results: Results,
     title: str,
     out: Path,
     columns: Sequence[str],

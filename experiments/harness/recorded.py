@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.harness import costs, tables
+from experiments.harness.tables import Results
 from longlag.report.collection import Part
 
 __all__ = ["MEDIANS", "RESULTS", "Picture", "Recorded", "Section", "Table", "committed", "source"]
@@ -16,7 +17,6 @@ __all__ = ["MEDIANS", "RESULTS", "Picture", "Recorded", "Section", "Table", "com
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 MEDIANS = "Median over the seeds, their range in brackets."
 
-Results = dict[str, Any]
 # Columns, then rows.
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 

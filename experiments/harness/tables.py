@@ -12,7 +12,8 @@ from longlag.report import flaws
 
 __all__ = [
     "COLUMNS",
-    "Found",
+    "Results",
+    "Row",
     "by_arm",
     "did",
     "lines",
@@ -23,7 +24,9 @@ __all__ = [
     "verdict",
 ]
 
-Found = dict[str, Any]
+# What `results.json` holds, and one of its `rows`.
+Results = dict[str, Any]
+Row = dict[str, Any]
 
 COLUMNS = (
     *("arm", "kind", "trained at", "tested at", "held", "floor", "steps", "rate", "params"),
@@ -31,7 +34,7 @@ COLUMNS = (
 )
 
 
-def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
+def lines(results: Results, beyond: bool = True) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
 
     "tested at" is the longest lag; "held" counts the seeds as `did` does; "steps" is the median
@@ -61,7 +64,7 @@ def lines(results: Found, beyond: bool = True) -> list[tuple[str, ...]]:
     return table
 
 
-def verdict(results: Found, beyond: bool = True) -> str:
+def verdict(results: Results, beyond: bool = True) -> str:
     """What stands under the table; "held" counts as `did` does."""
     arms = by_arm(results)
     counts = {arm: did(rows, results["threshold"], beyond) for arm, rows in arms.items()}
@@ -76,7 +79,7 @@ def verdict(results: Found, beyond: bool = True) -> str:
     )
 
 
-def _of_rates(results: Found) -> str:
+def _of_rates(results: Results) -> str:
     trials = results.get("trials")
     if not trials:
         return ""
@@ -88,15 +91,15 @@ def _of_rates(results: Found) -> str:
     )
 
 
-def by_arm(results: Found) -> dict[str, list[Found]]:
+def by_arm(results: Results) -> dict[str, list[Row]]:
     """The rows of every arm."""
-    arms: dict[str, list[Found]] = {}
+    arms: dict[str, list[Row]] = {}
     for row in results["rows"]:
         arms.setdefault(row["arm"], []).append(row)
     return arms
 
 
-def did(rows: Sequence[Found], threshold: float, beyond: bool = True) -> tuple[int, int]:
+def did(rows: Sequence[Row], threshold: float, beyond: bool = True) -> tuple[int, int]:
     """How many of an arm's seeds did it, and of how many.
 
     Args:
@@ -107,29 +110,29 @@ def did(rows: Sequence[Found], threshold: float, beyond: bool = True) -> tuple[i
     return len(_held(tested(rows) if beyond else trained(rows), threshold)), len(trained(rows))
 
 
-def _held(rows: Sequence[Found], threshold: float) -> list[int]:
+def _held(rows: Sequence[Row], threshold: float) -> list[int]:
     """The seeds over the threshold in all of their rows."""
     seeds = {row["seed"] for row in rows}
     missed = {row["seed"] for row in rows if (row["accuracy"] or 0) < threshold}
     return sorted(seeds - missed)
 
 
-def tested(rows: Sequence[Found]) -> list[Found]:
+def tested(rows: Sequence[Row]) -> list[Row]:
     """The rows that count: those at other lags than the trained one, or at that if it is alone."""
     return [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
 
 
-def trained(rows: Sequence[Found]) -> list[Found]:
+def trained(rows: Sequence[Row]) -> list[Row]:
     """The rows at the lag trained at."""
     return [row for row in rows if row["lag"] == row["train_lag"]]
 
 
-def time_of(rows: Sequence[Found]) -> str:
+def time_of(rows: Sequence[Row]) -> str:
     """How long a seed was trained, the median."""
     return f"{statistics.median(row['seconds'] for row in rows):.0f} s"
 
 
-def spread(rows: Sequence[Found], key: str = "accuracy", digits: int = 2) -> str:
+def spread(rows: Sequence[Row], key: str = "accuracy", digits: int = 2) -> str:
     """The median of what rows hold, their range in brackets, and how many are not finite.
 
     Empty where no row has the key.

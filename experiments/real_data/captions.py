@@ -30,7 +30,7 @@ import tyro
 
 from experiments.harness.questions import Arms, Question, ask, named
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import Found, by_arm
+from experiments.harness.tables import Results, Row, by_arm
 from experiments.real_data.captions_figures import Seen, sheet, text_around
 from experiments.real_data.sentence_scores import (
     COLUMNS,
@@ -157,7 +157,7 @@ KINDS = {"gender": "a role in another gender", "tone": "another tone of skin"}
 FLOOR = "floor: nearest picture of training"
 
 
-def scored(arms: Arms, rows: Sequence[Found], out: Path) -> Found:
+def scored(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     """What both arms and the floor say to the test part; draws the sheet."""
     task: Any = next(iter(arms.values())).task
     pairs: Pairs = task.pairs
@@ -262,7 +262,7 @@ def attended(
     )
 
 
-def verdict(results: Found) -> str:
+def verdict(results: Results) -> str:
     """What stands under the table."""
     counts, sentences = results["pairs"], []
     for name, what in QUALITIES.items():
@@ -277,7 +277,7 @@ def verdict(results: Found) -> str:
     )
 
 
-def kind_table(results: Found) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+def kind_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """Exact names by what is new in a picture, columns first."""
     rows = [row for row in results["by_kind"] if row["quality"] == "exact"]
     counts = {row["kind"]: row["pictures"] for row in rows}

@@ -37,7 +37,7 @@ import tyro
 
 from experiments.harness.questions import Question, ask, named
 from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import Found, by_arm, spread, time_of
+from experiments.harness.tables import Results, by_arm, spread, time_of
 from experiments.real_data.intents_ask import answer
 from experiments.real_data.intents_pooled import SHUFFLED, arm, pooled
 from experiments.real_data.intents_scores import MEASURES
@@ -161,7 +161,7 @@ class Options:
 COLUMNS = (*("arm", "macro-F1", "95%", "by template", "by utterance", "params", "state", "time"),)
 
 
-def lines(results: Found) -> list[tuple[str, ...]]:
+def lines(results: Results) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm and floor: medians over the seeds, their range in brackets.
 
     "95%" is the interval of macro-F1 over the templates.
@@ -181,7 +181,7 @@ def lines(results: Found) -> list[tuple[str, ...]]:
     return table
 
 
-def difference_table(results: Found) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+def difference_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """All differences with their intervals, columns first."""
     called = dict(zip(MEASURES, COLUMNS[1:2] + COLUMNS[3:5]))
     cells: dict[str, list[str]] = {}
@@ -198,7 +198,7 @@ def _signed(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})".replace("-", "−")
 
 
-def verdict(results: Found) -> str:
+def verdict(results: Results) -> str:
     """What stands under the table: every difference in macro-F1, whichever sign."""
     data = results["data"]
     sentences = [

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.harness.questions import Arms
 from experiments.harness.rates import folder
-from experiments.harness.tables import Found
+from experiments.harness.tables import Results, Row
 from experiments.real_data.intents_figures import confusion, reading
 from experiments.real_data.intents_scores import (
     MEASURES,
@@ -43,7 +43,7 @@ def arm(job: Experiment) -> str:
     return job.arm + (SHUFFLED if held_out(job).shuffled else "")
 
 
-def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: str) -> Found:
+def pooled(arms: Arms, rows: Sequence[Row], out: Path, plain: str, attentive: str) -> Results:
     """All held-out utterances of all folds, as every arm, seed and floor takes them.
 
     Each template is held out once, so a seed's predictions of all folds together are one test of
@@ -129,7 +129,7 @@ def pooled(arms: Arms, rows: Sequence[Found], out: Path, plain: str, attentive: 
     }
 
 
-def _of_runs(arms: Arms, rows: Sequence[Found], out: Path) -> Iterator[Found]:
+def _of_runs(arms: Arms, rows: Sequence[Row], out: Path) -> Iterator[Row]:
     """The rows by the name of their arm alone, each with the `tally` of what it says to its fold.
 
     None stands for the tally of a seed that diverged, or that answered NaN, with the share of
@@ -157,9 +157,9 @@ def _corpora(arms: Arms) -> list[Corpus]:
     return list({held_out(job).fold: held_out(job).corpus for job in arms.values()}.values())
 
 
-def _by(rows: Sequence[Found], *keys: str) -> dict[tuple[Any, ...], list[Found]]:
+def _by(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
     """Rows by what they have under some keys."""
-    groups: dict[tuple[Any, ...], list[Found]] = {}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     return groups

@@ -40,7 +40,7 @@ from experiments.harness.bootstrap import Interval, bootstrap
 from experiments.harness.questions import Question, measure, meta, named, show
 from experiments.harness.rates import folder
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import Found, by_arm, spread, time_of
+from experiments.harness.tables import Results, Row, by_arm, spread, time_of
 from experiments.real_data.language_figures import ORDER, by_distance, mean_of, picture, text_around
 from longlag import LSTM
 from longlag.cli.arguments import plain_errors
@@ -149,20 +149,20 @@ def bits_of_test(model: SequenceModel, params: Any, text: data.Text) -> np.ndarr
 
 
 def rows_of(
-    question: Question, source: Source, trained: list[Found], out: Path
-) -> tuple[list[Found], Found]:
+    question: Question, source: Source, trained: list[Row], out: Path
+) -> tuple[list[Row], Results]:
     """A row for every arm, seed and floor; and bits by how long ago the 8-gram was seen."""
     text, counted = data.load(source), COUNTED[source]
     ago = data.repeats(np.concatenate([text.validation, text.test]), ORDER)[-len(text.test) :]
     again = (ago > 0) & (ago <= WINDOW)
 
-    def measured(bits: np.ndarray) -> Found:
+    def measured(bits: np.ndarray) -> Row:
         parts = {"bits": bits, "bits_again": bits[again], "bits_rest": bits[~again]}
         nan = float(np.isnan(bits).mean())
         return {name: mean_of(part) for name, part in parts.items()} | ({"nan": nan} if nan else {})
 
-    rows: list[Found] = []
-    apart: Found = {}
+    rows: list[Row] = []
+    apart: Results = {}
     every: dict[str, list[np.ndarray]] = {}
     kept = ("arm", "seed", "lag", "train_lag", "steps", "parameters", "state_bytes", "seconds")
     loaded_of = functools.cache(lambda arm: load(out / folder(arm)))
@@ -225,7 +225,7 @@ def _xz(text: data.Text) -> float:
 COLUMNS = ("arm", "bits per byte", "seen again", "the rest", "params", "state", "read", "time")
 
 
-def lines(results: Found) -> list[tuple[str, ...]]:
+def lines(results: Results) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets."""
     table = []
     for arm, rows in by_arm(results).items():
@@ -242,7 +242,7 @@ def lines(results: Found) -> list[tuple[str, ...]]:
     return table
 
 
-def verdict(results: Found) -> str:
+def verdict(results: Results) -> str:
     """What stands under the table."""
     shares, hours = results["shares"], f"{results['meta']['core_hours']:.2f} core-hours."
     sentences = [

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.harness.bootstrap import Interval, bootstrap
 from experiments.harness.questions import Arms, module_of
 from experiments.harness.rates import folder
-from experiments.harness.tables import Found, by_arm, spread, time_of
+from experiments.harness.tables import Results, Row, by_arm, spread, time_of
 from longlag.data.coders import STOP
 from longlag.models import NO_CLASS, Seq2Seq, generate
 from longlag.runs import Loaded, load
@@ -89,7 +89,7 @@ def score(texts: Sequence[str], references: Sequence[str]) -> Said:
     )
 
 
-def figures(judged: Said, numbers: np.ndarray | None = None) -> Found:
+def figures(judged: Said, numbers: np.ndarray | None = None) -> Row:
     """The corpus's scores, for a row.
 
     Args:
@@ -104,7 +104,7 @@ def figures(judged: Said, numbers: np.ndarray | None = None) -> Found:
     }
 
 
-NO_FIGURES: Found = {"chrf": None, "bleu": None, "exact": None}
+NO_FIGURES: Row = {"chrf": None, "bleu": None, "exact": None}
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("steps", "beams"))
@@ -183,8 +183,8 @@ def _end(row: np.ndarray) -> int:
 
 
 def answers(
-    arms: Arms, rows: Sequence[Found], out: Path, beams: int
-) -> Iterator[tuple[Found, Loaded, np.ndarray | None]]:
+    arms: Arms, rows: Sequence[Row], out: Path, beams: int
+) -> Iterator[tuple[Row, Loaded, np.ndarray | None]]:
     """Answers the test part by every seed of every arm.
 
     Args:
@@ -280,7 +280,7 @@ def apart(differences: Sequence[Mapping[str, Any]]) -> str:
 COLUMNS = ("arm", "chrF", "BLEU", "exact, %", "loss", "rate", "params", "state", "time")
 
 
-def lines(results: Found) -> list[tuple[str, ...]]:
+def lines(results: Results) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm and floor: medians of the seeds, ranges in brackets."""
     table = []
     for arm, rows in by_arm(results).items():

@@ -35,7 +35,7 @@ from rich.table import Table
 from experiments.harness.questions import Question, ask, named
 from experiments.harness.rates import folder
 from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import by_arm, time_of
+from experiments.harness.tables import Results, Row, by_arm, time_of
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
@@ -133,7 +133,6 @@ def question(preset: Preset) -> Question:
 
 
 Arms = Mapping[str, Experiment]
-Row = dict[str, Any]
 
 
 def cross_validate(
@@ -193,7 +192,7 @@ def heard(loaded: Loaded, seed: int) -> np.ndarray:
     return np.asarray(_chances(loaded.model, loaded.of_seed(seed), test.cepstra, test.mask))
 
 
-def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
+def also(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     """What is said beside the rows: the floors, and accuracy by the steps heard, with a picture."""
     del rows
     test = japanese_vowels.load().test
@@ -260,7 +259,7 @@ def _right(classifier: Callable[[], Any], task: JapaneseVowels) -> float:
 COLUMNS = ("arm", "held out", "test", "95% of one seed", "errors", "rate", "params", "time")
 
 
-def lines(results: Row) -> list[tuple[str, ...]]:
+def lines(results: Results) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm and floor: the median seed, the range in brackets.
 
     "held out" is the accuracy in the cross-validation; the interval is Wilson's, for the utterances
@@ -290,12 +289,12 @@ def _interval(rate: float) -> str:
     return f"{low:.3f}–{high:.3f}"
 
 
-def chosen(results: Row) -> str:
+def chosen(results: Results) -> str:
     """The arm of the best cross-validation."""
     return best([trial for trial in results["trials"] if trial["chosen"]])["arm"]
 
 
-def verdict(results: Row) -> str:
+def verdict(results: Results) -> str:
     """Which arm was chosen, and whether it does what was claimed before it was measured."""
     arm = chosen(results)
     right = [row["accuracy"] or 0.0 for row in by_arm(results)[arm]]

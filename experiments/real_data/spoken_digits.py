@@ -36,7 +36,7 @@ from rich.table import Table
 from experiments.harness.questions import Question, ask, named
 from experiments.harness.rates import folder
 from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import by_arm, time_of, trained
+from experiments.harness.tables import Results, Row, by_arm, time_of, trained
 from longlag import GRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
@@ -103,7 +103,6 @@ class Options:
 
 
 Arms = Mapping[str, Experiment]
-Row = dict[str, Any]
 
 
 def question(preset: Preset) -> Question:
@@ -162,7 +161,7 @@ def written(of_steps: np.ndarray) -> list[str]:
     return ["".join(named[c] for c in row.tolist()) for row in np.asarray(rows)]
 
 
-def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
+def also(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     """What is said beside the rows: the answer to every recording, other synthetic voices, floors.
 
     Leaves the picture.
@@ -265,7 +264,7 @@ COLUMNS = (
 )
 
 
-def lines(results: Row) -> list[tuple[str, ...]]:
+def lines(results: Results) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm and floor: the median seed, the range in brackets.
 
     The interval is Wilson's for the median seed; the languages have the recordings that are right
@@ -313,7 +312,7 @@ def best(answers: Mapping[str, Sequence[Sequence[str]]]) -> str:
     return max(answers, key=lambda arm: statistics.median(_right(answers[arm])))
 
 
-def verdict(results: Row) -> str:
+def verdict(results: Results) -> str:
     """What was heard, and how little that says."""
     arm = best(results["answers"])
     right = statistics.median(_right(results["answers"][arm]))

@@ -30,7 +30,7 @@ import tyro
 
 from experiments.harness.questions import Arms, Question, ask, named
 from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import Found, by_arm
+from experiments.harness.tables import Results, Row, by_arm
 from experiments.real_data.sentence_scores import (
     COLUMNS,
     NO_FIGURES,
@@ -161,7 +161,7 @@ def _arms(
     return arms
 
 
-def scored(arms: Arms, rows: Sequence[Found], out: Path, beams: int) -> Found:
+def scored(arms: Arms, rows: Sequence[Row], out: Path, beams: int) -> Results:
     """What all arms and floors say to the test part: rows, differences, lengths; and the plots."""
     task: Any = next(iter(arms.values())).task
     pairs: Pairs = task.pairs
@@ -234,7 +234,7 @@ def _typical(pairs: Pairs) -> int:
     return int(np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])[0])
 
 
-def verdict(results: Found) -> str:
+def verdict(results: Results) -> str:
     """What stands under the table."""
     counts = results["pairs"]
     return (
@@ -244,7 +244,7 @@ def verdict(results: Found) -> str:
     )
 
 
-def length_table(results: Found) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+def length_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """Quality against the length of the source, columns first."""
     bins = dict.fromkeys((row["from"], row["to"], row["sources"]) for row in results["by_length"])
     columns = [f"{results['quality']} by {results['unit']} of the source"]

@@ -33,10 +33,10 @@ __all__ = ["one", "sweep"]
 # programs of width 48 are as fast. A flag of the user's comes later and wins.
 QUICK_COMPILING = ("--xla_backend_optimization_level=1",)
 
-Found = dict[str, Any]
+Results = dict[str, Any]
 
 
-def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dict[str, Found]:
+def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dict[str, Results]:
     """Carries all experiments out, each in a run folder of its name.
 
     A run that has its results is not repeated, one that was cut goes on from its checkpoint, and
@@ -86,7 +86,7 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
     return results
 
 
-def one(name: str, experiment: Experiment, folder: Path) -> Found:
+def one(name: str, experiment: Experiment, folder: Path) -> Results:
     """Carries one experiment of a sweep out, unless it was, in `folder / name`."""
     path = folder / name
     run = reopen(experiment, path) if path.exists() else create(experiment, path, folder, name)
@@ -103,7 +103,7 @@ def one(name: str, experiment: Experiment, folder: Path) -> Found:
 _news: Any = queue.SimpleQueue()
 
 
-def _tell(name: str, lines: list[Found]) -> None:
+def _tell(name: str, lines: list[dict[str, Any]]) -> None:
     if lines:
         best = [line["accuracy"] for line in lines]
         _news.put((name, max(line["step"] for line in lines), sum(best) / len(best)))
