@@ -11,13 +11,13 @@ from longlag import report
 from longlag.cli.commands import main
 from longlag.report.page import CAPTIONS
 from longlag.report.rows import COLUMNS
-from longlag.report.rows import lines as lines_of
+from longlag.report.rows import lines_by_task as lines_of
 
 
 def lines(results: Results) -> list[tuple[str, ...]]:
     """A line for every arm on every task."""
     table = []
-    for heading, group in lines_of(_cells(results)).items():
+    for heading, group in lines_of(_entries(results)).items():
         task = heading.partition(" · ")[0]
         for line in group:
             near, far = (_spread(*spread[:2]) for spread in (line.accuracy, line.far))
@@ -28,10 +28,10 @@ def lines(results: Results) -> list[tuple[str, ...]]:
 
 def verdict(results: Results) -> str:
     """The findings, one a line."""
-    return "\n".join(report.findings(_cells(results), results.get("roles", {})))
+    return "\n".join(report.findings(_entries(results), results.get("roles", {})))
 
 
-def _cells(results: Results) -> Any:
+def _entries(results: Results) -> Any:
     return report.summarise(results["rows"], results["threshold"], results.get("roles", {}))
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from longlag.report.charts import Point, lines
+from longlag.report.charts import Point, line_chart
 from longlag.report.figures import Layout
 from longlag.report.style import styles
 
@@ -40,10 +40,10 @@ def against(points: Mapping[str, Sequence[Point]], quantity: str, **marks: Any) 
     Args:
         points: of every line, as `series` makes them.
         quantity: the label of the axis.
-        marks: `floor` and `trained_at`, as in `report.charts.lines`.
+        marks: `floor` and `trained_at`, as in `report.charts.line_chart`.
     """
     look = styles(points, {})
-    figures = {layout: lines(points, look, quantity, layout, **marks) for layout in LAYOUTS}
+    figures = {layout: line_chart(points, look, quantity, layout, **marks) for layout in LAYOUTS}
     ends = "; ".join(f"{arm} {line[-1].middle:.2f}" for arm, line in points.items())
     return {
         "figures": figures,

@@ -27,7 +27,7 @@ from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import kind
 from longlag.core.spec import choose
 from longlag.runs import Experiment, sweep
-from longlag.runs.folder import finite
+from longlag.runs.folder import nonfinite_to_none
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.console import console, print_table
 from longlag.system.machine import provenance
@@ -350,7 +350,7 @@ def show(
     with writing("the results", out):
         out.mkdir(parents=True, exist_ok=True)
         replace_file(
-            out / "results.json", json.dumps(finite(results), indent=1, allow_nan=False) + "\n"
+            out / "results.json", json.dumps(nonfinite_to_none(results), indent=1, allow_nan=False) + "\n"
         )
     print_table(columns, table, title)
     console.print(sentences, highlight=False)

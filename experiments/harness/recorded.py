@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from experiments.harness import costs, tables
 from experiments.harness.tables import Results
-from longlag.report.collection import Part
+from longlag.report.collection import Chapter
 
 __all__ = ["MEDIANS", "RESULTS", "Picture", "Recorded", "Section", "Table", "committed", "source"]
 
@@ -131,7 +131,7 @@ class Recorded:
     further: Callable[[Results], Table | None] = _costs
     about: str = "What a token costs"
     figure: Callable[[Results], Mapping[str, Any]] | None = None
-    parts: Callable[[Results], Sequence[Part]] | None = None
+    parts: Callable[[Results], Sequence[Chapter]] | None = None
     pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
     combines: Mapping[str, str] = dataclasses.field(default_factory=dict)
     documents: tuple[str, ...] = ("experiments/README.md",)

@@ -17,7 +17,7 @@ import tyro
 from experiments.harness.discovery import recorded, require_known
 from experiments.harness.recorded import RESULTS, Recorded
 from longlag.cli.arguments import plain_errors
-from longlag.report.collection import Part, part, write_collection
+from longlag.report.collection import Chapter, chapter, write_collection
 from longlag.report.page import plate
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -26,7 +26,7 @@ from longlag.system.machine import provenance
 __all__ = ["parts"]
 
 
-def parts() -> list[Part]:
+def parts() -> list[Chapter]:
     """The parts of every question with committed results, in the order of the record."""
     require_known()
     return [
@@ -34,13 +34,13 @@ def parts() -> list[Part]:
     ]
 
 
-def _parts(question: Recorded) -> list[Part]:
+def _parts(question: Recorded) -> list[Chapter]:
     """The table and figure of a question, its second table, more figures, and its pictures."""
     results = question.results()
     if results is None:
         return []
     section = question.section(results)
-    first = part(
+    first = chapter(
         question.title,
         [line for line in section.findings.split("\n") if line],
         section.columns,
@@ -50,17 +50,17 @@ def _parts(question: Recorded) -> list[Part]:
     )
     further = []
     if section.further:
-        further.append(part(f"{question.title} {section.about}", [], *section.further))
+        further.append(chapter(f"{question.title} {section.about}", [], *section.further))
     more = question.parts(results) if question.parts else []
     return [first, *further, *more, *_pictures(question)]
 
 
-def _pictures(question: Recorded) -> list[Part]:
+def _pictures(question: Recorded) -> list[Chapter]:
     """The pictures that are committed beside the results of a question."""
     made = []
     for name, (heading, legend, sentence, alt) in question.pictures.items():
         image = (RESULTS / question.name / f"{name}.png").read_bytes()
-        made.append(Part(heading, [], plate=plate(heading, legend, [sentence], alt, image, image)))
+        made.append(Chapter(heading, [], plate=plate(heading, legend, [sentence], alt, image, image)))
     return made
 
 

@@ -35,7 +35,7 @@ from experiments.published.protocols import METRICS, PROTOCOLS
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
 from longlag.report import flaws
-from longlag.report.collection import Part, part
+from longlag.report.collection import Chapter, chapter
 from longlag.system.console import console
 
 Preset = Literal["smoke", "cpu", "paper"]
@@ -169,14 +169,14 @@ def main(
     return 0
 
 
-def languages(results: dict[str, Any]) -> list[Part]:
+def languages(results: dict[str, Any]) -> list[Chapter]:
     """Accuracy against the length, a figure for each regular language."""
     by_language: dict[str, list[dict[str, Any]]] = {}
     for row in results["rows"]:
         language, _, arm = row["arm"].partition(", ")
         by_language.setdefault(language, []).append(row | {"arm": arm})
     return [
-        part(
+        chapter(
             f"Beyond the trained lengths: {language}",
             [_best_seeds(rows)],
             **against(

@@ -43,7 +43,7 @@ from experiments.real_data.intents_pooled import SHUFFLED, arm, pooled
 from experiments.real_data.intents_scores import MEASURES
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
-from longlag.report.statements import size
+from longlag.report.statements import format_bytes
 from longlag.runs import EncoderDecoder, Experiment, cell_class
 from longlag.system import optional_packages
 from longlag.system.console import console, print_table
@@ -175,7 +175,7 @@ def lines(results: Results) -> list[tuple[str, ...]]:
     for of_arm, rows in by_arm(results).items():
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
-            cost = (f"{rows[0]['parameters']:,}", size(rows[0]["state_bytes"]), time_of(rows))
+            cost = (f"{rows[0]['parameters']:,}", format_bytes(rows[0]["state_bytes"]), time_of(rows))
         f1, template, utterance = (spread(rows, measure, 3) for measure in MEASURES)
         table.append((of_arm, f1, interval.get(of_arm, ""), template, utterance, *cost))
     return table

@@ -47,7 +47,7 @@ from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
 from longlag.data import text as data
 from longlag.models import NO_CLASS, SequenceModel, sample
-from longlag.report.statements import size
+from longlag.report.statements import format_bytes
 from longlag.runs import Architecture, Experiment, load
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -232,7 +232,7 @@ def lines(results: Results) -> list[tuple[str, ...]]:
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
             cost = (
-                size(rows[0]["state_bytes"]),
+                format_bytes(rows[0]["state_bytes"]),
                 f"{rows[0]['bytes_seen'] / 1e6:.1f} MB",
                 time_of(rows),
             )

@@ -42,7 +42,7 @@ from longlag.cli.arguments import plain_errors
 from longlag.data import japanese_vowels
 from longlag.models import likeliest
 from longlag.report.charts import Point
-from longlag.report.charts import lines as chart
+from longlag.report.charts import line_chart as chart
 from longlag.report.style import styles
 from longlag.report.summary import flaws, wilson
 from longlag.runs import Architecture, Experiment, Loaded, load, sweep

@@ -46,7 +46,7 @@ from longlag.data.spoken_digits import LANGUAGES
 from longlag.models import NO_CLASS, likeliest
 from longlag.report.style import house_style
 from longlag.report.summary import flaws, wilson
-from longlag.runs import Architecture, Experiment, Layers, Loaded, Transcriber, load
+from longlag.runs import Architecture, Experiment, AnyArchitecture, Loaded, Transcriber, load
 from longlag.system import optional_packages
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -109,7 +109,7 @@ def question(preset: Preset) -> Question:
     """Arms of two layers; the attention is the second one of its arm."""
     both, full = (Transcriber(kind, WIDTH, dropout=DROPOUT) for kind in ("none", "full"))
     one = Architecture(width=WIDTH, dropout=DROPOUT)
-    arms: dict[str, tuple[Cell, Layers]] = {
+    arms: dict[str, tuple[Cell, AnyArchitecture]] = {
         "GRU both ways": (GRU(WIDTH // 2), both),
         "GRU both ways + full": (GRU(WIDTH // 2), full),
         "GRU": (GRU(WIDTH), one),

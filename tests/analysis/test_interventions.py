@@ -14,10 +14,10 @@ from longlag import LSTM
 from longlag.analysis.interventions import (
     KNOCK_OUTS,
     Silent,
-    attention_keeps,
+    deafen,
     knock_outs,
-    replaced,
-    silent,
+    replace_layers,
+    silence,
 )
 from longlag.attention import DotProduct
 from longlag.models import build
@@ -39,7 +39,7 @@ def drawn(cell, attention, **options):
 
 
 def with_change(model, change):
-    layers = tuple(replaced(layer, change) for layer in model.layers)
+    layers = tuple(replace_layers(layer, change) for layer in model.layers)
     return dataclasses.replace(model, layers=layers)
 
 
@@ -55,7 +55,7 @@ def resets():
 
 def test_a_silent_attention_is_one_whose_output_kernel_is_zero():
     model, params = drawn(LSTM(8), "full", depth=3, mlp=8)
-    found = answers(with_change(model, silent), params)
+    found = answers(with_change(model, silence), params)
     assert not np.allclose(found, answers(model, params))
     kernel = params["layers"]["1"]["0"]["inner"]["out"]
     kernel["kernel"] = jnp.zeros_like(kernel["kernel"])
@@ -64,19 +64,19 @@ def test_a_silent_attention_is_one_whose_output_kernel_is_zero():
 
 def test_attention_does_not_hear_of_a_reset_and_a_recurrence_does(resets):
     model, params = drawn(None, "full", convolution=4)
-    deaf = with_change(model, attention_keeps)
+    deaf = with_change(model, deafen)
     np.testing.assert_array_equal(answers(deaf, params, resets), answers(model, params))
     assert not np.allclose(answers(model, params, resets), answers(model, params))
     model, params = drawn(LSTM(8), "none")
-    assert with_change(model, attention_keeps) == model
+    assert with_change(model, deafen) == model
 
 
 def test_layers_are_found_in_runs_of_equal_ones():
     model, _ = drawn(None, "full", depth=3)
-    (run,) = with_change(model, silent).layers
+    (run,) = with_change(model, silence).layers
     assert isinstance(run, Repeated) and isinstance(run.inner.inner, Silent)
     assert isinstance(run.inner.inner.inner, DotProduct)
-    assert replaced(Recurrent(LSTM(8)), silent) == Recurrent(LSTM(8))
+    assert replace_layers(Recurrent(LSTM(8)), silence) == Recurrent(LSTM(8))
 
 
 def test_the_parts_of_a_run(tmp_path: Path):

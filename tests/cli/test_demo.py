@@ -76,7 +76,7 @@ def small():
 
 def one_after_another(jobs: Jobs, folder: Path, workers: int) -> dict[str, dict[str, Any]]:
     """In this process, where what is compiled stays; the processes have a test of their own."""
-    return {name: sweeps.one(name, job, folder) for name, job in jobs.items()}
+    return {name: sweeps.run_job(name, job, folder) for name, job in jobs.items()}
 
 
 def timeless(value: Any) -> Any:
@@ -136,7 +136,7 @@ def test_the_demo_twice(
     before = contents(out)
 
     def killed(jobs: Jobs, aside: Path, workers: int) -> None:
-        sweeps.one("recall-lstm", jobs["recall-lstm"], aside)
+        sweeps.run_job("recall-lstm", jobs["recall-lstm"], aside)
         (aside / "recall-lstm" / "mark").write_text("of the killed demo")
         raise KilledError
 
@@ -181,10 +181,10 @@ def test_only_a_demo_of_the_same_code_is_gone_on_with(
 ):
     now = demo.environment()
     monkeypatch.setattr(demo, "environment", lambda: now | first)
-    mark = demo._aside(tmp_path / "demo") / "mark"
+    mark = demo._folder_beside(tmp_path / "demo") / "mark"
     mark.write_text("")
     monkeypatch.setattr(demo, "environment", lambda: now | second)
-    assert demo._aside(tmp_path / "demo") == mark.parent
+    assert demo._folder_beside(tmp_path / "demo") == mark.parent
     assert mark.exists() == kept
 
 

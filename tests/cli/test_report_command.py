@@ -56,7 +56,7 @@ def refused(*argv: str | Path) -> None:
 
 def test_the_page_of_a_run_is_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = finished(tmp_path / "run")
-    report.present(report.of_one_run(run.experiment, copy.deepcopy(run.results)), run.path)
+    report.show_results(report.results_of_run(run.experiment, copy.deepcopy(run.results)), run.path)
     printed, page = capsys.readouterr().out, (run.path / "report.html").read_bytes()
     assert "floor" in printed and "median accuracy by lag: 8: .50, 32: .50\n" in printed
     before = contents(run.path)
@@ -88,7 +88,7 @@ def test_several_runs_are_on_one_page(
 
 
 def names(*runs: report.Run) -> list[tuple[str, str]]:
-    results = report.of_runs(runs)
+    results = report.results_of_runs(runs)
     return [*dict.fromkeys((row["task"], row["arm"]) for row in results["rows"])][: len(runs)]
 
 
@@ -107,7 +107,7 @@ def test_namesakes_are_told_apart_by_what_they_differ_in(tmp_path: Path):
     ]
     # Other seeds are more seeds. The same seeds twice are not.
     further = finished(tmp_path / "further", dataclasses.replace(EXPERIMENT, first_seed=2))
-    rows = report.of_runs([run, further])["rows"]
+    rows = report.results_of_runs([run, further])["rows"]
     assert {(row["arm"], row["seed"]) for row in rows if row["seed"] is not None} == {
         ("LSTM", seed) for seed in range(4)
     }

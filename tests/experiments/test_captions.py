@@ -29,7 +29,7 @@ from experiments.real_data.sentence_scores import COLUMNS, difference, interval,
 from longlag.cli.arguments import plain_errors
 from longlag.data import emoji
 from longlag.data.coders import STOP, Characters
-from longlag.runs import Experiment, load, one
+from longlag.runs import Experiment, load, run_job
 from longlag.tasks import Captions
 from longlag.tasks.pairs import Pairs
 
@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
 
     def sweep(jobs: dict[str, Experiment], folder: Path, workers: int):
-        return {name: one(name, job, folder) for name, job in jobs.items()}
+        return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(questions, "sweep", sweep)

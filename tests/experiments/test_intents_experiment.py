@@ -42,7 +42,7 @@ from experiments.real_data.intents_scores import (
 )
 from longlag.cli.arguments import plain_errors
 from longlag.data import intents as data
-from longlag.runs import Experiment, load, one
+from longlag.runs import Experiment, load, run_job
 from longlag.runs import sweeps as sweep_module
 from longlag.tasks import Intents
 
@@ -56,7 +56,7 @@ ARGV = ("--language", "af", "--arms", *RAN)
 
 
 def here(jobs: dict[str, Experiment], folder: Path, workers: int):
-    return {name: one(name, job, folder) for name, job in jobs.items()}
+    return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
 
 @pytest.fixture(scope="module")

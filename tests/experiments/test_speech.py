@@ -13,13 +13,13 @@ from experiments.real_data import speech
 from experiments.real_data.speech import COLUMNS, Preset, lines, main, verdict
 from longlag.cli.arguments import plain_errors
 from longlag.data.japanese_vowels import load as utterances
-from longlag.runs import Experiment, load, one
+from longlag.runs import Experiment, load, run_job
 
 ARM = "feed-forward"
 
 
 def here(jobs: dict[str, Experiment], folder: Path, workers: int):
-    return {name: one(name, job, folder) for name, job in jobs.items()}
+    return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from experiments.real_data.spoken_digits import (
     written,
 )
 from longlag.cli.arguments import plain_errors
-from longlag.runs import Experiment, load, one
+from longlag.runs import Experiment, load, run_job
 from longlag.tasks.spoken_digits import PAUSE
 from longlag.training import transcript
 
@@ -30,7 +30,7 @@ ARM = "GRU both ways + full"
 
 
 def here(jobs: dict[str, Experiment], folder: Path, workers: int):
-    return {name: one(name, job, folder) for name, job in jobs.items()}
+    return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from experiments.real_data.translation_scores import by_length, floors
 from longlag import GRU
 from longlag.cli.arguments import plain_errors
 from longlag.data.coders import STOP
-from longlag.runs import EncoderDecoder, Experiment, load, one
+from longlag.runs import EncoderDecoder, Experiment, load, run_job
 from longlag.tasks import Dates
 from longlag.training import Training
 
@@ -54,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
 
     def sweep(jobs: dict[str, Experiment], folder: Path, workers: int):
-        return {name: one(name, job, folder) for name, job in jobs.items()}
+        return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(questions, "sweep", sweep)

@@ -193,9 +193,9 @@ def row(**changes: Any) -> dict[str, Any]:
     return plain | changes
 
 
-def cells_of(results: dict[str, Any]) -> list[report.Cell]:
+def entries_of(results: dict[str, Any]) -> list[report.Entry]:
     return report.summarise(results["rows"], 0.95, results["roles"])
 
 
-def find(cells: list[report.Cell], task: str, arm: str) -> report.Cell:
-    return next(cell for cell in cells if (cell.task, cell.arm) == (task, arm))
+def find(entries: list[report.Entry], task: str, arm: str) -> report.Entry:
+    return next(entry for entry in entries if (entry.task, entry.arm) == (task, arm))

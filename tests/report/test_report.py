@@ -11,8 +11,8 @@ from rich.console import Console
 
 from longlag import report
 from longlag.report import statements
-from longlag.report.rows import lines
-from tests.helpers.made_up_results import ROLES, cells_of, made_up_results, row
+from longlag.report.rows import lines_by_task
+from tests.helpers.made_up_results import ROLES, entries_of, made_up_results, row
 
 # The numbers
 
@@ -51,11 +51,11 @@ def test_a_seed_that_diverged_did_not_solve_and_does_not_hide():
     (cell,) = report.summarise(rows)
     assert (cell.diverged, cell.solved, cell.solves) == (2, 1, False)
     assert cell.accuracy.median == 1.0  # of the one that is left, beside the count
-    assert report.answers([cell], {}) == [
+    assert report.about_tasks([cell], {}) == [
         "On recall (trained to length 32, 3 seeds), LSTM reached 1.00 (2 of 3 seeds diverged), "
         "not within 500 steps in 2 of 3 seeds."
     ]
-    shown = "".join(line.outcome for line in lines([cell])["recall · 32 steps"])
+    shown = "".join(line.outcome for line in lines_by_task([cell])["recall · 32 steps"])
     assert shown == "1/3, the others not within 500 steps, 2 diverged"
 
 
@@ -70,12 +70,12 @@ def test_answers_that_are_nan_are_named_beside_the_accuracy():
     rows[1] |= {"loss": None}  # recorded before NaN was counted, or an infinite loss
     (cell,) = report.summarise(rows)
     assert (cell.diverged, cell.solved, cell.accuracy.range) == (0, 2, (0.8, 1.0))
-    assert report.answers([cell], {}) == [
+    assert report.about_tasks([cell], {}) == [
         "On recall (trained to length 32, 3 seeds), LSTM reached 1.00 (1 of 3 seeds answered NaN "
         "and 1 of 3 seeds without a finite loss) within 500 steps (and 1.00 (1 of 3 seeds answered "
         "NaN) at length 128)."
     ]
-    (shown,) = lines([cell])["recall · 32 steps · 128 steps"]
+    (shown,) = lines_by_task([cell])["recall · 32 steps · 128 steps"]
     assert shown.outcome == (
         "2/3 within 500 steps, 1 answered NaN, 1 without a finite loss, at 4 × lag 1 answered NaN"
     )
@@ -115,7 +115,7 @@ def test_rows_that_cannot_be_summarised_are_refused(rows, message):
 
 
 def test_answers_state_what_the_rows_say():
-    recall, parity, copy = report.answers(cells_of(made_up_results()), ROLES)
+    recall, parity, copy = report.about_tasks(entries_of(made_up_results()), ROLES)
     assert recall.startswith(
         "On recall (trained to length 32, 3 seeds, floor .06), the recurrence alone (LSTM) reached "
         ".59, not within 1,500 steps. With attention, LSTM + additive reached .99 in a median of "
@@ -129,7 +129,7 @@ def test_answers_state_what_the_rows_say():
 
 
 def test_findings_set_the_memories_against_each_other():
-    attention, recurrence, both, price = report.findings(cells_of(made_up_results()), ROLES)
+    attention, recurrence, both, price = report.findings(entries_of(made_up_results()), ROLES)
     assert attention == (
         "Attention adds recall and copy: not within 1,500 steps for the recurrence alone, solved "
         "with attention."
@@ -148,7 +148,7 @@ def test_findings_follow_the_rows():
             one["accuracy"] = 1.0 if one["length"] == 40 else 0.5
         if one["arm"].startswith("LSTM +") and one["task"] == "copy":
             one["accuracy"] = 0.9
-    found = " ".join(report.findings(cells_of(results), ROLES))
+    found = " ".join(report.findings(entries_of(results), ROLES))
     assert "Attention adds" not in found and "Recurrence adds" not in found
     assert (
         "On parity and copy, attention alone solves the lengths it was trained on and does" in found
@@ -159,7 +159,7 @@ def test_findings_follow_the_rows():
 def test_without_roles_every_arm_is_called_by_its_name():
     rows = [row(arm="A", accuracy=1.0, solved_at=40), row(arm="B", seed=0)]
     cells = report.summarise(rows)
-    assert report.answers(cells, {}) == [
+    assert report.about_tasks(cells, {}) == [
         "On recall (trained to length 32), A reached 1.00 in 40 steps and B reached .50, not "
         "within 500 steps."
     ]
@@ -193,7 +193,7 @@ def test_about_map_names_the_sharpest_read_that_had_a_choice():
     ("count", "text"), [(0, "0 B"), (512, "512 B"), (8704, "8.5 KiB"), (3 * 2**20, "3.0 MiB")]
 )
 def test_bytes_are_printed_in_units_that_a_person_reads(count, text):
-    assert statements.size(count) == text
+    assert statements.format_bytes(count) == text
 
 
 # The table
@@ -202,7 +202,7 @@ def test_bytes_are_printed_in_units_that_a_person_reads(count, text):
 @pytest.mark.parametrize("width", [80, 100, 120])
 def test_the_table_is_whole_in_a_terminal(width):
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(report.table(cells_of(made_up_results())))
+    console.print(report.table(entries_of(made_up_results())))
     printed = console.export_text().splitlines()
     assert max(map(len, printed)) <= width
     assert not any("…" in line for line in printed)

@@ -15,7 +15,7 @@ from experiments.harness.discovery import recorded
 from experiments.memory.attention_vs_recurrence import NAME as FLAGSHIP
 from experiments.published import reproduce
 from experiments.published.protocols import CHOMSKY
-from longlag.report.charts import Point, heat_map, lines
+from longlag.report.charts import Point, heat_map, line_chart
 from longlag.report.style import styles
 from tests.helpers import browser
 
@@ -157,7 +157,7 @@ def test_a_heat_map_begins_at_the_floor_and_leaves_gaps_grey():
 def test_lines_are_medians_and_named_in_their_colour():
     series = {"a": [Point(2, 0.5, 0.4, 0.6), Point(4, 0.9, 0.8, 1.0)], "b": [Point(2, 0.9, 0.9, 1)]}
     look = styles(series, {})
-    ax = lines(series, look, "bytes", floor=0.25, trained_at=2.0).axes[0]
+    ax = line_chart(series, look, "bytes", floor=0.25, trained_at=2.0).axes[0]
     drawn = [line.get_ydata() for line in ax.lines]
     np.testing.assert_allclose(drawn[0], [0.5, 0.9])
     names = {text.get_text(): to_hex(text.get_color()) for text in ax.texts}

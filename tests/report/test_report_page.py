@@ -18,11 +18,11 @@ from matplotlib.transforms import Bbox
 
 from longlag import report
 from longlag.report import statements
-from longlag.report.figures import against_lag, png
+from longlag.report.figures import accuracy_by_lag, png
 from longlag.report.maps import attention_map, trace_map
 from longlag.report.style import PALETTE, PLAIN, spread_out, styles
 from tests.helpers import browser
-from tests.helpers.made_up_results import ROLES, cells_of, made_up_results, row
+from tests.helpers.made_up_results import ROLES, entries_of, made_up_results, row
 
 
 class Rendered(NamedTuple):
@@ -134,7 +134,7 @@ def test_pictures_that_do_not_fit_their_tokens_are_refused():
         trace_map(tokens | {"states": np.ones((3, 5))}, 4)
     with pytest.raises(ValueError, match="lags >= 1, got 0"):
         point = {"task": "t", "arm": "A", "lag": 0, "train_lag": 4, "accuracy": 1.0}
-        against_lag([point], [], {}, "wide")
+        accuracy_by_lag([point], [], {}, "wide")
 
 
 # The page
@@ -186,8 +186,8 @@ def test_a_browser_shows_the_page_whole(rendered, width):
     else:
         assert scrolled == box
 
-    cells = cells_of(rendered.results)
-    expected = report.findings(cells, ROLES) + report.answers(cells, ROLES)
+    cells = entries_of(rendered.results)
+    expected = report.findings(cells, ROLES) + report.about_tasks(cells, ROLES)
     expected += statements.about_lag(rendered.results["by_lag"], 0.95)
     expected += statements.about_steps(cells) + statements.about_loss(cells)
     expected += [rendered.results[name]["caption"] for name in ("attention", "trace")]
@@ -234,6 +234,6 @@ def test_a_task_on_which_every_seed_diverged_at_once_is_drawn(layout):
     for curve in results["curves"]:
         if curve["task"] == "recall":
             curve.update(loss=[None], accuracy=[None], steps=[0])
-    made = report.plots(results, cells_of(results), layout)
+    made = report.plots(results, entries_of(results), layout)
     assert png(made["learning"], layout) and png(made["loss"], layout)
     assert [text.get_text() for ax in made["loss"].axes for text in ax.texts] == ["diverged"] * 5

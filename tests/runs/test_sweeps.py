@@ -33,7 +33,7 @@ def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_processes_find_what_one_finds_and_finished_runs_are_not_repeated(tmp_path: Path):
-    expected = sweeps.one("alone", SMALL, tmp_path)
+    expected = sweeps.run_job("alone", SMALL, tmp_path)
     jobs = {"a": SMALL, "b": dataclasses.replace(SMALL, seeds=1)}
     found = sweeps.sweep(jobs, tmp_path / "runs", workers=1)
     assert list(found) == ["a", "b"] and len(found["b"]["rows"]) == 1
@@ -46,9 +46,9 @@ def test_processes_find_what_one_finds_and_finished_runs_are_not_repeated(tmp_pa
         assert counted[0] == counted[1]
     file = tmp_path / "runs" / "a" / "results.json"
     file.write_text(json.dumps(found["a"] | {"mark": True}))
-    assert sweeps.one("a", SMALL, tmp_path / "runs")["mark"]
+    assert sweeps.run_job("a", SMALL, tmp_path / "runs")["mark"]
     with pytest.raises(ValueError, match=r"made with another configuration:\n.*seeds"):
-        sweeps.one("a", jobs["b"], tmp_path / "runs")
+        sweeps.run_job("a", jobs["b"], tmp_path / "runs")
 
 
 OWN = """
@@ -64,15 +64,15 @@ def test_a_cell_of_ones_own_is_copied_and_has_to_stay_what_it_was(tmp_path: Path
     file = tmp_path / "own.py"
     file.write_text(OWN)
     mine = dataclasses.replace(SMALL, cell=cell_class(f"{file}:Mine")(4), seeds=1)  # type: ignore[call-arg]
-    found = sweeps.one("run", mine, tmp_path)
+    found = sweeps.run_job("run", mine, tmp_path)
     assert (tmp_path / "run" / "cell.py").read_text() == OWN
-    assert sweeps.one("run", mine, tmp_path) == found
+    assert sweeps.run_job("run", mine, tmp_path) == found
     file.write_text(OWN + "    # no longer\n")
     other = dataclasses.replace(mine, cell=cell_class(f"{file}:Mine")(4))  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"run was made with another .*own\.py: expected it as in"):
-        sweeps.one("run", other, tmp_path)
+        sweeps.run_job("run", other, tmp_path)
     with pytest.raises(ValueError, match="made with another configuration"):
-        sweeps.one("run", SMALL, tmp_path)
+        sweeps.run_job("run", SMALL, tmp_path)
 
 
 FOR_MINUTES = Training(steps=10**6, dispatch=25, batch_size=4, stop_when_solved=False)

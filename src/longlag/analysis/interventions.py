@@ -64,7 +64,7 @@ class Deaf(_Around):
         return super().apply(params, xs, state, mask=mask, resets=None, key=key)
 
 
-def replaced(layer: Layer, change: Callable[[Layer], Layer | None]) -> Layer:
+def replace_layers(layer: Layer, change: Callable[[Layer], Layer | None]) -> Layer:
     """The layer with each one in it, itself too, that `change` answers for replaced.
 
     Args:
@@ -78,18 +78,18 @@ def replaced(layer: Layer, change: Callable[[Layer], Layer | None]) -> Layer:
     for field in dataclasses.fields(layer):  # type: ignore[arg-type]
         value = getattr(layer, field.name)
         if isinstance(value, Layer):
-            values[field.name] = replaced(value, change)
+            values[field.name] = replace_layers(value, change)
         elif isinstance(value, tuple) and any(isinstance(one, Layer) for one in value):
-            values[field.name] = tuple(replaced(one, change) for one in value)
+            values[field.name] = tuple(replace_layers(one, change) for one in value)
     return dataclasses.replace(layer, **values) if values else layer  # type: ignore[type-var]
 
 
-def silent(layer: Layer) -> Layer | None:
+def silence(layer: Layer) -> Layer | None:
     """Attentions, silent."""
     return Silent(layer) if isinstance(layer, Attention) else None
 
 
-def attention_keeps(layer: Layer) -> Layer | None:
+def deafen(layer: Layer) -> Layer | None:
     """All that looks back without a carry, deaf to resets: these reach the recurrences alone."""
     return Deaf(layer) if isinstance(layer, Attention | ShortConvolution) else None
 
@@ -118,12 +118,12 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
 
     changed: dict[str, tuple[SequenceModel, Batch]] = {
         "none": (model, batch),
-        "attention silent": (_with(model, silent), batch),
+        "attention silent": (_change_layers(model, silence), batch),
         "carry reset": (
-            _with(model, attention_keeps),
+            _change_layers(model, deafen),
             batch.replace(resets=_first_scored(batch)),  # type: ignore[attr-defined]
         ),
-        "short window": (_with(model, short), batch),
+        "short window": (_change_layers(model, short), batch),
     }
     rows = []
     for part, (altered, test_batch) in changed.items():
@@ -138,8 +138,8 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _with(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:
-    layers = tuple(replaced(layer, change) for layer in model.layers)
+def _change_layers(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:
+    layers = tuple(replace_layers(layer, change) for layer in model.layers)
     return dataclasses.replace(model, layers=layers)  # type: ignore[type-var]
 
 

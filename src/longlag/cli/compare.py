@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from longlag.cells import LSTM
 from longlag.cli.arguments import parse, peek
 from longlag.cli.listing import tables
-from longlag.cli.report import of_one_run, present
+from longlag.cli.report import results_of_run, show_results
 from longlag.models import SequenceModel, mixer_parameters, mixers
 from longlag.runs import (
     Architecture,
@@ -55,11 +55,11 @@ def main(argv: Sequence[str]) -> int:
     for line in (*sizes(experiment), *weight_decay(experiment)):
         console.print(line, highlight=False)
     with catch_stop_signals() as stop:
-        results = _with_progress(experiment, folder, stop)
+        results = _carry_out_with_progress(experiment, folder, stop)
     if results is None:
         console.print(f"stopped; go on by --resume {folder.path}", highlight=False, soft_wrap=True)
         return stop.exit_code
-    present(of_one_run(experiment, results), folder.path)
+    show_results(results_of_run(experiment, results), folder.path)
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
     return 0
 
@@ -114,7 +114,7 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     return experiment, extend(experiment, folder)
 
 
-def _with_progress(experiment: Experiment, folder: RunFolder, stop: Any) -> dict[str, Any] | None:
+def _carry_out_with_progress(experiment: Experiment, folder: RunFolder, stop: Any) -> dict[str, Any] | None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

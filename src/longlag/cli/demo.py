@@ -99,7 +99,7 @@ def run_demo(out: Path = Path("runs/demo"), steps: int | None = None, workers: i
     """
     began = time.perf_counter()
     _refuse_others(out)
-    aside = _aside(out)
+    aside = _folder_beside(out)
     jobs = experiments(steps)
     order = sorted(jobs, key=lambda job: SLOWEST.index(job[1]))
     swept = sweep({_folder(*job): jobs[job] for job in order}, aside, workers)
@@ -129,9 +129,9 @@ def run_demo(out: Path = Path("runs/demo"), steps: int | None = None, workers: i
         replace_file(aside / "results.json", json.dumps(results, indent=1) + "\n")
         report.write(aside, results)
         _replace(out, aside)
-    cells = report.summarise(rows, results["threshold"], ROLES)
-    console.print(report.table(cells))
-    for sentence in (*report.findings(cells, ROLES), "", *report.answers(cells, ROLES)):
+    entries = report.summarise(rows, results["threshold"], ROLES)
+    console.print(report.table(entries))
+    for sentence in (*report.findings(entries, ROLES), "", *report.about_tasks(entries, ROLES)):
         console.print(sentence, highlight=False)
     console.print(f"\nreport  {out / 'report.html'}", highlight=False)
     console.print(f"results {out / 'results.json'}", highlight=False)
@@ -149,7 +149,7 @@ def _refuse_others(out: Path) -> None:
         )
 
 
-def _aside(out: Path) -> Path:
+def _folder_beside(out: Path) -> Path:
     """The folder that the demo builds; an interrupted demo of the same code goes on in it."""
     aside = out.parent / f".{out.name}.partial"
     now = {k: v for k, v in environment().items() if k != "argv"}

@@ -39,7 +39,7 @@ from longlag.system.console import console, print_table
 from longlag.tasks import Batch
 from longlag.training import evaluation_batch
 
-__all__ = ["diagnose_run", "figures", "lines", "main", "measure"]
+__all__ = ["diagnose_run", "draw_figures", "table_rows", "main", "measure_seed"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,20 +62,20 @@ def diagnose_run(
     if sequences < 1:
         raise ValueError(f"--sequences: expected at least 1, got {sequences}")
     loaded = load(run)
-    measurements = measure(loaded, seed, sequences)
+    measurements = measure_seed(loaded, seed, sequences)
     folder = run / "diagnosis"
     with writing("the diagnosis", folder):
         folder.mkdir(exist_ok=True)
-        replace_file(folder / "diagnosis.json", json.dumps(_plain(measurements), indent=1) + "\n")
-        for name, figure in figures(measurements).items():
+        replace_file(folder / "diagnosis.json", json.dumps(_to_json(measurements), indent=1) + "\n")
+        for name, figure in draw_figures(measurements).items():
             (folder / f"{name}.png").write_bytes(png(figure))
     columns = ("what", "where", "how much")
-    print_table(columns, lines(measurements), f"{loaded.experiment.arm}, seed {seed}")
+    print_table(columns, table_rows(measurements), f"{loaded.experiment.arm}, seed {seed}")
     console.print(f"plots {folder}", highlight=False, soft_wrap=True)
     return 0
 
 
-def measure(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
+def measure_seed(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
     """Everything that is measured, as arrays.
 
     Returns:
@@ -109,7 +109,7 @@ def measure(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
     }
 
 
-def lines(measurements: dict[str, Any]) -> list[tuple[str, str, str]]:
+def table_rows(measurements: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The table: what, where, how much."""
     gradient = np.asarray(measurements["gradient"])
     first, last = gradient[0], gradient[-1]
@@ -126,7 +126,7 @@ def lines(measurements: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def figures(measurements: dict[str, Any]) -> dict[str, Figure]:
+def draw_figures(measurements: dict[str, Any]) -> dict[str, Figure]:
     """One figure for each kind of finding that there is."""
     made = {}
     with house_style():
@@ -175,8 +175,8 @@ def _last_scored(batch: Batch) -> jax.Array:
     return jnp.max(jnp.where(batch.scored, steps, 0), axis=1)
 
 
-def _plain(tree: Any) -> Any:
+def _to_json(tree: Any) -> Any:
     """For JSON, which knows neither NaN nor infinity."""
     if isinstance(tree, dict):
-        return {name: _plain(value) for name, value in tree.items()}
+        return {name: _to_json(value) for name, value in tree.items()}
     return [float(x) if np.isfinite(x) else None for x in np.asarray(tree)]

@@ -22,13 +22,13 @@ import tyro
 
 from longlag import report
 from longlag.cli.arguments import call
-from longlag.report.statements import score
+from longlag.report.statements import format_accuracy
 from longlag.report.summary import Spread
 from longlag.runs import Experiment, RunFolder, floor_rows
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
 
-__all__ = ["main", "of_one_run", "of_runs", "present", "write_report"]
+__all__ = ["main", "results_of_run", "results_of_runs", "show_results", "write_report"]
 
 COMPARISON = Path("runs/comparison")
 
@@ -54,18 +54,18 @@ def write_report(
     if not runs:
         raise ValueError("expected a run folder, or several; got none")
     if len(runs) == 1:
-        results, out = of_one_run(runs[0].experiment, runs[0].results), out or runs[0].path
+        results, out = results_of_run(runs[0].experiment, runs[0].results), out or runs[0].path
     else:
-        results, out = of_runs(runs, threshold), out or COMPARISON
+        results, out = results_of_runs(runs, threshold), out or COMPARISON
         if (out / "config.json").exists():
             raise ValueError(f"--out: expected a folder that is no run folder; got {out}")
     if threshold is not None:
         results["threshold"] = threshold
-    present(results, out)
+    show_results(results, out)
     return 0
 
 
-def present(results: Mapping[str, Any], folder: Path) -> None:
+def show_results(results: Mapping[str, Any], folder: Path) -> None:
     """Prints the table and the accuracy at every lag, and writes the page.
 
     Args:
@@ -81,7 +81,7 @@ def present(results: Mapping[str, Any], folder: Path) -> None:
     console.print(f"report     {page}", highlight=False, soft_wrap=True)
 
 
-def of_one_run(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, Any]:
+def results_of_run(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, Any]:
     """What the page of one run shows: its results, the floors of its task, and a title."""
     rows = [*results["rows"], *floor_rows(experiment)]
     return {**results, "rows": rows, "title": f"{experiment.arm} on {experiment.task_title}"}
@@ -96,7 +96,7 @@ class Run:
     results: dict[str, Any]
 
 
-def of_runs(runs: Sequence[Run], threshold: float | None = None) -> dict[str, Any]:
+def results_of_runs(runs: Sequence[Run], threshold: float | None = None) -> dict[str, Any]:
     """What the page of several runs shows.
 
     Args:
@@ -192,7 +192,7 @@ def _at_every_lag(by_lag: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for lag in lags:
         points = [point for point in by_lag if point["lag"] == lag]
-        median = score(Spread.of(point["accuracy"] for point in points).median)
+        median = format_accuracy(Spread.of(point["accuracy"] for point in points).median)
         flawed = f" ({', '.join(report.flaws(points))})" if report.flaws(points) else ""
         parts.append(f"{lag:,}: {median}{flawed}")
     return f"median accuracy by lag: {', '.join(parts)}"

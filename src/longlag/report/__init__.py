@@ -37,13 +37,13 @@ with needed_for("reports", "experiments"):
     from longlag.report.figures import plots, png
     from longlag.report.page import render, write
     from longlag.report.rows import table
-    from longlag.report.statements import answers, findings
-    from longlag.report.summary import Cell, Spread, flaws, summarise, wilson
+    from longlag.report.statements import about_tasks, findings
+    from longlag.report.summary import Entry, Spread, flaws, summarise, wilson
 
 __all__ = [
-    "Cell",
+    "Entry",
     "Spread",
-    "answers",
+    "about_tasks",
     "findings",
     "flaws",
     "plots",

@@ -12,10 +12,10 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from longlag.report.figures import WIDTHS, Layout
 from longlag.report.maps import BLUES
-from longlag.report.statements import score
+from longlag.report.statements import format_accuracy
 from longlag.report.style import INK, MUTED, RULE, Style, house_style, spread_out
 
-__all__ = ["Point", "heat_map", "lines"]
+__all__ = ["Point", "heat_map", "line_chart"]
 
 
 class Point(NamedTuple):
@@ -68,7 +68,7 @@ def heat_map(
                 if task in of_arm:
                     dark = shown[i, j] > 0.55
                     ax.text(
-                        j, i, score(of_arm[task]), color="white" if dark else INK,
+                        j, i, format_accuracy(of_arm[task]), color="white" if dark else INK,
                         ha="center", va="center", fontsize=8,
                     )  # fmt: skip
         names = [task.replace(" ", "\n") for task in tasks] if layout == "narrow" else tasks
@@ -81,7 +81,7 @@ def heat_map(
     return figure
 
 
-def lines(
+def line_chart(
     series: Mapping[str, Sequence[Point]],
     look: Mapping[str, Style],
     quantity: str,
@@ -115,13 +115,13 @@ def lines(
             ends[arm] = (x[-1], middle[-1])
         ax.set_xscale("log", base=2)
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _shorten(value)))
         ax.set(ylim=(-0.03, 1.03), xlabel=quantity, ylabel="accuracy")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: score(v) if v else "0"))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: format_accuracy(v) if v else "0"))
         if trained_at is not None:
             ax.axvline(trained_at, color=MUTED, linewidth=0.7, zorder=0)
             ax.annotate(
-                f"trained to {_short(trained_at)}", (trained_at, 1), (0, 4),
+                f"trained to {_shorten(trained_at)}", (trained_at, 1), (0, 4),
                 ("data", "axes fraction"), "offset points",
                 color=MUTED, fontsize=7.5, ha="left",
             )  # fmt: skip
@@ -147,7 +147,7 @@ def _name_ends(
         )  # fmt: skip
 
 
-def _short(value: float) -> str:
+def _shorten(value: float) -> str:
     """64, 1Ki, 128Ki: powers of two in their own units."""
     for unit, size in (("Mi", 2**20), ("Ki", 2**10)):
         if value >= size:

@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from longlag.report.figures import Layout, png
 from longlag.report.page import Plate, html, plate
 
-__all__ = ["Part", "part", "write_collection"]
+__all__ = ["Chapter", "chapter", "write_collection"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Chapter:
     """What the page says of one question.
 
     Attributes:
         heading: the question.
-        sentences: what was found.
+        sentences: what the results say.
         columns: of the table.
         rows: of the table; none where there is none.
         source: command, device and commit.
@@ -36,7 +36,7 @@ class Part:
     plate: Plate | None = None
 
 
-def part(
+def chapter(
     heading: str,
     sentences: Sequence[str],
     columns: Sequence[str] = (),
@@ -45,12 +45,12 @@ def part(
     figures: Mapping[Layout, Figure] | None = None,
     legend: str = "",
     alt: str = "",
-) -> Part:
-    """A part of the page; see `Part`.
+) -> Chapter:
+    """Makes a chapter of the page, see `Chapter`.
 
     Args:
         heading: the question.
-        sentences: what was found.
+        sentences: what the results say.
         columns: of the table; those that are empty in every row are left out.
         rows: of the table.
         source: command, device and commit.
@@ -63,7 +63,7 @@ def part(
     if figures:
         images = (png(figures["wide"], "wide"), png(figures["narrow"], "narrow"))
         made = plate(heading, legend, list(sentences), alt, *images)
-    return Part(
+    return Chapter(
         heading,
         sentences,
         [columns[i] for i in used],
@@ -74,7 +74,7 @@ def part(
 
 
 def write_collection(
-    path: Path, title: str, question: str, lead: str, parts: Sequence[Part], meta: Mapping[str, Any]
+    path: Path, title: str, question: str, lead: str, chapters: Sequence[Chapter], meta: Mapping[str, Any]
 ) -> None:
     """Writes one HTML file that needs nothing beside it.
 
@@ -83,11 +83,11 @@ def write_collection(
         title: of the page.
         question: its headline.
         lead: the paragraph under that.
-        parts: in their order.
+        chapters: in their order.
         meta: see `longlag.report.page.html`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     page = html(
-        "collection.html.jinja", meta, title=title, question=question, lead=lead, parts=parts
+        "collection.html.jinja", meta, title=title, question=question, lead=lead, chapters=chapters
     )
     path.write_text(page, encoding="utf-8")

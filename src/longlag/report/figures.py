@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from longlag.report.maps import attention_map, trace_map
-from longlag.report.statements import score
+from longlag.report.statements import format_accuracy
 from longlag.report.style import INK, MUTED, RULE, Style, house_style, spread_out, styles
-from longlag.report.summary import FAR, Cell, Spread
+from longlag.report.summary import FAR, Entry, Spread
 
-__all__ = ["WIDTHS", "Layout", "accuracy", "against_lag", "learning", "plots", "png"]
+__all__ = ["WIDTHS", "Layout", "accuracy_by_arm", "accuracy_by_lag", "learning_curves", "plots", "png"]
 
 Layout = Literal["wide", "narrow"]
 
@@ -30,32 +30,32 @@ WIDTHS = {"wide": 9.6, "narrow": 4.0}
 DOTS = {"wide": 200, "narrow": 260}
 """Dots per inch: twice the pixels that a page of ordinary width, or a phone, gives a figure."""
 
-ACCURACY_TICKS = FuncFormatter(lambda value, _: score(value) if value else "0")
-COUNT_TICKS = FuncFormatter(lambda value, _: _count(value))
+ACCURACY_TICKS = FuncFormatter(lambda value, _: format_accuracy(value) if value else "0")
+COUNT_TICKS = FuncFormatter(lambda value, _: _format_count(value))
 
 
 def plots(
-    results: Mapping[str, Any], cells: Sequence[Cell], layout: Layout = "wide"
+    results: Mapping[str, Any], entries: Sequence[Entry], layout: Layout = "wide"
 ) -> dict[str, Figure]:
     """Draws all that the results have data for.
 
     Args:
         results: see `longlag.report`.
-        cells: from `summarise`.
+        entries: from `summarise`.
         layout: how the panels are arranged.
 
     Returns:
         from the name of a plot to its figure, in the order of the report.
     """
-    trained = [cell.arm for cell in cells if not cell.is_floor]
+    trained = [entry.arm for entry in entries if not entry.is_floor]
     look = styles(trained, results.get("roles", {}))
     with house_style():
-        made = {"accuracy": accuracy(results["rows"], cells, look, layout)}
+        made = {"accuracy": accuracy_by_arm(results["rows"], entries, look, layout)}
         if results.get("by_lag"):
-            made["lag"] = against_lag(results["by_lag"], cells, look, layout)
+            made["lag"] = accuracy_by_lag(results["by_lag"], entries, look, layout)
         if results.get("curves"):
-            made["learning"] = learning(results["curves"], cells, look, layout, "accuracy")
-            made["loss"] = learning(results["curves"], cells, look, layout, "loss")
+            made["learning"] = learning_curves(results["curves"], entries, look, layout, "accuracy")
+            made["loss"] = learning_curves(results["curves"], entries, look, layout, "loss")
         if results.get("attention"):
             made["attention"] = attention_map(results["attention"], WIDTHS[layout])
         if results.get("trace"):
@@ -72,19 +72,19 @@ def png(figure: Figure, layout: Layout = "wide") -> bytes:
     return buffer.getvalue()
 
 
-def accuracy(
+def accuracy_by_arm(
     rows: Sequence[Mapping[str, Any]],
-    cells: Sequence[Cell],
+    entries: Sequence[Entry],
     look: Mapping[str, Style],
     layout: Layout,
 ) -> Figure:
     """Accuracy by arm, one panel per task; every seed is a dot, a floor is a line."""
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
-    arms = [arm for arm in look if any(cell.arm == arm for cell in cells)]
+    tasks = list(dict.fromkeys(entry.task for entry in entries))
+    arms = [arm for arm in look if any(entry.arm == arm for entry in entries)]
     figure, axes = _panels(len(tasks), layout, height=0.55 + 0.34 * len(arms), sharey=True)
     for task, ax in zip(tasks, axes):
-        here = [cell for cell in cells if cell.task == task]
-        far = max((cell.far_length or 0 for cell in here if not cell.is_floor), default=0)
+        here = [entry for entry in entries if entry.task == task]
+        far = max((entry.far_length or 0 for entry in here if not entry.is_floor), default=0)
         length = here[0].length
         key = f"●  trained, {length:,} steps"
         key += f"    ○  {FAR} × lag, {far:,} steps" if far else ""
@@ -94,11 +94,11 @@ def accuracy(
         )
         for place, arm in enumerate(arms):
             ax.axhline(place, color=RULE, linewidth=0.6, zorder=0)
-            for cell in (cell for cell in here if cell.arm == arm):
+            for entry in (entry for entry in here if entry.arm == arm):
                 mine = [row for row in rows if row["task"] == task and row["arm"] == arm]
-                _dots(ax, place - (0.16 if far else 0), mine, cell, look[arm], far=False)
+                _dots(ax, place - (0.16 if far else 0), mine, entry, look[arm], far=False)
                 if far:
-                    _dots(ax, place + 0.16, mine, cell, look[arm], far=True)
+                    _dots(ax, place + 0.16, mine, entry, look[arm], far=True)
         _floors(ax, here, vertical=True)
         ax.set(xlim=(-0.04, 1.04), ylim=(len(arms) - 0.5, -0.5))
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
@@ -116,12 +116,12 @@ def _dots(
     ax: Axes,
     place: float,
     rows: Sequence[Mapping[str, Any]],
-    cell: Cell,
+    entry: Entry,
     style: Style,
     *,
     far: bool,
 ) -> None:
-    length = cell.far_length if far else cell.length
+    length = entry.far_length if far else entry.length
     values = [row["accuracy"] for row in rows if row["length"] == length]
     values = sorted(value for value in values if value is not None and np.isfinite(value))
     # Seeds that reach the same accuracy stand beside each other, not on top of each other.
@@ -137,9 +137,9 @@ def _dots(
         zorder=3,
         clip_on=False,
     )
-    spread = cell.far_accuracy if far else cell.accuracy
+    spread = entry.far_accuracy if far else entry.accuracy
     if spread and values:
-        text = score(spread.median)
+        text = format_accuracy(spread.median)
         weight = "normal" if far else "bold"
         ax.annotate(
             text,
@@ -154,9 +154,9 @@ def _dots(
         )
 
 
-def against_lag(
+def accuracy_by_lag(
     by_lag: Sequence[Mapping[str, Any]],
-    cells: Sequence[Cell],
+    entries: Sequence[Entry],
     look: Mapping[str, Style],
     layout: Layout,
 ) -> Figure:
@@ -183,7 +183,7 @@ def against_lag(
         ax.set(ylim=(-0.03, 1.03), xlabel="lag, in steps")
         ax.set_title(task, pad=16)
         _name_lines(ax, ends, look)
-        _floors(ax, [cell for cell in cells if cell.task == task], vertical=False)
+        _floors(ax, [entry for entry in entries if entry.task == task], vertical=False)
         trained = points[0]["train_lag"]
         ax.axvline(trained, color=MUTED, linewidth=0.7, zorder=0)
         ax.annotate(
@@ -231,9 +231,9 @@ def _name_lines(ax: Axes, ends: Mapping[str, float], look: Mapping[str, Style]) 
         )
 
 
-def learning(
+def learning_curves(
     curves: Sequence[Mapping[str, Any]],
-    cells: Sequence[Cell],
+    entries: Sequence[Entry],
     look: Mapping[str, Style],
     layout: Layout,
     quantity: Literal["accuracy", "loss"],
@@ -260,7 +260,7 @@ def learning(
             for curve in sorted(here, key=lambda curve: curve["arm"] == arm):
                 mine = curve["arm"] == arm
                 _curve(ax, curve, quantity, look[arm] if mine else None)
-            _floors(ax, [c for c in cells if c.task == task], vertical=False, quantity=quantity)
+            _floors(ax, [c for c in entries if c.task == task], vertical=False, quantity=quantity)
             drawn = any(_points(curve, quantity).size for curve in here)
             if drawn:
                 ax.set_xscale("log")
@@ -313,16 +313,16 @@ def _curve(ax: Axes, curve: Mapping[str, Any], quantity: str, style: Style | Non
     )
 
 
-def _floors(ax: Axes, cells: Sequence[Cell], *, vertical: bool, quantity: str = "accuracy") -> None:
+def _floors(ax: Axes, entries: Sequence[Entry], *, vertical: bool, quantity: str = "accuracy") -> None:
     """Draws the floors of one task as dashed lines; the highest one is named."""
-    floors = [cell for cell in cells if cell.is_floor]
+    floors = [entry for entry in entries if entry.is_floor]
     heights = [c.accuracy.median if quantity == "accuracy" else c.loss for c in floors]
     for height in heights:
         line = ax.axvline if vertical else ax.axhline
         line(height, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=2)
     if heights and vertical:
         ax.annotate(
-            f"floor {score(max(heights))}",
+            f"floor {format_accuracy(max(heights))}",
             (max(heights), 1),
             (0, 3),
             ("data", "axes fraction"),
@@ -350,7 +350,7 @@ def _panels(
     return figure, list(grid[:count])
 
 
-def _count(value: float) -> str:
+def _format_count(value: float) -> str:
     """Counts on an axis: `64`, `1k`, `16k`, `1M`."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if value >= size:

@@ -53,7 +53,7 @@ def attention_map(picture: Mapping[str, Any], width: float) -> Figure:
     _name_steps(ax, "x", tokens, side)
     _name_steps(ax, "y", queries, side)
     ax.set(xlabel="is read", ylabel="reads (grey: nothing)" if nothing.any() else "reads")
-    _bar(figure, image, "weight")
+    _add_bar(figure, image, "weight")
     return figure
 
 
@@ -77,16 +77,16 @@ def trace_map(picture: Mapping[str, Any], width: float) -> Figure:
     figure, ax = _heat_map(picture, (width, 3.2))
     limit = np.abs(states).max() or 1.0
     image = ax.imshow(
-        states[:, _by_likeness(states)].T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"
+        states[:, _order_by_likeness(states)].T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"
     )
     _name_steps(ax, "x", tokens, width)
     ax.set_yticks([])
     ax.set(xlabel="input, step by step", ylabel=f"{states.shape[1]} units, alike beside alike")
-    _bar(figure, image, "state")
+    _add_bar(figure, image, "state")
     return figure
 
 
-def _by_likeness(states: np.ndarray) -> np.ndarray:
+def _order_by_likeness(states: np.ndarray) -> np.ndarray:
     """Orders units by their loading on the first principal component, so that groups show."""
     centred = states - states.mean(axis=0)
     loading = np.linalg.svd(centred, full_matrices=False)[2][0]
@@ -117,7 +117,7 @@ def _name_steps(ax: Axes, axis: Literal["x", "y"], tokens: Sequence[str], width:
     ax.tick_params(axis, length=0, pad=2)
 
 
-def _bar(figure: Figure, image: AxesImage, label: str) -> None:
+def _add_bar(figure: Figure, image: AxesImage, label: str) -> None:
     bar = figure.colorbar(image, aspect=28, pad=0.015, fraction=0.05)
     bar.outline.set_visible(False)  # pyright: ignore
     bar.ax.tick_params(length=0, labelsize=7.5)

@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 
 from longlag.report import statements
 from longlag.report.figures import plots, png
-from longlag.report.rows import COLUMNS, lines
-from longlag.report.statements import score
-from longlag.report.summary import FAR, Cell, summarise
+from longlag.report.rows import COLUMNS, lines_by_task
+from longlag.report.statements import format_accuracy
+from longlag.report.summary import FAR, Entry, summarise
 
 __all__ = ["Plate", "html", "plate", "render", "write"]
 
@@ -86,34 +86,34 @@ def write(folder: str | Path, results: Mapping[str, Any]) -> Path:
     Raises:
         ValueError: the results do not have the structure that they should.
     """
-    cells = _cells(results)
-    wide = {name: png(made, "wide") for name, made in plots(results, cells, "wide").items()}
+    entries = _entries(results)
+    wide = {name: png(made, "wide") for name, made in plots(results, entries, "wide").items()}
     path = Path(folder) / "report.html"
     (path.parent / "plots").mkdir(parents=True, exist_ok=True)
     for name, image in wide.items():
         (path.parent / "plots" / f"{name}.png").write_bytes(image)
-    path.write_text(_html(results, cells, wide), encoding="utf-8")
+    path.write_text(_html(results, entries, wide), encoding="utf-8")
     return path
 
 
 def render(results: Mapping[str, Any]) -> str:
     """The report as HTML, without writing anything. Arguments and errors as in `write`."""
-    cells = _cells(results)
-    wide = {name: png(made, "wide") for name, made in plots(results, cells, "wide").items()}
-    return _html(results, cells, wide)
+    entries = _entries(results)
+    wide = {name: png(made, "wide") for name, made in plots(results, entries, "wide").items()}
+    return _html(results, entries, wide)
 
 
-def _cells(results: Mapping[str, Any]) -> list[Cell]:
+def _entries(results: Mapping[str, Any]) -> list[Entry]:
     return summarise(results["rows"], results.get("threshold", 0.95), results.get("roles", {}))
 
 
-def _html(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, bytes]) -> str:
-    narrow = {n: png(made, "narrow") for n, made in plots(results, cells, "narrow").items()}
+def _html(results: Mapping[str, Any], entries: Sequence[Entry], wide: Mapping[str, bytes]) -> str:
+    narrow = {n: png(made, "narrow") for n, made in plots(results, entries, "narrow").items()}
     plates = {
         name: plate(
             *CAPTIONS[name],
-            _evidence(name, results, cells),
-            _alt(name, results, cells),
+            _evidence(name, results, entries),
+            _alt(name, results, entries),
             wide[name],
             narrow[name],
         )
@@ -126,11 +126,11 @@ def _html(results: Mapping[str, Any], cells: Sequence[Cell], wide: Mapping[str, 
         title=results.get("title", "longlag"),
         question=results.get("question", QUESTION),
         lead=results.get("lead", ""),
-        findings=statements.findings(cells, roles),
-        answers=statements.answers(cells, roles),
+        findings=statements.findings(entries, roles),
+        answers=statements.about_tasks(entries, roles),
         columns=COLUMNS,
-        table=lines(cells),
-        threshold=score(results.get("threshold", 0.95)),
+        table=lines_by_task(entries),
+        threshold=format_accuracy(results.get("threshold", 0.95)),
         plates=plates,
     )
 
@@ -150,7 +150,7 @@ def html(template: str, meta: Mapping[str, Any], **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["unbroken"] = _unbroken
+    environment.filters["unbroken"] = _keep_together
     return environment.get_template(template).render(
         meta=_footer(meta), command=meta.get("command", ""), **values
     )
@@ -164,17 +164,17 @@ def plate(
     return Plate(heading, legend, evidence, alt, wide_64, narrow_64, _css_size(wide))
 
 
-def _evidence(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
+def _evidence(name: str, results: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
     """The sentences that a figure supports, computed from what it draws."""
     match name:
         case "accuracy":
-            return statements.about_arms(cells)
+            return statements.about_arms(entries)
         case "lag":
             return statements.about_lag(results["by_lag"], results.get("threshold", 0.95))
         case "learning":
-            return statements.about_steps(cells)
+            return statements.about_steps(entries)
         case "loss":
-            return statements.about_loss(cells)
+            return statements.about_loss(entries)
         case "attention":
             sentences = [results[name].get("caption", ""), statements.about_map(results[name])]
         case _:
@@ -182,20 +182,20 @@ def _evidence(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> l
     return [sentence for sentence in sentences if sentence]
 
 
-def _alt(name: str, results: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+def _alt(name: str, results: Mapping[str, Any], entries: Sequence[Entry]) -> str:
     """What a figure shows, for those who cannot see it."""
     if name in ("attention", "trace"):
         return f"{CAPTIONS[name][0]}: heat map, {results[name]['title']}."
-    trained = [cell for cell in cells if not cell.is_floor]
+    trained = [entry for entry in entries if not entry.is_floor]
     if name == "accuracy":
-        medians = (f"{cell.task}, {cell.arm} {score(cell.accuracy.median)}" for cell in trained)
+        medians = (f"{entry.task}, {entry.arm} {format_accuracy(entry.accuracy.median)}" for entry in trained)
         return f"Dot plot of accuracy, medians: {'; '.join(medians)}."
-    tasks = dict.fromkeys(cell.task for cell in trained)
-    arms = dict.fromkeys(cell.arm for cell in trained)
+    tasks = dict.fromkeys(entry.task for entry in trained)
+    arms = dict.fromkeys(entry.arm for entry in trained)
     return f"{CAPTIONS[name][0]}: {', '.join(arms)} on {', '.join(tasks)}."
 
 
-def _unbroken(text: str) -> Markup:
+def _keep_together(text: str) -> Markup:
     """Prose in which a number stays on one line with its unit, and an arm with its parts."""
     return Markup(
         re.sub(r" (?=(?:KiB|MiB|GiB|B|×|steps)\b|× |\+ )|(?<=\+) ", "&nbsp;", escape(text))

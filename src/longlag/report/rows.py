@@ -11,10 +11,10 @@ import rich.box
 from rich.table import Table
 from rich.text import Text
 
-from longlag.report.statements import score, size
-from longlag.report.summary import FAR, Cell, Spread
+from longlag.report.statements import format_accuracy, format_bytes
+from longlag.report.summary import FAR, Entry, Spread
 
-__all__ = ["COLUMNS", "Line", "insert", "lines", "markdown", "table"]
+__all__ = ["COLUMNS", "Line", "insert", "lines_by_task", "markdown", "table"]
 
 COLUMNS = ("arm", "trained at", f"{FAR} × lag", "solved", "params", "state", "time")
 
@@ -53,21 +53,21 @@ class Line:
     time: str = ""
 
 
-def lines(cells: Sequence[Cell]) -> dict[str, list[Line]]:
+def lines_by_task(entries: Sequence[Entry]) -> dict[str, list[Line]]:
     """The text of the table: from a heading, one per task, to its lines."""
     by_heading: dict[str, list[Line]] = {}
-    tested = {cell.task: cell.far_length for cell in cells if cell.far_length and not cell.is_floor}
-    for cell in cells:
-        heading = _heading(cell, tested.get(cell.task))
-        by_heading.setdefault(heading, []).append(_line(cell, cell.task in tested))
+    tested = {entry.task: entry.far_length for entry in entries if entry.far_length and not entry.is_floor}
+    for entry in entries:
+        heading = _heading(entry, tested.get(entry.task))
+        by_heading.setdefault(heading, []).append(_line(entry, entry.task in tested))
     return by_heading
 
 
-def table(cells: Sequence[Cell]) -> Table:
+def table(entries: Sequence[Entry]) -> Table:
     """The table for the terminal; an outcome wraps in a narrow one, numbers do not.
 
     Args:
-        cells: from `summarise`. A cell shows the median and, where they differ, the range of the
+        entries: from `summarise`. A field shows the median and, where they differ, the range of the
             seeds.
     """
     made = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
@@ -75,7 +75,7 @@ def table(cells: Sequence[Cell]) -> Table:
         costs = name in COLUMNS[-3:]
         # What was solved may wrap between words; numbers may not.
         made.add_column(name, justify="right" if costs else "left", no_wrap=name not in ("solved",))
-    for heading, group in lines(cells).items():
+    for heading, group in lines_by_task(entries).items():
         if made.row_count:
             made.add_row()
         task, _, rest = heading.partition(" · ")
@@ -112,51 +112,51 @@ def insert(text: str, marker: str, made: str) -> str:
     return pattern.sub(lambda _: f"{begin}\n{made}\n{end}", text)
 
 
-def _heading(cell: Cell, far_length: int | None) -> str:
+def _heading(entry: Entry, far_length: int | None) -> str:
     far = f" · {far_length:,} steps" if far_length else ""
-    return f"{cell.task} · {cell.length:,} steps{far}"
+    return f"{entry.task} · {entry.length:,} steps{far}"
 
 
-def _line(cell: Cell, tested: bool) -> Line:
-    far_verdict: Verdict = "solved" if 2 * cell.far_solved > cell.seeds else "failed"
-    near = _spread(cell.accuracy, "solved" if cell.solves else "failed")
-    far = _spread(cell.far_accuracy, far_verdict) if cell.far_accuracy and tested else _BLANK
-    if cell.is_floor:
-        return Line("floor", True, (near[0], "", ""), (far[0], "", ""), cell.arm)
-    low, high = cell.success_interval
+def _line(entry: Entry, tested: bool) -> Line:
+    far_verdict: Verdict = "solved" if 2 * entry.far_solved > entry.seeds else "failed"
+    near = _spread(entry.accuracy, "solved" if entry.solves else "failed")
+    far = _spread(entry.far_accuracy, far_verdict) if entry.far_accuracy and tested else _BLANK
+    if entry.is_floor:
+        return Line("floor", True, (near[0], "", ""), (far[0], "", ""), entry.arm)
+    low, high = entry.success_interval
     return Line(
-        arm=cell.arm,
+        arm=entry.arm,
         is_floor=False,
         accuracy=near,
         far=far,
-        outcome=_outcome(cell),
-        verdict="partly" if cell.extrapolates is False else near[2],
-        exact_match=score(cell.exact_match),
-        interval=f"{score(low)}–{score(high)}",
-        parameters=f"{cell.parameters:,}",
-        state=size(cell.state_bytes),
-        time=f"{cell.seconds:,.1f} s" if cell.seconds < 10 else f"{cell.seconds:,.0f} s",
+        outcome=_outcome(entry),
+        verdict="partly" if entry.extrapolates is False else near[2],
+        exact_match=format_accuracy(entry.exact_match),
+        interval=f"{format_accuracy(low)}–{format_accuracy(high)}",
+        parameters=f"{entry.parameters:,}",
+        state=format_bytes(entry.state_bytes),
+        time=f"{entry.seconds:,.1f} s" if entry.seconds < 10 else f"{entry.seconds:,.0f} s",
     )
 
 
 def _spread(spread: Spread, verdict: Verdict) -> tuple[str, str, Verdict]:
-    low, high = score(spread.range[0]), score(spread.range[1])
-    return score(spread.median), "" if low == high else f"{low}–{high}", verdict
+    low, high = format_accuracy(spread.range[0]), format_accuracy(spread.range[1])
+    return format_accuracy(spread.median), "" if low == high else f"{low}–{high}", verdict
 
 
-def _outcome(cell: Cell) -> str:
-    rate = f"{cell.solved}/{cell.seeds}"
-    if not cell.solves:
-        others = ", the others" if cell.solved else ""
-        text = f"{rate}{others} not within {cell.budget:,} steps"
-    elif cell.steps:
-        text = f"{rate} in {cell.steps.median:,.0f} steps"
+def _outcome(entry: Entry) -> str:
+    rate = f"{entry.solved}/{entry.seeds}"
+    if not entry.solves:
+        others = ", the others" if entry.solved else ""
+        text = f"{rate}{others} not within {entry.budget:,} steps"
+    elif entry.steps:
+        text = f"{rate} in {entry.steps.median:,.0f} steps"
     else:
-        text = f"{rate} within {cell.budget:,} steps"
-    text = ", ".join((text, *cell.flaws))
-    if cell.far_flaws:
-        text += f", at {FAR} × lag {' and '.join(cell.far_flaws)}"
-    if cell.extrapolates is False:
+        text = f"{rate} within {entry.budget:,} steps"
+    text = ", ".join((text, *entry.flaws))
+    if entry.far_flaws:
+        text += f", at {FAR} × lag {' and '.join(entry.far_flaws)}"
+    if entry.extrapolates is False:
         text += ", does not extrapolate"
     return text
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from longlag.core.spec import choose
-from longlag.report.summary import FAR, Cell, Spread
+from longlag.report.summary import FAR, Entry, Spread
 
 __all__ = [
     "ROLES",
@@ -21,10 +21,10 @@ __all__ = [
     "about_loss",
     "about_map",
     "about_steps",
-    "answers",
+    "about_tasks",
     "findings",
-    "score",
-    "size",
+    "format_accuracy",
+    "format_bytes",
 ]
 
 ROLES = {
@@ -36,11 +36,11 @@ ROLES = {
 """What an arm can stand for in the comparison, and how a sentence calls it."""
 
 
-def findings(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
+def findings(entries: Sequence[Entry], roles: Mapping[str, str]) -> list[str]:
     """What the tasks say together: what each memory adds, which arm has both, at what cost.
 
     Args:
-        cells: from `summarise`.
+        entries: from `summarise`.
         roles: from the name of an arm to one of `ROLES`; an arm without a role takes no part in
             the sentences that set one role against another.
 
@@ -49,20 +49,20 @@ def findings(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
     """
     for role in roles.values():
         choose(role, ROLES, "role")
-    trained = [cell for cell in cells if not cell.is_floor]
-    return _apart(trained, roles) + about_arms(trained) + _cost(trained, roles)
+    trained = [entry for entry in entries if not entry.is_floor]
+    return _contrast(trained, roles) + about_arms(trained) + _cost(trained, roles)
 
 
-def _apart(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
+def _contrast(entries: Sequence[Entry], roles: Mapping[str, str]) -> list[str]:
     """The tasks that one kind of memory solves and the other does not."""
-    stuck: dict[str, list[Cell]] = {"recurrence": [], "attention": []}
+    stuck: dict[str, list[Entry]] = {"recurrence": [], "attention": []}
     fragile = []
-    for task, arms in _by_task(cells).items():
+    for task, arms in _by_task(entries).items():
         kinds = {role: [c for c in arms if roles.get(c.arm) == role] for role in ROLES}
         alone, other = kinds["recurrence"], kinds["attention"]
-        if alone and not _any(alone) and _any(other + kinds["both"]):
+        if alone and not _any_solves(alone) and _any_solves(other + kinds["both"]):
             stuck["recurrence"] += alone
-        if other and not _any(other) and _any(alone):
+        if other and not _any_solves(other) and _any_solves(alone):
             stuck["attention"] += other
         if any(c.extrapolates is False for c in other) and any(c.extrapolates for c in alone):
             fragile.append(task)
@@ -73,75 +73,75 @@ def _apart(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
     ):
         if failed := stuck[role]:
             sentences.append(
-                f"{adds} adds {_list([*_by_task(failed)])}: {_not_within(failed)} for "
+                f"{adds} adds {_join([*_by_task(failed)])}: {_name_budget(failed)} for "
                 f"{ROLES[role]}, solved {by}."
             )
     if fragile:
         sentences.append(
-            f"On {_list(fragile)}, attention alone solves the lengths it was trained on and does "
+            f"On {_join(fragile)}, attention alone solves the lengths it was trained on and does "
             f"not extrapolate to {FAR} × longer ones; the recurrence does."
         )
     return sentences
 
 
-def about_arms(cells: Sequence[Cell]) -> list[str]:
+def about_arms(entries: Sequence[Entry]) -> list[str]:
     """Which arms solved every task; nothing where there is but one task."""
-    cells = [cell for cell in cells if not cell.is_floor]
-    tasks = _by_task(cells)
+    entries = [entry for entry in entries if not entry.is_floor]
+    tasks = _by_task(entries)
     if len(tasks) < 2:
         return []
     champions = [
         arm
-        for arm in dict.fromkeys(cell.arm for cell in cells)
-        if len(mine := [cell for cell in cells if cell.arm == arm]) == len(tasks)
-        and all(cell.solves for cell in mine)
+        for arm in dict.fromkeys(entry.arm for entry in entries)
+        if len(mine := [entry for entry in entries if entry.arm == arm]) == len(tasks)
+        and all(entry.solves for entry in mine)
     ]
     if not champions:
         return ["No arm solved every task within its steps."]
     each = " each" if len(champions) > 1 else ""
-    return [f"{_list(champions)}{each} solved all {len(tasks)} tasks."]
+    return [f"{_join(champions)}{each} solved all {len(tasks)} tasks."]
 
 
-def _cost(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
+def _cost(entries: Sequence[Entry], roles: Mapping[str, str]) -> list[str]:
     """What the arms with attention carry from step to step, beside the recurrence."""
-    shown: list[Cell] = []
-    for arms in _by_task(cells).values():
-        kinds = {roles.get(cell.arm) for cell in arms}
+    shown: list[Entry] = []
+    for arms in _by_task(entries).values():
+        kinds = {roles.get(entry.arm) for entry in arms}
         # The longest task shows a growing cache best.
         if {"recurrence", "both"} <= kinds and (not shown or arms[0].length > shown[0].length):
             shown = arms
     if not shown:
         return []
     parts = []
-    for cell in sorted(shown, key=lambda cell: cell.state_bytes):
-        if roles.get(cell.arm) in ("recurrence", "both", "attention"):
-            text = f"{cell.arm} {size(cell.state_bytes)}"
-            if cell.far_state_bytes not in (None, cell.state_bytes):
-                text += f" ({size(cell.far_state_bytes or 0)} at {cell.far_length:,})"
+    for entry in sorted(shown, key=lambda entry: entry.state_bytes):
+        if roles.get(entry.arm) in ("recurrence", "both", "attention"):
+            text = f"{entry.arm} {format_bytes(entry.state_bytes)}"
+            if entry.far_state_bytes not in (None, entry.state_bytes):
+                text += f" ({format_bytes(entry.far_state_bytes or 0)} at {entry.far_length:,})"
             parts.append(text)
     head = (
         f"The price is state, for one sequence of {shown[0].task} of length {shown[0].length:,}: "
     )
-    return [head + _list(parts) + "."]
+    return [head + _join(parts) + "."]
 
 
-def answers(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
+def about_tasks(entries: Sequence[Entry], roles: Mapping[str, str]) -> list[str]:
     """One sentence per task: what each arm reached, in how many steps, and how far it holds.
 
     Arguments as in `findings`; an arm without a role is called by its name.
     """
     sentences = []
-    for task, arms in _by_task(cells).items():
-        trained = [cell for cell in arms if not cell.is_floor]
+    for task, arms in _by_task(entries).items():
+        trained = [entry for entry in arms if not entry.is_floor]
         facts = [f"trained to length {arms[0].length:,}"]
-        if (seeds := max((cell.seeds for cell in trained), default=0)) > 1:
+        if (seeds := max((entry.seeds for entry in trained), default=0)) > 1:
             facts.append(f"{seeds} seeds")
-        if floors := [cell.accuracy.median for cell in arms if cell.is_floor]:
-            facts.append(f"floor {score(max(floors))}")
+        if floors := [entry.accuracy.median for entry in arms if entry.is_floor]:
+            facts.append(f"floor {format_accuracy(max(floors))}")
         clauses = []
         # In the order of the argument: recurrence, then what attention does to it.
         for role in (*ROLES, None):
-            group = [cell for cell in trained if roles.get(cell.arm) == role]
+            group = [entry for entry in trained if roles.get(entry.arm) == role]
             if group:
                 clauses.append(_clause(group, role))
         clauses[0] = f"On {task} ({', '.join(facts)}), {clauses[0]}"
@@ -149,71 +149,71 @@ def answers(cells: Sequence[Cell], roles: Mapping[str, str]) -> list[str]:
     return sentences
 
 
-def _clause(group: Sequence[Cell], role: str | None) -> str:
+def _clause(group: Sequence[Entry], role: str | None) -> str:
     """What the arms of one role reached, the role called by its name."""
     if role is None:
-        return _list([f"{cell.arm} {_reached(cell)}" for cell in group])
+        return _join([f"{entry.arm} {_describe(entry)}" for entry in group])
     if role == "both":
-        return f"{ROLES[role]}, " + _list([f"{cell.arm} {_reached(cell)}" for cell in group])
+        return f"{ROLES[role]}, " + _join([f"{entry.arm} {_describe(entry)}" for entry in group])
     if role == "recurrence" or len(group) > 1:
-        named = [f"({cell.arm}) {_reached(cell)}" for cell in group]
-        return f"{ROLES[role]} {_list(named)}"
-    return f"{ROLES[role]} {_reached(group[0])}"
+        named = [f"({entry.arm}) {_describe(entry)}" for entry in group]
+        return f"{ROLES[role]} {_join(named)}"
+    return f"{ROLES[role]} {_describe(group[0])}"
 
 
-def _reached(cell: Cell) -> str:
-    if cell.diverged == cell.seeds:
+def _describe(entry: Entry) -> str:
+    if entry.diverged == entry.seeds:
         return "diverged in every seed"
-    reached = f"reached {score(cell.accuracy.median)}"
-    if cell.flaws:
-        reached += f" ({_flawed(cell.flaws, cell.seeds)})"
-    if not cell.solves:
-        some = f" in {cell.seeds - cell.solved} of {cell.seeds} seeds" if cell.solved else ""
-        return f"{reached}, {_not_within([cell])}{some}"
-    text = f"{reached} within {cell.budget:,} steps"
-    if cell.steps:
-        median = "a median of " if cell.seeds > 1 else ""
-        text = f"{reached} in {median}{cell.steps.median:,.0f} steps"
-    if cell.far_accuracy is None:
+    reached = f"reached {format_accuracy(entry.accuracy.median)}"
+    if entry.flaws:
+        reached += f" ({_describe_flaws(entry.flaws, entry.seeds)})"
+    if not entry.solves:
+        some = f" in {entry.seeds - entry.solved} of {entry.seeds} seeds" if entry.solved else ""
+        return f"{reached}, {_name_budget([entry])}{some}"
+    text = f"{reached} within {entry.budget:,} steps"
+    if entry.steps:
+        median = "a median of " if entry.seeds > 1 else ""
+        text = f"{reached} in {median}{entry.steps.median:,.0f} steps"
+    if entry.far_accuracy is None:
         return text
-    far = score(cell.far_accuracy.median)
-    if cell.far_flaws:
-        far += f" ({_flawed(cell.far_flaws, cell.seeds)})"
-    if cell.extrapolates:
-        return f"{text} (and {far} at length {cell.far_length:,})"
-    return f"{text} but {far} at length {cell.far_length:,}: it does not extrapolate"
+    far = format_accuracy(entry.far_accuracy.median)
+    if entry.far_flaws:
+        far += f" ({_describe_flaws(entry.far_flaws, entry.seeds)})"
+    if entry.extrapolates:
+        return f"{text} (and {far} at length {entry.far_length:,})"
+    return f"{text} but {far} at length {entry.far_length:,}: it does not extrapolate"
 
 
-def _flawed(flaws: Sequence[str], seeds: int) -> str:
+def _describe_flaws(flaws: Sequence[str], seeds: int) -> str:
     """In a sentence: of "1 diverged", "1 of 3 seeds diverged"."""
-    return _list([flaw.replace(" ", f" of {seeds} seeds ", 1) for flaw in flaws])
+    return _join([flaw.replace(" ", f" of {seeds} seeds ", 1) for flaw in flaws])
 
 
-def about_steps(cells: Sequence[Cell]) -> list[str]:
+def about_steps(entries: Sequence[Entry]) -> list[str]:
     """How long each arm took to solve each task, for the learning curves."""
     sentences = []
-    for task, arms in _by_task(cells).items():
+    for task, arms in _by_task(entries).items():
         solved = sorted((c for c in arms if c.solves and c.steps), key=lambda c: _steps(c).median)
         parts = []
-        for cell in solved:
-            steps = _steps(cell)
+        for entry in solved:
+            steps = _steps(entry)
             low, high = steps.range
             spread = f" ({low:,.0f} to {high:,.0f})" if high > low else ""
-            parts.append(f"{cell.arm} {steps.median:,.0f}{spread}")
-        failed = [cell for cell in arms if not cell.solves and not cell.is_floor]
+            parts.append(f"{entry.arm} {steps.median:,.0f}{spread}")
+        failed = [entry for entry in arms if not entry.solves and not entry.is_floor]
         if failed:
-            parts.append(f"{_list([cell.arm for cell in failed])} {_not_within(failed)}")
+            parts.append(f"{_join([entry.arm for entry in failed])} {_name_budget(failed)}")
         if parts:
-            sentences.append(f"Steps to {score(arms[0].threshold)} on {task}: {', '.join(parts)}.")
+            sentences.append(f"Steps to {format_accuracy(arms[0].threshold)} on {task}: {', '.join(parts)}.")
     return sentences
 
 
-def about_loss(cells: Sequence[Cell]) -> list[str]:
+def about_loss(entries: Sequence[Entry]) -> list[str]:
     """What loss each arm ends at, beside the floor's, for the curves of the loss."""
     sentences = []
-    for task, arms in _by_task(cells).items():
-        floors = [f"{cell.loss:.2g}" for cell in arms if cell.is_floor and np.isfinite(cell.loss)]
-        floor = f" (floor {_list(floors)})" if floors else ""
+    for task, arms in _by_task(entries).items():
+        floors = [f"{entry.loss:.2g}" for entry in arms if entry.is_floor and np.isfinite(entry.loss)]
+        floor = f" (floor {_join(floors)})" if floors else ""
         ends = [f"{c.arm} {c.loss:.2g}" for c in arms if not c.is_floor and np.isfinite(c.loss)]
         if ends:
             sentences.append(f"Loss on {task}{floor}: {', '.join(ends)}.")
@@ -239,9 +239,9 @@ def about_lag(by_lag: Sequence[Mapping[str, Any]], threshold: float) -> list[str
         for reach in sorted(reaches, reverse=True):
             until = f"to lag {reach:,}" if reach else "at no lag"
             until += ", the longest tested" if reach == longest else ""
-            parts.append(f"{_list(reaches[reach])} {until}")
+            parts.append(f"{_join(reaches[reach])} {until}")
         head = f"On {task}, trained to lag {points[0]['train_lag']:,}, accuracy stays at "
-        sentences.append(head + f"{score(threshold)} or above for " + "; ".join(parts) + ".")
+        sentences.append(head + f"{format_accuracy(threshold)} or above for " + "; ".join(parts) + ".")
     return sentences
 
 
@@ -255,17 +255,17 @@ def about_map(picture: Mapping[str, Any]) -> str:
     queries = picture.get("queries", tokens[len(tokens) - len(weights) :])
     return (
         f"The sharpest read: at “{queries[query]}”, step {query + 1}, "
-        f"{score(reads[query, memory])} of the weight lies on “{tokens[memory]}”, "
+        f"{format_accuracy(reads[query, memory])} of the weight lies on “{tokens[memory]}”, "
         f"step {memory + 1}."
     )
 
 
-def score(value: float) -> str:
+def format_accuracy(value: float) -> str:
     """An accuracy as the tables print it: `.58`, `1.00`."""
     return f"{value:.2f}".removeprefix("0") if np.isfinite(value) else "–"
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes in units that a person reads: `512 B`, `8.5 KiB`."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
@@ -274,26 +274,26 @@ def size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
-def _by_task(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    tasks: dict[str, list[Cell]] = {}
-    for cell in cells:
-        tasks.setdefault(cell.task, []).append(cell)
+def _by_task(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    tasks: dict[str, list[Entry]] = {}
+    for entry in entries:
+        tasks.setdefault(entry.task, []).append(entry)
     return tasks
 
 
-def _any(cells: Iterable[Cell]) -> bool:
-    return any(cell.solves for cell in cells)
+def _any_solves(entries: Iterable[Entry]) -> bool:
+    return any(entry.solves for entry in entries)
 
 
-def _steps(cell: Cell) -> Spread:
-    assert cell.steps is not None
-    return cell.steps
+def _steps(entry: Entry) -> Spread:
+    assert entry.steps is not None
+    return entry.steps
 
 
-def _list(words: Sequence[str]) -> str:
+def _join(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def _not_within(cells: Sequence[Cell]) -> str:
-    low, high = (pick(cell.budget for cell in cells) for pick in (min, max))
+def _name_budget(entries: Sequence[Entry]) -> str:
+    low, high = (pick(entry.budget for entry in entries) for pick in (min, max))
     return f"not within {low:,} steps" if low == high else f"not within {low:,} to {high:,} steps"

@@ -1,4 +1,4 @@
-"""From one row per seed to one cell per task and arm: medians, successes, intervals, costs."""
+"""From one row per seed to one entry per task and arm: medians, successes, intervals, costs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FAR", "FLOOR", "Cell", "Spread", "flaws", "summarise", "wilson"]
+__all__ = ["FAR", "FLOOR", "Entry", "Spread", "flaws", "summarise", "wilson"]
 
 FLOOR = "floor: "
 """How the arm of a row begins when it is a floor and not a trained model."""
@@ -48,7 +48,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One arm on one task, over its seeds.
 
     Attributes:
@@ -142,8 +142,8 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 def summarise(
     rows: Sequence[Mapping[str, Any]], threshold: float = 0.95, arms: Iterable[str] = ()
-) -> list[Cell]:
-    """Gathers rows (one per task, arm, seed and test length) into cells, task by task.
+) -> list[Entry]:
+    """Gathers rows (one per task, arm, seed and test length) into entries, task by task.
 
     Args:
         rows: see `longlag.report` for their keys. Each task is trained at `train_length`, or
@@ -163,15 +163,15 @@ def summarise(
             )
     order = list(dict.fromkeys([*arms, *(row["arm"] for row in rows)]))
     order.sort(key=lambda arm: arm.startswith(FLOOR))
-    cells = []
+    entries = []
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
         length = _trained_length(task, of_task)
         for arm in order:
             of_arm = [row for row in of_task if row["arm"] == arm]
             if of_arm:
-                cells.append(_cell(of_arm, length, threshold))
-    return cells
+                entries.append(_entry(of_arm, length, threshold))
+    return entries
 
 
 def _trained_length(task: str, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -181,7 +181,7 @@ def _trained_length(task: str, rows: Sequence[Mapping[str, Any]]) -> int:
     return lengths.pop() if lengths else min(row["length"] for row in rows)
 
 
-def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> Cell:
+def _entry(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> Entry:
     near = [row for row in rows if row["length"] == length]
     far = [row for row in rows if _is_far(row, length)]
     task, arm = rows[0]["task"], rows[0]["arm"]
@@ -191,7 +191,7 @@ def _cell(rows: Sequence[Mapping[str, Any]], length: int, threshold: float) -> C
     accuracies = [_number(row["accuracy"]) for row in near]
     far_accuracies = [_number(row["accuracy"]) for row in far]
     steps = [row["solved_at"] for row in near if row.get("solved_at") is not None]
-    return Cell(
+    return Entry(
         task=task,
         arm=arm.removeprefix(FLOOR),
         is_floor=arm.startswith(FLOOR),

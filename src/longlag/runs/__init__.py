@@ -4,7 +4,7 @@ from longlag.runs.architectures import (
     Architecture,
     Captioner,
     EncoderDecoder,
-    Layers,
+    AnyArchitecture,
     Transcriber,
     architecture_class,
     architecture_name,
@@ -25,7 +25,7 @@ from longlag.runs.registry import (
     task_name,
     task_names,
 )
-from longlag.runs.sweeps import one, sweep
+from longlag.runs.sweeps import run_job, sweep
 
 __all__ = [
     "Architecture",
@@ -33,7 +33,7 @@ __all__ = [
     "CheckpointError",
     "EncoderDecoder",
     "Experiment",
-    "Layers",
+    "AnyArchitecture",
     "Loaded",
     "Progress",
     "Restored",
@@ -51,7 +51,7 @@ __all__ = [
     "floor_rows",
     "kebab",
     "load",
-    "one",
+    "run_job",
     "own_files",
     "own_line",
     "reopen",

@@ -23,7 +23,7 @@ __all__ = [
     "Architecture",
     "Captioner",
     "EncoderDecoder",
-    "Layers",
+    "AnyArchitecture",
     "Transcriber",
     "architecture_class",
     "architecture_name",
@@ -218,7 +218,7 @@ class Transcriber(Spec):
         )
 
 
-Layers = Architecture | EncoderDecoder | Captioner | Transcriber
+AnyArchitecture = Architecture | EncoderDecoder | Captioner | Transcriber
 
 
 def _over_source(attention: str, width: int, heads: int = 1) -> Attention | None:
@@ -231,7 +231,7 @@ def _over_source(attention: str, width: int, heads: int = 1) -> Attention | None
     }[attention]()
 
 
-def architecture_class(name: str | None) -> type[Layers]:
+def architecture_class(name: str | None) -> type[AnyArchitecture]:
     """The architecture of a name; None is the one around a single sequence."""
     if name is None:
         return Architecture
@@ -239,6 +239,6 @@ def architecture_class(name: str | None) -> type[Layers]:
     return others[choose(name, others, "architecture")]
 
 
-def architecture_name(architecture: Layers) -> str | None:
+def architecture_name(architecture: AnyArchitecture) -> str | None:
     """The name in `config.json`; None for the one around a single sequence."""
     return None if type(architecture) is Architecture else kebab(type(architecture).__name__)

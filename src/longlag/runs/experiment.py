@@ -12,7 +12,7 @@ from longlag.core.spec import Spec, choose
 from longlag.core.weight_decay import describe
 from longlag.models.building import idle_options
 from longlag.models.model import Model
-from longlag.runs.architectures import Architecture, Layers, architecture_class, architecture_name
+from longlag.runs.architectures import Architecture, AnyArchitecture, architecture_class, architecture_name
 from longlag.runs.registry import cell_class, cell_name, kebab, task_class, task_name
 from longlag.tasks import Task
 from longlag.training.config import Training
@@ -39,7 +39,7 @@ class Experiment(Spec):
 
     task: Task
     cell: Cell | None
-    architecture: Layers = Architecture()
+    architecture: AnyArchitecture = Architecture()
     training: Training = Training()
     seeds: int = 3
     test_lags: tuple[int, ...] = ()
@@ -72,7 +72,7 @@ class Experiment(Spec):
         """The training lag, then the others to test at."""
         lag = self.task.lag
         further = self.test_lags or tuple(
-            times * lag for times in (2, 4) if _possible(self.task, times * lag)
+            times * lag for times in (2, 4) if _is_possible(self.task, times * lag)
         )
         return tuple(dict.fromkeys((lag, *further)))
 
@@ -153,7 +153,7 @@ class Experiment(Spec):
             ) from error
 
 
-def _possible(task: Task, lag: int) -> bool:
+def _is_possible(task: Task, lag: int) -> bool:
     try:
         task.at_lag(lag)
     except ValueError:

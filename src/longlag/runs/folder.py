@@ -81,7 +81,7 @@ class RunFolder:
             DiskError: the disk refused.
         """
         aside = path.parent / f".{path.name}.{os.getpid()}.partial"
-        plain = _plain(config)
+        plain = _to_plain(config)
         with writing("a new run folder", path):
             _refuse_existing(path)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +160,8 @@ class RunFolder:
         Raises:
             ValueError: names each entry that differs, with expected and got.
         """
-        requested = json.loads(json.dumps(_plain(config)))
-        expected = self.config if stored is None else json.loads(json.dumps(_plain(stored)))
+        requested = json.loads(json.dumps(_to_plain(config)))
+        expected = self.config if stored is None else json.loads(json.dumps(_to_plain(stored)))
         differences = list(_differences(expected, requested))
         if differences:
             raise ValueError(
@@ -174,7 +174,7 @@ class RunFolder:
         Raises:
             DiskError: the disk refused; the old one is there.
         """
-        plain = _plain(config)
+        plain = _to_plain(config)
         with writing("the configuration", self.path / CONFIG):
             replace_file(self.path / CONFIG, json.dumps(plain, indent=2) + "\n")
             sync_folder(self.path)
@@ -315,28 +315,28 @@ def _nearest(path: Path) -> str:
     return f" Did you mean {path.parent / near[0]}?" if near else ""
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     """Turns numpy and jax values, tuples and paths into what JSON holds."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value).tolist()
     return str(value) if isinstance(value, Path) else value
 
 
-def finite(value: Any) -> Any:
+def nonfinite_to_none(value: Any) -> Any:
     """Replaces NaN and infinities in mappings and lists by None: JSON knows neither."""
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: nonfinite_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [nonfinite_to_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _encode(line: Mapping[str, Any]) -> bytes:
-    plain = finite(_plain(line))
+    plain = nonfinite_to_none(_to_plain(line))
     step = plain.pop("step", None)
     if isinstance(step, bool) or not isinstance(step, int):
         raise ValueError(f"expected a metrics line with an integer step; got {dict(line)!r}")

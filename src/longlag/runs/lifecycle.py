@@ -189,7 +189,7 @@ def carry_out(
         on_progress(Progress(done, [], tuple(restored.skipped)))
     else:
         folder.truncate(-1)
-    active = _active(states, experiment)
+    active = _active_seeds(states, experiment)
     if done and active.any():
         _require_same_decay(experiment, folder)
     saved, saved_at = done, -CHECKPOINT_SECONDS
@@ -208,7 +208,7 @@ def carry_out(
         seconds = (time.perf_counter() - began) / active.sum()
         lines, messages = _lines(now, loss, measured, active, done, seconds)
         folder.append(lines)
-        active = _active(states, experiment)
+        active = _active_seeds(states, experiment)
         if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
             folder.save(done, states)
             saved, saved_at = done, time.perf_counter()
@@ -237,7 +237,7 @@ def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
         )
 
 
-def _active(states: TrainState, experiment: Experiment) -> np.ndarray:
+def _active_seeds(states: TrainState, experiment: Experiment) -> np.ndarray:
     ended = np.asarray(states.failed) | (np.asarray(states.step) >= experiment.training.steps)
     if experiment.training.stop_when_solved:
         ended |= np.asarray(states.streak) >= SOLVED_STREAK
@@ -259,7 +259,7 @@ def _lines(states, loss, measured, active, done, seconds):
                 "seconds": round(float(seconds), 3),
             }
         )
-        lines[-1] |= _nan(measured, int(i))
+        lines[-1] |= _nan_share(measured, int(i))
         if states.failed[i]:
             lines[-1]["failed_at"] = int(states.step[i])
             messages.append(
@@ -269,7 +269,7 @@ def _lines(states, loss, measured, active, done, seconds):
     return lines, tuple(messages)
 
 
-def _nan(measured: Evaluation, i: int) -> dict[str, float]:
+def _nan_share(measured: Evaluation, i: int) -> dict[str, float]:
     """The share of a seed's answers that are NaN, for a row, which names it only if there are."""
     share = float(measured.nan[i])
     return {"nan": share} if share else {}
@@ -322,7 +322,7 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
                         for x in measured.by_position[i][: tested.time_steps]
                     ],
                 }
-                | ({} if failed else _nan(measured, i))
+                | ({} if failed else _nan_share(measured, i))
             )
     kept = ("task", "arm", "seed", "lag", "train_lag", "accuracy", "nan")
     by_lag = [{key: row[key] for key in kept if key in row} for row in rows]

@@ -27,7 +27,7 @@ from longlag.runs.lifecycle import carry_out, create, reopen
 from longlag.system.console import cache_compilations, console
 from longlag.system.xla_flags import known_flags
 
-__all__ = ["one", "sweep"]
+__all__ = ["run_job", "sweep"]
 
 # Two thirds of a short run is compiling. At this level it takes two thirds of the time, and
 # programs of width 48 are as fast. A flag of the user's comes later and wins.
@@ -69,7 +69,7 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
         ProcessPoolExecutor(len(cores), context, _pin, begin) as pool,
         _bars(jobs, news) as finish,
     ):
-        futures = {name: pool.submit(one, name, job, folder) for name, job in jobs.items()}
+        futures = {name: pool.submit(run_job, name, job, folder) for name, job in jobs.items()}
         try:
             for future in as_completed(futures.values()):
                 future.result()  # the first failure ends the sweep
@@ -86,7 +86,7 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: int = 0) -> dic
     return results
 
 
-def one(name: str, experiment: Experiment, folder: Path) -> Results:
+def run_job(name: str, experiment: Experiment, folder: Path) -> Results:
     """Carries one experiment of a sweep out, unless it was, in `folder / name`."""
     path = folder / name
     run = reopen(experiment, path) if path.exists() else create(experiment, path, folder, name)
