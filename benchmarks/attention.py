@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 from rich.progress import Progress
 
-from benchmarks.frameworks import Layer, jitted, torched
+from benchmarks.frameworks import Layer, jit_run, torch_run
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import read_shape
@@ -52,7 +52,7 @@ def longlag(layer: Layer) -> Run:
     def apply(params, xs):
         return attention.apply(params, xs)[1]
 
-    return jitted(layer, apply, params, time_major=True)
+    return jit_run(layer, apply, params, time_major=True)
 
 
 def linen(layer: Layer) -> Run:
@@ -65,7 +65,7 @@ def linen(layer: Layer) -> Run:
     def apply(params, xs):
         return attention.apply(params, xs, mask=_causal(layer))
 
-    return jitted(layer, apply, params)
+    return jit_run(layer, apply, params)
 
 
 def nnx(layer: Layer) -> Run:
@@ -80,7 +80,7 @@ def nnx(layer: Layer) -> Run:
     def apply(params, xs):
         return nnx.merge(graph, params, rest)(xs, mask=_causal(layer))
 
-    return jitted(layer, apply, params)
+    return jit_run(layer, apply, params)
 
 
 def jax_nn(layer: Layer) -> Run:
@@ -94,7 +94,7 @@ def jax_nn(layer: Layer) -> Run:
         q, k, v = ((xs @ w).reshape(*xs.shape[:2], heads, -1) for w in params[:3])
         return jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(xs.shape) @ params[3]
 
-    return jitted(layer, apply, params)
+    return jit_run(layer, apply, params)
 
 
 def equinox(layer: Layer) -> Run:
@@ -109,7 +109,7 @@ def equinox(layer: Layer) -> Run:
         made = eqx.combine(params, static)
         return jax.vmap(lambda x: made(x, x, x, mask=_causal(layer)[0, 0]))(xs)
 
-    return jitted(layer, apply, params)
+    return jit_run(layer, apply, params)
 
 
 def torch(layer: Layer) -> Run:
@@ -126,7 +126,7 @@ def torch(layer: Layer) -> Run:
         contexts = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return maps[3](contexts.transpose(1, 2).flatten(2))
 
-    return torched(layer, apply, maps)
+    return torch_run(layer, apply, maps)
 
 
 FRAMEWORKS = {
@@ -190,7 +190,7 @@ def main(argv: Sequence[str]) -> int:
     makers = {name: FRAMEWORKS[name] for name in names}
     with Contestants(makers) as contestants, Progress(console=console) as progress:
         for layer in progress.track(layers, description="attention"):
-            rows.append(record.quietly(measure, contestants, layer, names, options.rounds))
+            rows.append(record.measure_quietly(measure, contestants, layer, names, options.rounds))
     title = "longlag's time as a share of the others'"
     console.print(table(title, _columns(rows), map(_line, rows), left=2))
     record.finish(rows, section, rounds=options.rounds)

@@ -94,7 +94,9 @@ def main(argv: Sequence[str]) -> int:
         for layer in layers:
             progress.update(bar, description=" ".join(_name(layer.cell, layer.shape)))
             rows.append(
-                record.quietly(measure, layer, options.rounds, lambda: progress.advance(bar))
+                record.measure_quietly(
+                    measure, layer, options.rounds, lambda: progress.advance(bar)
+                )
             )
     title = "seconds to a compiled train step; share: the first line's by this one's"
     console.print(table(title, COLUMNS, _lines(rows), left=3))
@@ -114,7 +116,7 @@ def measure(layer: Layer, rounds: int, advance: Callable[[], Any]) -> Row:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, pairs in times.items():
-            pairs.append(in_a_fresh_process(name, layer))
+            pairs.append(measure_in_fresh_process(name, layer))
             advance()
     totals = {name: [sum(pair) for pair in pairs] for name, pairs in times.items()}
     median = {name: float(np.median(pairs)) for name, pairs in totals.items()}
@@ -133,13 +135,13 @@ def measure(layer: Layer, rounds: int, advance: Callable[[], Any]) -> Row:
     }
 
 
-def in_a_fresh_process(name: str, layer: Layer) -> tuple[float, float]:
-    """`seconds` in a process that is started for it and ends with it; an error is passed on."""
+def measure_in_fresh_process(name: str, layer: Layer) -> tuple[float, float]:
+    """`measure_seconds` in a new process, which ends with it. An error is passed on."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(seconds, name, layer).result()
+        return pool.submit(measure_seconds, name, layer).result()
 
 
-def seconds(name: str, layer: Layer) -> tuple[float, float]:
+def measure_seconds(name: str, layer: Layer) -> tuple[float, float]:
     """Seconds to trace and to compile a train step, without any cache."""
     import jax
 

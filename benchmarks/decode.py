@@ -117,7 +117,9 @@ def main(argv: Sequence[str]) -> int:
         for stepping in todo:
             progress.update(bar, description=f"{stepping.cell} {stepping.attention or 'cell'}")
             advance = functools.partial(progress.advance, bar)
-            rows.append(record.quietly(measure, contestants, stepping, options.rounds, advance))
+            rows.append(
+                record.measure_quietly(measure, contestants, stepping, options.rounds, advance)
+            )
     title = "one token at a time; longlag's time as a share of the others'"
     console.print(table(title, COLUMNS, _lines(rows)))
     record.finish(rows, section, rounds=options.rounds, tokens=options.tokens)
@@ -272,7 +274,7 @@ def section(results: Results) -> str:
 
 
 def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    def what(row: Row) -> str:
+    def label(row: Row) -> str:
         if row["attention"] is None:
             return f"{row['cell']}, cell"
         attention = "" if row["attention"] == "none" else f" + {row['attention']}"
@@ -280,7 +282,7 @@ def _lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
     return [
         (
-            what(row),
+            label(row),
             str(row["batch"]),
             f"{row['us'][OURS]:.1f}",
             f"{row['tokens_per_s']:,}",

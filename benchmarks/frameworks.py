@@ -21,10 +21,10 @@ __all__ = [
     "GATES",
     "JAX_PEERS",
     "Layer",
-    "jitted",
+    "jit_run",
     "linen_rnn",
     "longlag_cell",
-    "torched",
+    "torch_run",
 ]
 
 GATES = {"lstm": 4, "gru": 3, "elman": 1}
@@ -54,7 +54,7 @@ class Layer:
 Run = Callable[[], None]
 
 
-def jitted(
+def jit_run(
     layer: Layer, apply: Callable[[Any, Any], Any], params: Any, *, time_major: bool = False
 ) -> Run:
     """Runs `ys = apply(params, xs)` compiled, with gradients if the layer trains.
@@ -72,15 +72,15 @@ def jitted(
     function = jax.value_and_grad(loss) if layer.training else apply
     run = jax.jit(function).lower(params, xs).compile()
 
-    def once() -> None:
+    def run_once() -> None:
         jax.block_until_ready(run(params, xs))
 
     def note() -> dict[str, Any]:
         memory: Any = run.memory_analysis()
         return {"program": run.as_text(), "temp_bytes": memory.temp_size_in_bytes}
 
-    once.note = note  # type: ignore[attr-defined]
-    return once
+    run_once.note = note  # type: ignore[attr-defined]
+    return run_once
 
 
 def longlag_cell(name: str, width: int) -> Any:
@@ -98,7 +98,7 @@ def longlag(layer: Layer) -> Run:
 def longlag_plain(layer: Layer) -> Run:
     """The same cell with a `step` of its own, so that `unroll` knows nothing of its parts."""
 
-    def plain(cell):
+    def make_plain(cell):
         kind = type(cell)
 
         def step(self, params, carry, z):
@@ -106,7 +106,7 @@ def longlag_plain(layer: Layer) -> Run:
 
         return type(f"Plain{kind.__name__}", (kind,), {"step": step})(cell.features)
 
-    return _longlag(layer, plain)
+    return _longlag(layer, make_plain)
 
 
 def _longlag(layer: Layer, change: Callable[[Any], Any]) -> Run:
@@ -117,14 +117,14 @@ def _longlag(layer: Layer, change: Callable[[Any], Any]) -> Run:
     _, _, features, width = layer.shape
     cell = change(longlag_cell(layer.cell, width))
     params = cell.init(jax.random.key(0), features)
-    return jitted(layer, lambda params, xs: ll.unroll(cell, params, xs)[1], params)
+    return jit_run(layer, lambda params, xs: ll.unroll(cell, params, xs)[1], params)
 
 
 def linen(layer: Layer) -> Run:
     import jax
 
     rnn = linen_rnn(layer)
-    return jitted(layer, rnn.apply, rnn.init(jax.random.key(0), layer.inputs))
+    return jit_run(layer, rnn.apply, rnn.init(jax.random.key(0), layer.inputs))
 
 
 def linen_rnn(layer: Layer, *, time_major: bool = False) -> Any:
@@ -155,7 +155,7 @@ def nnx(layer: Layer) -> Run:
     def apply(params, xs):
         return nnx.merge(graph, params, rest)(xs, rngs=nnx.Rngs(0))  # asked for zeros
 
-    return jitted(layer, apply, params)
+    return jit_run(layer, apply, params)
 
 
 def haiku(layer: Layer) -> Run:
@@ -169,7 +169,7 @@ def haiku(layer: Layer) -> Run:
         return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[0]), time_major=False)[0]
 
     made = hk.without_apply_rng(hk.transform(forward))
-    return jitted(layer, made.apply, made.init(jax.random.key(0), layer.inputs))
+    return jit_run(layer, made.apply, made.init(jax.random.key(0), layer.inputs))
 
 
 def equinox(layer: Layer) -> Run:
@@ -195,7 +195,7 @@ def equinox(layer: Layer) -> Run:
     def apply(params, xs):
         return jax.vmap(functools.partial(one_sequence, eqx.combine(params, static)))(xs)
 
-    return jitted(layer, apply, params)
+    return jit_run(layer, apply, params)
 
 
 def keras(layer: Layer) -> Run:
@@ -214,7 +214,7 @@ def keras(layer: Layer) -> Run:
     def apply(params, xs):
         return rnn.stateless_call(params, others, xs)[0]
 
-    return jitted(layer, apply, [variable.value for variable in rnn.trainable_variables])
+    return jit_run(layer, apply, [variable.value for variable in rnn.trainable_variables])
 
 
 def torch(layer: Layer) -> Run:
@@ -226,14 +226,14 @@ def torch(layer: Layer) -> Run:
     rnn = cells[layer.cell](features, width, batch_first=True).to(device)
     xs = torch.from_numpy(layer.inputs).to(device)
 
-    return torched(layer, lambda: rnn(xs)[0], rnn)
+    return torch_run(layer, lambda: rnn(xs)[0], rnn)
 
 
-def torched(layer: Layer, apply: Callable[[], Any], module: Any) -> Run:
+def torch_run(layer: Layer, apply: Callable[[], Any], module: Any) -> Run:
     """Runs `ys = apply()`, with gradients in the parameters of `module` if the layer trains."""
     import torch
 
-    def once() -> None:
+    def run_once() -> None:
         if layer.training:
             module.zero_grad(set_to_none=True)
             (apply() ** 2).mean().backward()
@@ -243,7 +243,7 @@ def torched(layer: Layer, apply: Callable[[], Any], module: Any) -> Run:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    return once
+    return run_once
 
 
 def matmul(layer: Layer) -> Run:

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     record, rows = Record("kinds", options.record), []
     with Contestants(KINDS) as contestants, Progress(console=console) as progress:
         for layer in progress.track(layers, description="kinds"):
-            rows.append(record.quietly(measure, contestants, layer, options.rounds))
+            rows.append(record.measure_quietly(measure, contestants, layer, options.rounds))
     console.print(
         table("a train step of a dense cell and of a plain one", COLUMNS, map(_line, rows))
     )

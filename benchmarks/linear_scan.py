@@ -113,9 +113,11 @@ def main(argv: Sequence[str]) -> int:
         advance = functools.partial(progress.advance, bar)
         for problem in problems:
             progress.update(bar, description=f"{problem.shape} {_pass(problem)}")
-            rows.append(record.quietly(measure, contestants, problem, options.rounds, advance))
+            rows.append(
+                record.measure_quietly(measure, contestants, problem, options.rounds, advance)
+            )
         progress.update(bar, description="lengths")
-        lengths = record.quietly(
+        lengths = record.measure_quietly(
             measure_lengths, contestants, options.lengths, options.rounds, advance
         )
     title = f"time as a multiple of one pass {PASS}"

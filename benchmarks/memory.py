@@ -20,7 +20,7 @@ from typing import Any, Literal
 import tyro
 from rich.progress import Progress
 
-from benchmarks.frameworks import Layer, jitted, linen_rnn, longlag_cell
+from benchmarks.frameworks import Layer, jit_run, linen_rnn, longlag_cell
 from benchmarks.record import Record, source, table
 from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.unroll import read_shape
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--rounds: expected at least 1, got {options.rounds}")
     record = Record("memory", options.record)
     with Contestants(dict.fromkeys(WAYS, gradient) | {PEER: linen_gradient}) as contestants:
-        rows = record.quietly(measure, contestants, layer, options.rounds)
+        rows = record.measure_quietly(measure, contestants, layer, options.rounds)
     console.print(table("memory and time of a gradient", COLUMNS, map(_line, rows)))
     record.finish(rows, section, rounds=options.rounds)
     return 0
@@ -136,10 +136,10 @@ def gradient(description: tuple[Layer, str]) -> Callable[[], None]:
     layer, way = description
     cell = longlag_cell(layer.cell, layer.shape[-1])
 
-    def last(params, xs):
+    def last_state(params, xs):
         return ll.unroll(cell, params, xs, time_major=True, **WAYS[way])[0].h
 
-    return jitted(layer, last, cell.init(jax.random.key(0), layer.shape[2]), time_major=True)
+    return jit_run(layer, last_state, cell.init(jax.random.key(0), layer.shape[2]), time_major=True)
 
 
 def linen_gradient(description: tuple[Layer, str]) -> Callable[[], None]:
@@ -149,7 +149,7 @@ def linen_gradient(description: tuple[Layer, str]) -> Callable[[], None]:
     layer, _ = description
     rnn = linen_rnn(layer, time_major=True)
     params = rnn.init(jax.random.key(0), layer.inputs[:, :1].swapaxes(0, 1))
-    return jitted(layer, lambda params, xs: rnn.apply(params, xs)[-1], params, time_major=True)
+    return jit_run(layer, lambda params, xs: rnn.apply(params, xs)[-1], params, time_major=True)
 
 
 if __name__ == "__main__":

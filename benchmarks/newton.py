@@ -93,7 +93,9 @@ def main(argv: Sequence[str]) -> int:
         for length in options.lengths:
             for mode in MODES:
                 rows.append(
-                    record.quietly(measure, name, length, mode, options.passes, options.rounds)
+                    record.measure_quietly(
+                        measure, name, length, mode, options.passes, options.rounds
+                    )
                 )
                 console.print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), highlight=False)
     title = "newton beside unroll; a ratio above 1: slower"
@@ -201,7 +203,7 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
     cell, xs = CELLS[name], sequences(length)
     params = jax.tree.map(jnp.asarray, weights(name)["cell"])
 
-    def by_newton(params, carries: Any = "last"):
+    def run_newton(params, carries: Any = "last"):
         return newton(
             cell,
             params,
@@ -211,13 +213,13 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
             time_major=True,
         )
 
-    def by_unroll(params, carries: Any = "last"):
+    def run_unroll(params, carries: Any = "last"):
         return unroll(cell, params, xs, carries=carries, time_major=True)
 
     @jax.jit
     def compare(params):
-        solved, _, info = by_newton(params, "all")
-        expected, _ = by_unroll(params, "all")
+        solved, _, info = run_newton(params, "all")
+        expected, _ = run_unroll(params, "all")
         pairs = zip(jax.tree.leaves(solved), jax.tree.leaves(expected))
         errors = [jnp.abs(g - e).max() / jnp.abs(e).max() for g, e in pairs]
         return info, jnp.stack(errors).max()
@@ -242,7 +244,7 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
             made = jax.jit(jax.value_and_grad(value) if what == "train" else lambda p: run(p)[:2])
             return lambda: jax.block_until_ready(made(params))
 
-        ours, theirs = compete([program(by_newton), program(by_unroll)], rounds)
+        ours, theirs = compete([program(run_newton), program(run_unroll)], rounds)
         row[what] = {
             "newton_ms": round(min(ours), 3),
             "unroll_ms": round(min(theirs), 3),

@@ -74,10 +74,10 @@ def main(argv: Sequence[str]) -> int:
         for what in options.passes
     ]
     record, rows = Record("profile", options.record, ("equinox", "dm-haiku")), []
-    with Contestants(dict.fromkeys(options.frameworks, traced)) as contestants:
+    with Contestants(dict.fromkeys(options.frameworks, profile_layer)) as contestants:
         for layer in layers:
             for name in options.frameworks:
-                rows.append(record.quietly(measure, contestants, name, layer))
+                rows.append(record.measure_quietly(measure, contestants, name, layer))
                 console.print(f"{describe(layer)}: {name} {rows[-1]['ms']:.1f} ms")
     console.print(table("milliseconds", COLUMNS, map(_line, rows), left=2))
     record.finish(rows, section)
@@ -90,7 +90,7 @@ def measure(contestants: Contestants, name: str, layer: Layer) -> dict[str, Any]
     return contestants.note(name)
 
 
-def traced(description: tuple[str, Layer]) -> Any:
+def profile_layer(description: tuple[str, Layer]) -> Any:
     """Profiles one layer in this process; a function that does nothing, with the row as `note`.
 
     The row: `framework, cell, shape, pass`, `ms` (the least of some runs that are not traced),
@@ -99,11 +99,11 @@ def traced(description: tuple[str, Layer]) -> Any:
     """
     name, layer = description
     run: Any = FRAMEWORKS[name](layer)
-    plain = []
+    untraced = []
     for _ in range(10):
         start = time.perf_counter()
         run()
-        plain.append((time.perf_counter() - start) * 1e3)
+        untraced.append((time.perf_counter() - start) * 1e3)
     timing = trace(run, run.note()["program"])
     steps = layer.shape[1]
     parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
@@ -118,17 +118,17 @@ def traced(description: tuple[str, Layer]) -> Any:
         "cell": layer.cell,
         "shape": list(layer.shape),
         "pass": "train" if layer.training else "forward",
-        "ms": round(min(plain), 3),
+        "ms": round(min(untraced), 3),
         "traced_ms": round(timing.ms, 3),
         "parts": {part: round(ms, 3) for part, ms in parts.items()},
         "longest": [operation.as_row() for operation in timing.operations[:LONGEST]],
     }
 
-    def nothing() -> None:
+    def do_nothing() -> None:
         pass
 
-    nothing.note = lambda: row  # type: ignore[attr-defined]
-    return nothing
+    do_nothing.note = lambda: row  # type: ignore[attr-defined]
+    return do_nothing
 
 
 # Where an operation stands and what it is: in the loop over steps, in that over chunks, outside.

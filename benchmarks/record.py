@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import rich.box
 from rich.table import Table
 
-from benchmarks.rounds import busy
+from benchmarks.rounds import busy_cores
 from longlag.report.rows import insert
 from longlag.system.atomic_files import replace_file
 from longlag.system.console import console
@@ -50,14 +50,14 @@ class Record:
     def __init__(self, benchmark: str, keep: bool, packages: Sequence[str] = ()) -> None:
         self.benchmark, self.keep, self.packages = benchmark, keep, packages
         self.began, self._look = time.perf_counter(), LOOK if keep else GLANCE
-        self.loudest = busy(self._look)
+        self.loudest = busy_cores(self._look)
         if keep and self.loudest > QUIET:
             raise ValueError(
                 f"--record: expected a quiet machine; other processes keep {self.loudest:.2f} "
                 "cores busy"
             )
 
-    def quietly(self, measure: Callable[..., T], *arguments: Any) -> T:
+    def measure_quietly(self, measure: Callable[..., T], *arguments: Any) -> T:
         """Measures; if results are kept, again where others were busy right afterwards.
 
         Raises:
@@ -66,10 +66,10 @@ class Record:
         others = 0.0
         for _ in range(ATTEMPTS):
             measured = measure(*arguments)
-            others = busy(self._look)
+            others = busy_cores(self._look)
             if others > QUIET and self.keep:
                 # The kernel may still be freeing what our own measurement took.
-                others = busy(self._look)
+                others = busy_cores(self._look)
             if others <= QUIET or not self.keep:
                 self.loudest = max(self.loudest, others)
                 return measured

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-__all__ = ["Contestants", "busy", "median_ratio"]
+__all__ = ["Contestants", "busy_cores", "median_ratio"]
 
 # Time of one contestant in one round, and the runs that it makes then at least.
 SECONDS, RUNS = 0.3, 2
@@ -120,7 +120,7 @@ def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None
             pipe.send((None, traceback.format_exc()))
 
 
-def busy(seconds: float) -> float:
+def busy_cores(seconds: float) -> float:
     """Cores that all processes together keep busy while this one waits; call it between rounds."""
     before, began = psutil.cpu_times(), time.perf_counter()
     time.sleep(seconds)

@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
         for case in cases:
             progress.update(bar, description=f"{case.cell}, {case.seeds} seeds")
             advance = functools.partial(progress.advance, bar)
-            rows.append(record.quietly(measure, contestants, case, options.rounds, advance))
+            rows.append(record.measure_quietly(measure, contestants, case, options.rounds, advance))
     title = "one dispatch of training, by seed"
     console.print(table(title, COLUMNS, _lines(rows)))
     record.finish(rows, section, rounds=options.rounds)
@@ -135,7 +135,7 @@ def measure(contestants: Contestants, case: Case, rounds: int, advance: Callable
     ratio, *spread = median_ratio(minima["vmap"], minima["map"])
     low, high = spread
     faster = "vmap" if high < 1 else "map" if low > 1 else "neither"
-    auto = what_auto_takes(case)
+    auto = way_of_auto(case)
     return {
         **dataclasses.asdict(case),
         "ms_per_seed": {way: round(min(ms) / case.seeds, 3) for way, ms in minima.items()},
@@ -148,7 +148,7 @@ def measure(contestants: Contestants, case: Case, rounds: int, advance: Callable
     }
 
 
-def prepared(way: Way, case: Case) -> tuple[Any, ...]:
+def dispatch_arguments(way: Way, case: Case) -> tuple[Any, ...]:
     """The arguments of `dispatch`."""
     task = CopyMemory(lag=case.lag)
     model = build(
@@ -168,7 +168,7 @@ def prepared(way: Way, case: Case) -> tuple[Any, ...]:
 
 def training(way: Way, case: Case) -> Run:
     """One dispatch after another; states are handed on, as in an experiment."""
-    model, task, how, states, active = prepared(way, case)
+    model, task, how, states, active = dispatch_arguments(way, case)
 
     def run() -> None:
         nonlocal states
@@ -178,7 +178,7 @@ def training(way: Way, case: Case) -> Run:
     return run
 
 
-def what_auto_takes(case: Case, platform: str | None = None) -> str:
+def way_of_auto(case: Case, platform: str | None = None) -> str:
     """The way whose program has the loops of "auto", so that the rule is not written down twice.
 
     Args:
@@ -188,7 +188,7 @@ def what_auto_takes(case: Case, platform: str | None = None) -> str:
     platforms = None if platform is None else (platform,)
 
     def loops(way: Way) -> int:
-        traced = compiled_dispatch.trace(*prepared(way, case))
+        traced = compiled_dispatch.trace(*dispatch_arguments(way, case))
         return traced.lower(lowering_platforms=platforms).as_text().count("stablehlo.while")
 
     return "map" if loops("auto") == loops("map") else "vmap"

@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         bar = progress.add_task("", total=len(PRESETS))
         for preset in PRESETS:
             progress.update(bar, description=name(*preset))
-            rows.append(record.quietly(measure, preset, options))
+            rows.append(record.measure_quietly(measure, preset, options))
             progress.advance(bar)
     console.print(table("microseconds per token", COLUMNS, map(_line, rows)))
     record.finish(rows, section, rounds=options.rounds, depth=options.depth, width=options.width)

@@ -80,7 +80,7 @@ def trace(run: Callable[[], Any], program: str) -> Traced:
             total[event["name"]] += event["dur"] / 1e3 / RUNS
             count[event["name"]] += 1
         wall += ms / RUNS
-        gaps += max(ms - _covered(events), 0.0) / RUNS
+        gaps += max(ms - _covered_ms(events), 0.0) / RUNS
     operations = [
         Operation(name, count[name] / RUNS, ms, shapes[name], name in products)
         for name, ms in total.most_common()
@@ -107,7 +107,7 @@ def _events(run: Callable[[], Any]) -> tuple[float, list[dict[str, Any]]]:
     return ms, [event for event in events if event.get("ph") == "X"]
 
 
-def _covered(events: Sequence[dict[str, Any]]) -> float:
+def _covered_ms(events: Sequence[dict[str, Any]]) -> float:
     """Milliseconds in which at least one of the events goes on."""
     covered, end = 0.0, float("-inf")
     for start, stop in sorted((event["ts"], event["ts"] + event["dur"]) for event in events):

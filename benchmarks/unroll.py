@@ -94,7 +94,9 @@ def main(argv: Sequence[str]) -> int:
         for layer in layers:
             progress.update(bar, description=describe(layer))
             advance = functools.partial(progress.advance, bar)
-            rows.append(record.quietly(measure, contestants, layer, names, options.rounds, advance))
+            rows.append(
+                record.measure_quietly(measure, contestants, layer, names, options.rounds, advance)
+            )
             progress.console.print(", ".join(f"{k} {v}" for k, v in summary(rows[-1]).items()))
     peers = names[1:]
     lines = [(_name(row), *_times(row), *_shares(row, peers)) for row in rows]

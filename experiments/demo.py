@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from experiments.harness.recorded import Picture, Recorded
+from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results
 from longlag import report
 from longlag.cli.commands import main
@@ -39,9 +39,9 @@ def _spread(median: str, spread: str) -> str:
     return f"{median} ({spread})" if spread else median
 
 
-def _picture(name: str, sentence: str) -> Picture:
+def _picture(name: str, sentence: str) -> FigureText:
     heading, legend = CAPTIONS[name]
-    return Picture(
+    return FigureText(
         heading, legend, sentence, f"{heading}: heat map of one test sequence of the demo."
     )
 

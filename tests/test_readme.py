@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from experiments.harness import record
-from experiments.harness.discovery import recorded
+from experiments.harness.discovery import recorded_questions
 from longlag.cli import compare
 from longlag.cli.listing import COLUMNS, catalogue
 from longlag.report.rows import markdown
@@ -138,11 +138,13 @@ def test_the_commands_of_a_document_are_understood(
 def test_the_tables_are_those_of_the_committed_results(document: str):
     text = (ROOT / document).read_text(encoding="utf-8")
     marked = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", text, re.DOTALL)
-    shown = {name for name, question in recorded().items() if document in question.documents}
-    with_results = {name for name in shown if recorded()[name].results() is not None}
+    shown = {
+        name for name, question in recorded_questions().items() if document in question.documents
+    }
+    with_results = {name for name in shown if recorded_questions()[name].results() is not None}
     assert with_results <= {name for name, _ in marked} <= shown
     for question, found in marked:
-        made = record.table(recorded()[question])
+        made = record.table(recorded_questions()[question])
         assert found == f"{made}\n", f"run: python -m experiments.harness.record ({question})"
 
 

@@ -10,7 +10,7 @@ from longlag.report.charts import Point, line_chart
 from longlag.report.figures import Layout
 from longlag.report.style import styles
 
-__all__ = ["LAYOUTS", "against", "series"]
+__all__ = ["LAYOUTS", "plot_accuracy", "series"]
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -34,7 +34,9 @@ def series(rows: Sequence[Mapping[str, Any]], name: str, quantity: str) -> dict[
     return points
 
 
-def against(points: Mapping[str, Sequence[Point]], quantity: str, **marks: Any) -> dict[str, Any]:
+def plot_accuracy(
+    points: Mapping[str, Sequence[Point]], quantity: str, **marks: Any
+) -> dict[str, Any]:
     """Accuracy against a quantity, as the figure of a part of the page.
 
     Args:

@@ -17,7 +17,7 @@ from longlag.runs import load
 from longlag.system.console import print_table
 from longlag.training import evaluation_batch
 
-__all__ = ["COLUMNS", "lines", "measured", "note"]
+__all__ = ["COLUMNS", "cost_lines", "measure_costs", "note"]
 
 COLUMNS = (
     *("arm", "at once", "at once, longest", "streamed", "streamed, median", "state"),
@@ -28,7 +28,7 @@ ROUNDS = 15
 ROUND_SECONDS = 0.03
 
 
-def measured(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
+def measure_costs(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
     """Times the trained models of every arm, one after the other, round by round; prints a table.
 
     "At once" is one batch of the training's size from its first token to its last, in one call;
@@ -55,9 +55,9 @@ def measured(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
             evaluation_batch(job.task.at_lag(lag), job.training.batch_size, "test").inputs
             for lag in (job.task.lag, max(job.lags))
         )
-        runs[arm, "at_once_us"] = _at_once(model, params, near)
-        runs[arm, "at_once_longest_us"] = _at_once(model, params, far)
-        runs[arm, "streamed_us"] = _streamed(model, params, far[:1])
+        runs[arm, "at_once_us"] = _read_at_once(model, params, near)
+        runs[arm, "at_once_longest_us"] = _read_at_once(model, params, far)
+        runs[arm, "streamed_us"] = _stream(model, params, far[:1])
         costs[arm] = {
             "arm": arm,
             "batch": near.shape[0],
@@ -71,15 +71,15 @@ def measured(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
     times: dict[tuple[str, str], list[float]] = {named: [] for named in runs}
     for _ in range(ROUNDS):
         for named, (run, tokens) in runs.items():
-            times[named].append(_round(run) / tokens * 1e6)
+            times[named].append(_time_round(run) / tokens * 1e6)
     for (arm, what), microseconds in times.items():
         costs[arm][what] = [round(min(microseconds), 3), round(statistics.median(microseconds), 3)]
     results = {"costs": [*costs.values()]}
-    print_table(COLUMNS, lines(results), "What a token costs")
+    print_table(COLUMNS, cost_lines(results), "What a token costs")
     return results
 
 
-def lines(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def cost_lines(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm that was timed."""
     return [
         (
@@ -89,7 +89,7 @@ def lines(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
             *(f"{us:.0f} µs" for us in cost["streamed_us"]),
             f"{cost['state_bytes']:,} B",
             f"{cost['state_longest_bytes']:,} B",
-            f"{_added(cost):,.0f} B",
+            f"{_bytes_per_token(cost):,.0f} B",
         )
         for cost in results.get("costs", ())
     ]
@@ -108,17 +108,17 @@ def note(results: Mapping[str, Any]) -> str:
     )
 
 
-def _added(cost: Row) -> float:
+def _bytes_per_token(cost: Row) -> float:
     more = cost["state_longest_bytes"] - cost["state_bytes"]
     return more / max(cost["longest"] - cost["length"], 1)
 
 
-def _at_once(model: Any, params: Any, inputs: jax.Array) -> tuple[Callable[[], Any], int]:
+def _read_at_once(model: Any, params: Any, inputs: jax.Array) -> tuple[Callable[[], Any], int]:
     apply = jax.jit(lambda params, inputs: model.apply(params, inputs)[1])
     return lambda: apply(params, inputs), inputs.shape[0] * inputs.shape[1]
 
 
-def _streamed(model: Any, params: Any, inputs: jax.Array) -> tuple[Callable[[], Any], int]:
+def _stream(model: Any, params: Any, inputs: jax.Array) -> tuple[Callable[[], Any], int]:
     tokens = [inputs[:, i : i + 1] for i in range(inputs.shape[1])]
     # Compiled, or two zeros of the state may be one buffer, which cannot be donated twice.
     begin = jax.jit(lambda params: model.init_state(params, 1, len(tokens)))
@@ -133,7 +133,7 @@ def _streamed(model: Any, params: Any, inputs: jax.Array) -> tuple[Callable[[], 
     return run, len(tokens)
 
 
-def _round(run: Callable[[], Any]) -> float:
+def _time_round(run: Callable[[], Any]) -> float:
     """Seconds that a run takes, the mean of as many as fill a round."""
     began = time.perf_counter()
     done, passed = 0, 0.0

@@ -18,7 +18,7 @@ import experiments
 from experiments.harness.recorded import RESULTS, Recorded
 from longlag.core.spec import choose
 
-__all__ = ["recorded", "require_known", "scripts"]
+__all__ = ["recorded_questions", "require_known", "scripts"]
 
 # Agreement with other libraries is measured by the tests' peers.
 OUTSIDE = ("tests.peers.agreement",)
@@ -41,14 +41,14 @@ def scripts() -> Mapping[str, ModuleType]:
 
 
 @functools.cache
-def recorded() -> Mapping[str, Recorded]:
+def recorded_questions() -> Mapping[str, Recorded]:
     """All questions by the name of their results, in the order of the page.
 
     Raises:
         ValueError: two scripts record under one name.
     """
     questions: dict[str, Recorded] = {}
-    every = (question for name in scripts() for question in _of(name))
+    every = (question for name in scripts() for question in _questions_of(name))
     for question in sorted(every, key=lambda question: question.order):
         if question.name in questions:
             raise ValueError(f"expected one script to record {question.name!r}; two do")
@@ -56,7 +56,7 @@ def recorded() -> Mapping[str, Recorded]:
     return questions
 
 
-def _of(name: str) -> tuple[Recorded, ...]:
+def _questions_of(name: str) -> tuple[Recorded, ...]:
     """What one script records."""
     module = scripts()[name]
     if hasattr(module, "RECORDED"):
@@ -76,4 +76,4 @@ def require_known() -> None:
     """
     for folder in sorted(RESULTS.iterdir()):
         if (folder / "cpu.json").is_file():
-            choose(folder.name, recorded(), "question in experiments/results")
+            choose(folder.name, recorded_questions(), "question in experiments/results")

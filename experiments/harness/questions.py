@@ -37,10 +37,10 @@ __all__ = [
     "Options",
     "Question",
     "ask",
-    "measure",
+    "command_and_folder",
     "meta",
     "module_of",
-    "named",
+    "run_arms",
     "script",
     "show",
 ]
@@ -70,7 +70,7 @@ class Question:
     grid: tuple[float, ...] = ()
     options: tuple[str, ...] = ()
 
-    def restricted(
+    def restrict(
         self, arms: Sequence[str] = (), seeds: int | None = None, steps: int | None = None
     ) -> Question:
         """The same question to some arms, with other seeds or steps; None and () change nothing."""
@@ -93,7 +93,7 @@ class Question:
 
     def smoke(self) -> Question:
         """The same in a few steps of one seed each, to see whether it runs."""
-        short = self.restricted(seeds=1, steps=20)
+        short = self.restrict(seeds=1, steps=20)
         arms = {
             arm: dataclasses.replace(
                 job, training=dataclasses.replace(job.training, dispatch=10, eval_size=32)
@@ -131,12 +131,12 @@ class Options:
         """How large a question is; smoke is a small one, cut short."""
         return "gpu" if self.preset == "gpu" else "cpu"
 
-    def restricted(self, question: Question) -> Question:
+    def restrict(self, question: Question) -> Question:
         """The question as these options put it."""
-        narrowed = question.restricted(self.arms, self.seeds)
+        narrowed = question.restrict(self.arms, self.seeds)
         return narrowed.smoke() if self.preset == "smoke" else narrowed
 
-    def named(self, name: str, part: str = "") -> tuple[str, Path]:
+    def command_and_folder(self, name: str, part: str = "") -> tuple[str, Path]:
         """The command that asks a script, or a part of it, and the folder that it leaves."""
         beyond = "" if self.preset == "cpu" else self.preset
         words = (f"python -m {module_of(name)}", part, beyond and f"--preset {beyond}")
@@ -161,13 +161,13 @@ def script(
         argv: the command line; None: that of the process.
     """
 
-    def several(
+    def read_parts(
         parts: tyro.conf.Positional[tuple[str, ...]] = (),
         options: tyro.conf.OmitArgPrefixes[Options] = Options(),
     ) -> tuple[tuple[str, ...], Options]:
         return parts, options
 
-    several.__doc__ = f"""Asks.
+    read_parts.__doc__ = f"""Asks.
 
     Args:
         parts: of {", ".join(questions)}; none means all, one after another.
@@ -182,12 +182,12 @@ def script(
         if [*questions] == [""]:
             parts, options = ("",), tyro.cli(Options, **command_line)
         else:
-            parts, options = tyro.cli(several, **command_line)
+            parts, options = tyro.cli(read_parts, **command_line)
         for part in parts:
             choose(part, questions, "part")
         for part in parts or questions:
-            question = options.restricted(questions[part](options.size))
-            command, out = options.named(name, part)
+            question = options.restrict(questions[part](options.size))
+            command, out = options.command_and_folder(name, part)
             ask(question, command, out, options.workers, **how(part))
 
 
@@ -221,7 +221,7 @@ def ask(
         What `results.json` holds.
     """
     began = time.perf_counter()
-    arms, rows, trials = measure(question, out, workers, choose)
+    arms, rows, trials = run_arms(question, out, workers, choose)
     results = {
         "rows": rows,
         "threshold": question.threshold,
@@ -240,7 +240,7 @@ def ask(
     return results
 
 
-def measure(
+def run_arms(
     question: Question, out: Path, workers: int, choose: Choice = choose_rates
 ) -> tuple[Arms, list[Row], list[Row]]:
     """Runs all arms of a question that were not yet; arguments as those of `ask`.
@@ -277,7 +277,7 @@ def _kind(job: Experiment) -> str:
     return kind(type(job.cell)) + ("" if attention == "none" else " + attention")
 
 
-def named(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path]:
+def command_and_folder(script: str, options: Mapping[str, str], out: Path) -> tuple[str, Path]:
     """The command of a script, and the folder that it leaves.
 
     Args:
@@ -350,7 +350,8 @@ def show(
     with writing("the results", out):
         out.mkdir(parents=True, exist_ok=True)
         replace_file(
-            out / "results.json", json.dumps(nonfinite_to_none(results), indent=1, allow_nan=False) + "\n"
+            out / "results.json",
+            json.dumps(nonfinite_to_none(results), indent=1, allow_nan=False) + "\n",
         )
     print_table(columns, table, title)
     console.print(sentences, highlight=False)

@@ -63,12 +63,12 @@ def choose_rates(
                     jobs[f"{folder(arm)}-{rate:g}"] = (arm, rate, trial(job, rate))
         results = sweep({name: job for name, (*_, job) in jobs.items()}, out / "rates", workers)
         for name, (arm, rate, _) in jobs.items():
-            trials[arm][rate] = _measured(arm, rate, results[name])
+            trials[arm][rate] = _summarise_trial(arm, rate, results[name])
         wanted = {
-            arm: _beyond(trials[arm], job.task.floor().loss) if wanted[arm] else []
+            arm: _next_rates(trials[arm], job.task.floor().loss) if wanted[arm] else []
             for arm, job in arms.items()
         }
-    chosen = {arm: best(of_arm) for arm, of_arm in trials.items()}
+    chosen = {arm: best_rate(of_arm) for arm, of_arm in trials.items()}
     at_rate = {
         arm: dataclasses.replace(
             job,
@@ -96,7 +96,7 @@ def trial(job: Experiment, rate: float) -> Experiment:
     return dataclasses.replace(job, training=training, seeds=TRIAL_SEEDS, test_lags=(job.task.lag,))
 
 
-def best(trials: Mapping[float, Trial]) -> float:
+def best_rate(trials: Mapping[float, Trial]) -> float:
     """The rate of the greatest accuracy; of those tied with it the least loss, then the smaller."""
     highest = max(_accuracy(trial) for trial in trials.values())
     tied = [rate for rate in sorted(trials) if _accuracy(trials[rate]) >= highest - TIED]
@@ -108,7 +108,7 @@ def folder(arm: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", arm.lower()).strip("-")
 
 
-def _measured(arm: str, rate: float, results: Mapping[str, Any]) -> Trial:
+def _summarise_trial(arm: str, rate: float, results: Mapping[str, Any]) -> Trial:
     curves = results["curves"]
     last = [curve["validation_loss"][-1] for curve in curves]
     # A seed that failed keeps the parameters of the step before, whose loss may be finite.
@@ -123,10 +123,10 @@ def _measured(arm: str, rate: float, results: Mapping[str, Any]) -> Trial:
     }
 
 
-def _beyond(trials: Mapping[float, Trial], floor: float) -> list[float]:
+def _next_rates(trials: Mapping[float, Trial], floor: float) -> list[float]:
     """The next rate of the ladder if the best one tried is at an end and no tie."""
     rates = sorted(trials)
-    at = rates.index(best(trials))
+    at = rates.index(best_rate(trials))
     for end, neighbour, step in ((0, 1, -1), (len(rates) - 1, len(rates) - 2, 1)):
         if at == end and len(rates) > 1:
             here, inside = trials[rates[end]], trials[rates[neighbour]]

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.harness import discovery
-from experiments.harness.recorded import RESULTS, Recorded, committed
+from experiments.harness.recorded import RESULTS, Recorded, committed_results
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import COLUMNS, catalogue
 from longlag.core.spec import choose
@@ -51,15 +51,15 @@ def main(
             their names; where they come from is said beside where the others do.
     """
     if run is not None:
-        choose(question, sorted(discovery.recorded()), "question")
-        kept = recorded(run, question, add)
+        choose(question, sorted(discovery.recorded_questions()), "question")
+        kept = prepare_record(run, question, add)
         folder = RESULTS / question
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
         for plot in sorted((run / "plots").glob("*.png")):
             shutil.copyfile(plot, folder / plot.name)
     discovery.require_known()
-    for shown in discovery.recorded().values():
+    for shown in discovery.recorded_questions().values():
         for file in shown.documents:
             write(file, shown, table(shown))
     before = (ROOT / CATALOGUE).read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def main(
     return 0
 
 
-def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
+def prepare_record(run: Path, question: str, add: bool) -> dict[str, Any]:
     """What is to be recorded of a run: `results.json` without what is for its own page alone.
 
     Raises:
@@ -82,7 +82,7 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
         raise ValueError(f"run: expected one that answers the question, got a smoke run, {run}")
     kept = {k: v for k, v in results.items() if k not in LEFT_OUT}
     kept["rows"] = [{k: v for k, v in row.items() if k != "by_position"} for row in results["rows"]]
-    before = committed(question)
+    before = committed_results(question)
     if before is None:
         return kept
     arms = {row.get("arm", "") for row in kept["rows"]}
@@ -98,7 +98,7 @@ def recorded(run: Path, question: str, add: bool) -> dict[str, Any]:
     joined = {}
     for key in {**before, **kept}:
         mine, theirs = kept.get(key), before.get(key)
-        if _of_arms(mine) or _of_arms(theirs):
+        if _are_rows_of_arms(mine) or _are_rows_of_arms(theirs):
             joined[key] = [row for row in theirs or () if row["arm"] not in arms] + (mine or [])
         elif key != "meta" and mine != theirs:
             raise ValueError(
@@ -138,7 +138,7 @@ def _budgets(rows: list[Any]) -> dict[str, int]:
     return {arm: min(budget for a, budget in pairs if a == arm) for arm, _ in pairs}
 
 
-def _of_arms(value: Any) -> bool:
+def _are_rows_of_arms(value: Any) -> bool:
     """Whether these are rows of one arm each; those of two would outlive one of them."""
     return isinstance(value, list) and all(
         isinstance(row, dict) and "arm" in row and "than" not in row for row in value

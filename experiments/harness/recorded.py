@@ -12,7 +12,16 @@ from experiments.harness import costs, tables
 from experiments.harness.tables import Results
 from longlag.report.collection import Chapter
 
-__all__ = ["MEDIANS", "RESULTS", "Picture", "Recorded", "Section", "Table", "committed", "source"]
+__all__ = [
+    "MEDIANS",
+    "RESULTS",
+    "FigureText",
+    "Recorded",
+    "Section",
+    "Table",
+    "committed_results",
+    "source_line",
+]
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 MEDIANS = "Median over the seeds, their range in brackets."
@@ -21,7 +30,7 @@ MEDIANS = "Median over the seeds, their range in brackets."
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
-class Picture(NamedTuple):
+class FigureText(NamedTuple):
     """The text around a picture that is committed beside the results.
 
     Attributes:
@@ -57,13 +66,13 @@ class Section(NamedTuple):
     about: str = ""
 
 
-def committed(name: str) -> Results | None:
+def committed_results(name: str) -> Results | None:
     """The committed results of a question, or None if there are none."""
     file = RESULTS / name / "cpu.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def source(meta: Results) -> str:
+def source_line(meta: Results) -> str:
     """Where results come from, and where arms do that were added to them (`record --add`)."""
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
     changed = " with uncommitted changes" if meta.get("dirty") else ""
@@ -76,7 +85,7 @@ def source(meta: Results) -> str:
         f"`{meta['command']}` on {meta['device']}, {meta['wall_seconds']:.0f} s {wall}; commit "
         f"`{(meta['commit'] or 'none')[:10]}`{''.join(others)}{changed}; {versions}."
     )
-    added = (f"{', '.join(more['arms'])}: {source(more)}" for more in meta.get("added", ()))
+    added = (f"{', '.join(more['arms'])}: {source_line(more)}" for more in meta.get("added", ()))
     return " ".join((first, *added))
 
 
@@ -85,11 +94,11 @@ def _verdict(results: Results) -> str:
 
 
 def _source(results: Results) -> str:
-    return source(results["meta"])
+    return source_line(results["meta"])
 
 
 def _costs(results: Results) -> Table:
-    return costs.COLUMNS, costs.lines(results)
+    return costs.COLUMNS, costs.cost_lines(results)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +120,8 @@ class Recorded:
         note: a sentence after the source.
         further: results to a second table, shown if it has rows.
         about: what that table is about, as the end of a heading.
-        figure: results to the figure of the page, as keywords of `report.collection.part`.
-        parts: results to more parts of the page.
+        figure: results to the figure of the page, as keywords of `report.collection.chapter`.
+        chapters: results to more chapters of the page.
         pictures: the text around each committed picture, by the name of its file.
         combines: the names of recorded questions by a key. They are results of this one, by that
             key. Empty for a question with results of its own.
@@ -131,8 +140,8 @@ class Recorded:
     further: Callable[[Results], Table | None] = _costs
     about: str = "What a token costs"
     figure: Callable[[Results], Mapping[str, Any]] | None = None
-    parts: Callable[[Results], Sequence[Chapter]] | None = None
-    pictures: Mapping[str, Picture] = dataclasses.field(default_factory=dict)
+    chapters: Callable[[Results], Sequence[Chapter]] | None = None
+    pictures: Mapping[str, FigureText] = dataclasses.field(default_factory=dict)
     combines: Mapping[str, str] = dataclasses.field(default_factory=dict)
     documents: tuple[str, ...] = ("experiments/README.md",)
     on_the_page: bool = True
@@ -140,8 +149,8 @@ class Recorded:
     def results(self) -> Results | None:
         """What is committed, or None before there is anything."""
         if not self.combines:
-            return committed(self.name)
-        by_key = {key: committed(name) for key, name in self.combines.items()}
+            return committed_results(self.name)
+        by_key = {key: committed_results(name) for key, name in self.combines.items()}
         return {key: results for key, results in by_key.items() if results is not None} or None
 
     def section(self, results: Results) -> Section:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.harness.discovery import recorded, require_known
+from experiments.harness.discovery import recorded_questions, require_known
 from experiments.harness.recorded import RESULTS, Recorded
 from longlag.cli.arguments import plain_errors
 from longlag.report.collection import Chapter, chapter, write_collection
@@ -23,18 +23,21 @@ from longlag.system.atomic_files import writing
 from longlag.system.console import console
 from longlag.system.machine import provenance
 
-__all__ = ["parts"]
+__all__ = ["chapters"]
 
 
-def parts() -> list[Chapter]:
+def chapters() -> list[Chapter]:
     """The parts of every question with committed results, in the order of the record."""
     require_known()
     return [
-        one for question in recorded().values() if question.on_the_page for one in _parts(question)
+        one
+        for question in recorded_questions().values()
+        if question.on_the_page
+        for one in _chapters_of(question)
     ]
 
 
-def _parts(question: Recorded) -> list[Chapter]:
+def _chapters_of(question: Recorded) -> list[Chapter]:
     """The table and figure of a question, its second table, more figures, and its pictures."""
     results = question.results()
     if results is None:
@@ -51,16 +54,18 @@ def _parts(question: Recorded) -> list[Chapter]:
     further = []
     if section.further:
         further.append(chapter(f"{question.title} {section.about}", [], *section.further))
-    more = question.parts(results) if question.parts else []
-    return [first, *further, *more, *_pictures(question)]
+    more = question.chapters(results) if question.chapters else []
+    return [first, *further, *more, *_picture_chapters(question)]
 
 
-def _pictures(question: Recorded) -> list[Chapter]:
+def _picture_chapters(question: Recorded) -> list[Chapter]:
     """The pictures that are committed beside the results of a question."""
     made = []
     for name, (heading, legend, sentence, alt) in question.pictures.items():
         image = (RESULTS / question.name / f"{name}.png").read_bytes()
-        made.append(Chapter(heading, [], plate=plate(heading, legend, [sentence], alt, image, image)))
+        made.append(
+            Chapter(heading, [], plate=plate(heading, legend, [sentence], alt, image, image))
+        )
     return made
 
 
@@ -71,7 +76,7 @@ def main(out: Path = Path("runs/report/report.html")) -> int:
         out: the file.
     """
     began = time.perf_counter()
-    made = parts()
+    made = chapters()
     with writing("the report", out):
         write_collection(
             out,

@@ -14,13 +14,13 @@ __all__ = [
     "COLUMNS",
     "Results",
     "Row",
-    "by_arm",
-    "did",
+    "count_solved",
+    "far_rows",
     "lines",
+    "near_rows",
+    "rows_by_arm",
     "spread",
-    "tested",
     "time_of",
-    "trained",
     "verdict",
 ]
 
@@ -37,12 +37,12 @@ COLUMNS = (
 def lines(results: Results, beyond: bool = True) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
 
-    "tested at" is the longest lag; "held" counts the seeds as `did` does; "steps" is the median
-    over all seeds, where one that did not solve it took longer than any that did.
+    "tested at" is the longest lag. "held" counts the seeds as `count_solved` does. "steps" is the
+    median over all seeds, where one that did not solve it took longer than any that did.
     """
     table: list[tuple[str, ...]] = []
-    for arm, rows in by_arm(results).items():
-        near = trained(rows)
+    for arm, rows in rows_by_arm(results).items():
+        near = near_rows(rows)
         longest = max(row["lag"] for row in rows)
         far = [row for row in rows if row["lag"] == longest != row["train_lag"]]
         took = statistics.median(row["solved_at"] or math.inf for row in near)
@@ -52,7 +52,7 @@ def lines(results: Results, beyond: bool = True) -> list[tuple[str, ...]]:
                 rows[0]["kind"],
                 f"{near[0]['train_lag']:,}: {spread(near)}",
                 f"{longest:,}: {spread(far)}" if far else "",
-                "{}/{}".format(*did(rows, results["threshold"], beyond)),
+                "{}/{}".format(*count_solved(rows, results["threshold"], beyond)),
                 f"{rows[0].get('floor', results.get('floor', 0)):.2f}",
                 f"{took:,.0f}" if took < math.inf else f"not within {near[0]['budget']:,}",
                 f"{near[0]['rate']:g}" if "rate" in near[0] else "",
@@ -65,21 +65,21 @@ def lines(results: Results, beyond: bool = True) -> list[tuple[str, ...]]:
 
 
 def verdict(results: Results, beyond: bool = True) -> str:
-    """What stands under the table; "held" counts as `did` does."""
-    arms = by_arm(results)
-    counts = {arm: did(rows, results["threshold"], beyond) for arm, rows in arms.items()}
+    """What stands under the table; "held" counts as `count_solved` does."""
+    arms = rows_by_arm(results)
+    counts = {arm: count_solved(rows, results["threshold"], beyond) for arm, rows in arms.items()}
     at = "every length tested beyond the trained one, or at that if it is the only one"
     every = sum(held == of for held, of in counts.values())
     some = sum(held > 0 for held, _ in counts.values())
     return (
         f'"held": seeds with at least {results["threshold"]:.2f} at '
         f"{at if beyond else 'the trained length'}. In every seed: {every} of {len(counts)} "
-        f"arms; in at least one: {some}. {_of_rates(results)}"
+        f"arms; in at least one: {some}. {_name_rates(results)}"
         f"{results['meta']['core_hours']:.2f} core-hours."
     )
 
 
-def _of_rates(results: Results) -> str:
+def _name_rates(results: Results) -> str:
     trials = results.get("trials")
     if not trials:
         return ""
@@ -91,7 +91,7 @@ def _of_rates(results: Results) -> str:
     )
 
 
-def by_arm(results: Results) -> dict[str, list[Row]]:
+def rows_by_arm(results: Results) -> dict[str, list[Row]]:
     """The rows of every arm."""
     arms: dict[str, list[Row]] = {}
     for row in results["rows"]:
@@ -99,7 +99,7 @@ def by_arm(results: Results) -> dict[str, list[Row]]:
     return arms
 
 
-def did(rows: Sequence[Row], threshold: float, beyond: bool = True) -> tuple[int, int]:
+def count_solved(rows: Sequence[Row], threshold: float, beyond: bool = True) -> tuple[int, int]:
     """How many of an arm's seeds did it, and of how many.
 
     Args:
@@ -107,22 +107,23 @@ def did(rows: Sequence[Row], threshold: float, beyond: bool = True) -> tuple[int
         threshold: the accuracy that counts.
         beyond: at every lag tested beyond the trained one; else at the trained one.
     """
-    return len(_held(tested(rows) if beyond else trained(rows), threshold)), len(trained(rows))
+    counted = far_rows(rows) if beyond else near_rows(rows)
+    return len(_solving_seeds(counted, threshold)), len(near_rows(rows))
 
 
-def _held(rows: Sequence[Row], threshold: float) -> list[int]:
+def _solving_seeds(rows: Sequence[Row], threshold: float) -> list[int]:
     """The seeds over the threshold in all of their rows."""
     seeds = {row["seed"] for row in rows}
     missed = {row["seed"] for row in rows if (row["accuracy"] or 0) < threshold}
     return sorted(seeds - missed)
 
 
-def tested(rows: Sequence[Row]) -> list[Row]:
+def far_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows that count: those at other lags than the trained one, or at that if it is alone."""
-    return [row for row in rows if row["lag"] != row["train_lag"]] or trained(rows)
+    return [row for row in rows if row["lag"] != row["train_lag"]] or near_rows(rows)
 
 
-def trained(rows: Sequence[Row]) -> list[Row]:
+def near_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows at the lag trained at."""
     return [row for row in rows if row["lag"] == row["train_lag"]]
 

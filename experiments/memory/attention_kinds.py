@@ -80,4 +80,4 @@ RECORDED = (Recorded("attention-kinds", "Which attention?", 130),)
 
 
 if __name__ == "__main__":
-    script("attention-kinds", __doc__, QUESTIONS, how=lambda _: {"also": costs.measured})
+    script("attention-kinds", __doc__, QUESTIONS, how=lambda _: {"also": costs.measure_costs})

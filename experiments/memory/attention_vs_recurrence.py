@@ -34,7 +34,7 @@ from experiments.harness.charts import LAYOUTS
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID, folder
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import by_arm, did, tested, trained
+from experiments.harness.tables import count_solved, far_rows, near_rows, rows_by_arm
 from longlag import GRU, LSTM, MinGRU
 from longlag.analysis.interventions import knock_outs
 from longlag.cells import DeltaNet, FeedForward
@@ -185,12 +185,14 @@ def question(axis: str, preset: Size) -> Question:
 KNOCK_OUT_COLUMNS = ("arm", "whole", "attention silent", "carry reset", "short window")
 
 
-def knocked_out(arms: Mapping[str, Experiment], rows: Sequence[Any], out: Path) -> dict[str, Any]:
+def knock_out_parts(
+    arms: Mapping[str, Experiment], rows: Sequence[Any], out: Path
+) -> dict[str, Any]:
     """Takes parts away from every hybrid that did its task at the trained length."""
     parts: list[dict[str, Any]] = []
     for arm, job in arms.items():
         hybrid = job.cell is not None and job.architecture.attention != "none"
-        near = [row["accuracy"] or 0 for row in trained(rows) if row["arm"] == arm]
+        near = [row["accuracy"] or 0 for row in near_rows(rows) if row["arm"] == arm]
         if hybrid and sum(accuracy >= DID for accuracy in near) * 2 > len(near):
             parts += [{"arm": arm} | part for part in knock_outs(out / folder(arm))]
     return {"knock_outs": parts}
@@ -207,9 +209,12 @@ def knock_out_lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def counts_of(axis: str, results: dict[str, Any]) -> dict[str, tuple[int, int]]:
+def count_solved_by_arm(axis: str, results: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """How many seeds of every arm have done the task, and of how many."""
-    return {arm: did(rows, DID, AXES[axis].beyond) for arm, rows in by_arm(results).items()}
+    return {
+        arm: count_solved(rows, DID, AXES[axis].beyond)
+        for arm, rows in rows_by_arm(results).items()
+    }
 
 
 CONVOLVED = tuple(axis for axis, setting in AXES.items() if setting.convolution)
@@ -222,7 +227,7 @@ def summary(by_axis: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     Args:
         by_axis: what `results.json` holds, by axis; an axis that is not there is left empty.
     """
-    counts = {axis: counts_of(axis, results) for axis, results in by_axis.items()}
+    counts = {axis: count_solved_by_arm(axis, results) for axis, results in by_axis.items()}
     arms = list(dict.fromkeys(arm for of in counts.values() for arm in of))
     plain = [arm for arm in arms if not arm.endswith(CONVOLUTION)]
 
@@ -239,7 +244,7 @@ def summary(by_axis: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def hours(by_axis: Mapping[str, dict[str, Any]]) -> str:
+def core_hours_line(by_axis: Mapping[str, dict[str, Any]]) -> str:
     """What all axes took; the arguments are those of `summary`."""
     total = sum(results["meta"]["core_hours"] for results in by_axis.values())
     return f"{total:.1f} core-hours in all; the source of each column stands under its own table."
@@ -250,10 +255,10 @@ def figure(by_axis: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     values: dict[str, dict[str, float]] = {}
     floors: dict[str, float] = {}
     for axis, results in by_axis.items():
-        for arm, rows in by_arm(results).items():
+        for arm, rows in rows_by_arm(results).items():
             plain, _, convolution = arm.partition(", ")
             column = f"{axis} with {convolution}" if convolution else axis
-            counted = tested(rows) if AXES[axis].beyond else trained(rows)
+            counted = far_rows(rows) if AXES[axis].beyond else near_rows(rows)
             far = max(row["lag"] for row in counted)
             accuracy = [row["accuracy"] or 0.0 for row in counted if row["lag"] == far]
             values.setdefault(plain, {})[column] = statistics.median(accuracy)
@@ -272,7 +277,7 @@ def figure(by_axis: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 def claim(axis: str, results: dict[str, Any]) -> str:
     """What became of the claim on one axis, and whose intervals are apart."""
-    counts = counts_of(axis, results)
+    counts = count_solved_by_arm(axis, results)
     sentences = []
     for arm in CLAIMED if axis in CLAIMED_ON else ():
         if arm in counts:
@@ -302,16 +307,16 @@ def verdict(axis: str, results: dict[str, Any]) -> str:
 QUESTIONS = {axis: functools.partial(question, axis) for axis in AXES}
 
 
-def how(axis: str) -> dict[str, Any]:
+def ask_options(axis: str) -> dict[str, Any]:
     """What `ask` is told beside the question."""
     return {
-        "also": knocked_out,
+        "also": knock_out_parts,
         "lines_of": functools.partial(tables.lines, beyond=AXES[axis].beyond),
         "verdict_of": functools.partial(verdict, axis),
     }
 
 
-def _recorded(axis: str) -> Recorded:
+def _record(axis: str) -> Recorded:
     """One axis, and what its hybrids do without a part."""
     return Recorded(
         *(f"{NAME}-{axis}", AXES[axis].title, 70),
@@ -328,16 +333,16 @@ RECORDED = (
         columns=SUMMARY,
         lines=summary,
         verdict=lambda _: "Seeds that did each task, of those that tried.",
-        source=hours,
+        source=core_hours_line,
         note="",
         further=lambda _: None,
         figure=figure,
         combines={axis: f"{NAME}-{axis}" for axis in AXES},
         documents=("README.md", "experiments/README.md"),
     ),
-    *map(_recorded, AXES),
+    *map(_record, AXES),
 )
 
 
 if __name__ == "__main__":
-    script(NAME, __doc__, QUESTIONS, how=how)
+    script(NAME, __doc__, QUESTIONS, how=ask_options)

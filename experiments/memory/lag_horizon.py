@@ -27,11 +27,11 @@ from typing import Any
 
 import tyro
 
-from experiments.harness.charts import against, series
-from experiments.harness.questions import Options, Question, Size, measure, meta, show
+from experiments.harness.charts import plot_accuracy, series
+from experiments.harness.questions import Options, Question, Size, meta, run_arms, show
 from experiments.harness.rates import GRID
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import by_arm, did, spread
+from experiments.harness.tables import count_solved, rows_by_arm, spread
 from longlag import LSTM, Elman, MinGRU
 from longlag.cli.arguments import plain_errors
 from longlag.core.cell import Cell
@@ -117,26 +117,28 @@ def climb(
         out: the folder.
 
     Returns:
-        Rows as `measure` has them, with `probe` (whether the steps were trebled), and the trials.
+        Rows as `run_arms` has them, with `probe` (whether the steps were trebled), and the trials.
     """
     rows: list[dict[str, Any]] = []
     trials: list[dict[str, Any]] = []
     chosen: Mapping[str, Experiment] = {}
     alive = options.arms or tuple(question(lags[0], size).arms)
     for lag in lags:
-        current = options.restricted(question(lag, size)).restricted(alive)
+        current = options.restrict(question(lag, size)).restrict(alive)
         if chosen:  # at the rates of the first lag, by the same seeds
-            current = dataclasses.replace(current, grid=(), arms=_as_before(current.arms, chosen))
-        arms, new_rows, tried = measure(current, out / f"lag-{lag}", options.workers)
+            current = dataclasses.replace(
+                current, grid=(), arms=_with_chosen_rates(current.arms, chosen)
+            )
+        arms, new_rows, tried = run_arms(current, out / f"lag-{lag}", options.workers)
         chosen = {**chosen, **arms}
         trials += tried
         rows += [row | {"probe": False} for row in new_rows]
-        by = by_arm({"rows": new_rows})
-        failed = [arm for arm in alive if not most(by[arm])]
+        by = rows_by_arm({"rows": new_rows})
+        failed = [arm for arm in alive if not is_solved_by_most(by[arm])]
         if failed and options.probe:
             longer = dataclasses.replace(current, grid=(), arms={a: arms[a] for a in failed})
-            longer = longer.restricted(steps=PROBE * arms[failed[0]].training.steps)
-            _, new_rows, _ = measure(longer, out / f"lag-{lag}-probe", options.workers)
+            longer = longer.restrict(steps=PROBE * arms[failed[0]].training.steps)
+            _, new_rows, _ = run_arms(longer, out / f"lag-{lag}-probe", options.workers)
             rows += [row | {"probe": True} for row in new_rows]
         alive = tuple(arm for arm in alive if arm not in failed)
         if not alive:
@@ -144,23 +146,23 @@ def climb(
     return rows, trials
 
 
-def most(rows: list[dict[str, Any]]) -> bool:
+def is_solved_by_most(rows: list[dict[str, Any]]) -> bool:
     """Whether more than half of the seeds recall."""
-    good, of = did(rows, DID)
+    good, of = count_solved(rows, DID)
     return 2 * good > of
 
 
-def _probed(rows: list[dict[str, Any]]) -> bool:
+def _has_probe(rows: list[dict[str, Any]]) -> bool:
     return any(row["probe"] for row in rows)
 
 
-def _last(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows_at_longest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of the longest lag."""
     longest = max(row["lag"] for row in rows)
     return [row for row in rows if row["lag"] == longest]
 
 
-def _as_before(
+def _with_chosen_rates(
     arms: Mapping[str, Experiment], chosen: Mapping[str, Experiment]
 ) -> dict[str, Experiment]:
     return {
@@ -188,7 +190,7 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """
     lags = sorted({row["lag"] for row in results["rows"]})
     table = []
-    for arm, rows in by_arm(results).items():
+    for arm, rows in rows_by_arm(results).items():
         cells, horizon, last = [], "", rows[0]
         for lag in lags:
             plain = [row for row in rows if row["lag"] == lag and not row["probe"]]
@@ -196,9 +198,9 @@ def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
             accuracies = [spread(plain)] if plain else []
             accuracies += [f"{PROBE}×: {spread(probe)}"] if probe else []
             cells.append("; ".join(accuracies))
-            if plain and most(plain):
+            if plain and is_solved_by_most(plain):
                 horizon, last = str(lag), plain[0]
-        if not _probed(rows) and most(_last(rows)):
+        if not _has_probe(rows) and is_solved_by_most(_rows_at_longest(rows)):
             horizon = f"≥ {horizon}"  # it did not fail yet
         cost = (f"{last['rate']:g}", f"{last['parameters']:,}", f"{last['state_bytes']:,} B")
         table.append((arm, *cells, horizon or f"< {lags[0]}", *cost))
@@ -209,7 +211,11 @@ def verdict(results: dict[str, Any]) -> str:
     """What stands under the table."""
     rows = [row for row in results["rows"] if not row["probe"]]
     budget = statistics.mode(row["budget"] for row in rows)
-    spared = [arm for arm, of in by_arm(results).items() if not (_probed(of) or most(_last(of)))]
+    spared = [
+        arm
+        for arm, of in rows_by_arm(results).items()
+        if not (_has_probe(of) or is_solved_by_most(_rows_at_longest(of)))
+    ]
     but = f", {' and '.join(spared)} not yet" if spared else ""
     return (
         f"Accuracy on the ten recalled symbols after {budget:,} steps, chance .12. An arm goes on "
@@ -223,8 +229,8 @@ def main(options: Climb) -> None:
     """Asks it."""
     began = time.perf_counter()
     size, lags = options.size, options.lags
-    command, out = options.named("lag-horizon")
-    command = " ".join((command, *options.restricted(question(lags[0], size)).options))
+    command, out = options.command_and_folder("lag-horizon")
+    command = " ".join((command, *options.restrict(question(lags[0], size)).options))
     command += "" if options.longest is None else f" --longest {options.longest}"
     command += "" if options.probe else " --no-probe"
     rows, trials = climb(options, lags, size, out)
@@ -241,7 +247,7 @@ def main(options: Climb) -> None:
 def figure(results: dict[str, Any]) -> Mapping[str, Any]:
     """Recall against the lag."""
     rows = [row for row in results["rows"] if not row["probe"]]
-    return against(series(rows, "arm", "lag"), "lag, in steps", floor=rows[0]["floor"])
+    return plot_accuracy(series(rows, "arm", "lag"), "lag, in steps", floor=rows[0]["floor"])
 
 
 RECORDED = (

@@ -34,11 +34,11 @@ import jax.numpy as jnp
 import tyro
 from rich.progress import track
 
-from experiments.harness.charts import against, series
-from experiments.harness.questions import named, show
+from experiments.harness.charts import plot_accuracy, series
+from experiments.harness.questions import command_and_folder, show
 from experiments.harness.rates import folder
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import by_arm
+from experiments.harness.tables import rows_by_arm
 from experiments.memory.attention_vs_recurrence import question
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
@@ -123,7 +123,7 @@ def stretch(
                 model,
                 sequences,
                 params,
-                jax.tree.map(enlarged, state, larger),
+                jax.tree.map(enlarge, state, larger),
                 parity,
                 strings,
                 jax.random.fold_in(key, length),
@@ -135,7 +135,7 @@ def stretch(
     return dict(correct), dict(undefined)
 
 
-def enlarged(old: jax.Array, new: jax.Array) -> jax.Array:
+def enlarge(old: jax.Array, new: jax.Array) -> jax.Array:
     """A part of the state in the larger one that a longer string needs."""
     return new.at[tuple(slice(size) for size in old.shape)].set(old)
 
@@ -166,7 +166,7 @@ def rows_of(
     ]
 
 
-def kept(
+def load_or_measure(
     arm: str, run: Path, longest: int, sequences: int, seeds: int, out: Path
 ) -> tuple[bool, list[Any]]:
     """The rows of an arm, and whether an earlier call with the same numbers had left any in `out`.
@@ -194,15 +194,15 @@ def kept(
 
 def columns(results: dict[str, Any]) -> tuple[str, ...]:
     """Every third power of two, and the last."""
-    return ("arm", *(f"{length:,}" for length in _shown(results)), "state at the longest")
+    return ("arm", *(f"{length:,}" for length in _shown_lengths(results)), "state at the longest")
 
 
 def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line for every arm: the median seed's accuracy with its 95% Wilson interval."""
     table = []
-    for arm, rows in by_arm(results).items():
+    for arm, rows in rows_by_arm(results).items():
         cells = []
-        for length in _shown(results):
+        for length in _shown_lengths(results):
             there = [row for row in rows if row["length"] == length]
             if not there:
                 cells.append("not run")
@@ -227,7 +227,7 @@ def verdict(results: dict[str, Any]) -> str:
     )
 
 
-def _shown(results: dict[str, Any]) -> list[int]:
+def _shown_lengths(results: dict[str, Any]) -> list[int]:
     lengths = sorted({row["length"] for row in results["rows"]})
     return [n for i, n in enumerate(lengths) if i % 3 == 0 or n == lengths[-1]]
 
@@ -268,12 +268,14 @@ def main(
             )
     rows, resumed = [], False
     for arm in track(chosen, "stretching", console=console):
-        before, measured = kept(arm, runs / folder(arm), longest, sequences, seeds, out)
+        before, measured = load_or_measure(arm, runs / folder(arm), longest, sequences, seeds, out)
         rows, resumed = rows + measured, resumed or before
     given = {"longest": longest, "sequences": sequences, "seeds": seeds, "runs": runs}
     usual = inspect.signature(main).parameters
     beyond = {f"--{o}": shlex.quote(str(v)) for o, v in given.items() if v != usual[o].default}
-    command, _ = named("length_generalisation", {"--arms": shlex.join(arms)} | beyond, out)
+    command, _ = command_and_folder(
+        "length_generalisation", {"--arms": shlex.join(arms)} | beyond, out
+    )
     seconds = sum(row["seconds"] for row in rows)
     results = {
         "rows": rows,
@@ -290,7 +292,7 @@ def main(
 def figure(results: dict[str, Any]) -> Mapping[str, Any]:
     """Accuracy against the length of the string."""
     rows = [row | {"accuracy": row["right"] / row["sequences"]} for row in results["rows"]]
-    return against(
+    return plot_accuracy(
         series(rows, "arm", "length"),
         "length of the string, in bits",
         floor=0.5,
@@ -298,12 +300,12 @@ def figure(results: dict[str, Any]) -> Mapping[str, Any]:
     )
 
 
-_recorded = functools.partial(
+_record = functools.partial(
     Recorded, order=110, columns=columns, lines=lines, verdict=verdict, note=""
 )
 RECORDED = (
-    _recorded("length-generalisation", "How far beyond the trained length?", figure=figure),
-    _recorded("length-generalisation-million", "As far as a million bits?"),
+    _record("length-generalisation", "How far beyond the trained length?", figure=figure),
+    _record("length-generalisation-million", "As far as a million bits?"),
 )
 # Another script trains its models.
 SMOKE = False

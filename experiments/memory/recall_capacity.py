@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.harness.charts import against, series
+from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID
 from experiments.harness.recorded import Recorded
@@ -79,7 +79,7 @@ def figure(results: dict[str, Any]) -> Mapping[str, Any]:
     """Recall against the bytes of state, a line for each family of arms."""
     family = re.compile(r"^[^,\d]+?(?=,| of )")
     rows = [row | {"family": family.search(row["arm"])[0]} for row in results["rows"]]  # type: ignore[index]
-    return against(
+    return plot_accuracy(
         series(rows, "family", "state_bytes"),
         "bytes of state of one sequence",
         floor=rows[0]["floor"],

@@ -27,10 +27,10 @@ import tyro
 from rich.table import Table
 
 from experiments.harness import tables
-from experiments.harness.charts import against, series
+from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import ask
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import by_arm, tested
+from experiments.harness.tables import far_rows, rows_by_arm
 from experiments.published.protocols import METRICS, PROTOCOLS
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
@@ -63,14 +63,14 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
     metric = METRICS[protocol.metric]
     write = lambda value: "" if value is None else f"{value:{metric.form}}"  # noqa: E731
     plain = {line[0]: dict(zip(tables.COLUMNS, line)) for line in tables.lines(results)}
-    arms = by_arm(results)
+    arms = rows_by_arm(results)
     rates: dict[str, dict[str, list[float]]] = {}
     for arm, rows in arms.items():
         seeds: dict[int, list[float]] = {}
-        for row in tested(rows):
+        for row in far_rows(rows):
             seeds.setdefault(row["seed"], []).append(metric.of(row))
         means = [statistics.fmean(of_seed) for of_seed in seeds.values()]
-        rates.setdefault(_without_rate(arm, rows), {})[arm] = means
+        rates.setdefault(_remove_rate(arm, rows), {})[arm] = means
     table = []
     for plain_name, of_rate in rates.items():
         arm = metric.best(of_rate, key=lambda rate: statistics.median(of_rate[rate]))
@@ -88,7 +88,7 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
                 arm,
                 write(protocol.published.get(plain_name)),
                 write(by_rule),
-                ", ".join((middle, *flaws(_of_seeds(tested(arms[arm]))))),
+                ", ".join((middle, *flaws(_rows_of_seeds(far_rows(arms[arm]))))),
                 line["held"],
                 write(metric.floor(arms[arm][0], results)),
                 *(line[column] for column in ("steps", "params", "time")),
@@ -97,7 +97,7 @@ def lines(name: str, results: dict[str, Any]) -> list[tuple[str, ...]]:
     return table
 
 
-def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _rows_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row of each seed for `flaws`: NaN at one length is NaN. The metric shows other losses."""
     seeds: dict[int, dict[str, Any]] = {}
     for row in rows:
@@ -106,7 +106,7 @@ def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [*seeds.values()]
 
 
-def _without_rate(arm: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _remove_rate(arm: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The name of an arm without the learning rate that the preset "paper" ends it with."""
     return arm.removesuffix(f", {rows[0]['rate']:g}") if "rate" in rows[0] else arm
 
@@ -153,7 +153,7 @@ def main(
         choose(name, PROTOCOLS, "protocol")
     for name in protocols or PROTOCOLS:
         question = PROTOCOLS[name].question("paper" if preset == "paper" else "cpu")
-        question = question.restricted(arms)
+        question = question.restrict(arms)
         question = question.smoke() if preset == "smoke" else question
         command = f"python -m experiments.published.reproduce {name}"
         ask(
@@ -179,8 +179,8 @@ def languages(results: dict[str, Any]) -> list[Chapter]:
         chapter(
             f"Beyond the trained lengths: {language}",
             [_best_seeds(rows)],
-            **against(
-                series(tables.tested(rows), "arm", "length"),
+            **plot_accuracy(
+                series(tables.far_rows(rows), "arm", "length"),
                 "length of the string",
                 floor=rows[0]["floor"],
                 trained_at=rows[0]["train_length"],
@@ -195,7 +195,7 @@ def _best_seeds(rows: Sequence[dict[str, Any]]) -> str:
     best = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
         of_seed: dict[int, list[float]] = {}
-        for row in tables.tested([row for row in rows if row["arm"] == arm]):
+        for row in tables.far_rows([row for row in rows if row["arm"] == arm]):
             of_seed.setdefault(row["seed"], []).append(row["accuracy"] or 0.0)
         best.append(f"{arm} {100 * max(map(statistics.fmean, of_seed.values())):.1f}%")
     return f"The best seed of each, over the lengths: {', '.join(best)}."
@@ -207,7 +207,7 @@ RECORDED = tuple(
         columns=COLUMNS,
         lines=functools.partial(lines, name),
         verdict=functools.partial(verdict, name),
-        parts=languages if name == "chomsky" else None,
+        chapters=languages if name == "chomsky" else None,
     )
     for name in PROTOCOLS
 )

@@ -28,28 +28,28 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from experiments.harness.questions import Arms, Question, ask, named
+from experiments.harness.questions import Arms, Question, ask, command_and_folder
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import Results, Row, by_arm
+from experiments.harness.tables import Results, Row, rows_by_arm
 from experiments.real_data.captions_figures import Seen, sheet, text_around
 from experiments.real_data.sentence_scores import (
     COLUMNS,
-    NO_FIGURES,
-    answers,
-    apart,
-    difference,
-    figures,
+    NO_SCORES,
+    align,
+    answer_test_part,
+    compare_arms,
+    corpus_scores,
+    decode_texts,
+    describe_differences,
     interval,
     is_undefined,
     lines,
-    looked_at,
-    newest,
+    newest_run,
     require_defined,
-    say,
-    score,
-    tell,
+    score_texts,
+    search_targets,
 )
-from experiments.real_data.translation_figures import drawn
+from experiments.real_data.translation_figures import draw_png
 from longlag import LSTM
 from longlag.cli.arguments import plain_errors
 from longlag.data import emoji
@@ -113,19 +113,19 @@ class Options:
     workers: int = 0
 
     @property
-    def named(self) -> tuple[str, Path]:
+    def command_and_folder(self) -> tuple[str, Path]:
         """The command, and the folder that it leaves."""
         beyond = {
             "--preset": "" if self.preset == "full" else self.preset,
             "--language": "" if self.language == "en" else self.language,
         }
-        return named("captions", beyond, self.out)
+        return command_and_folder("captions", beyond, self.out)
 
     @property
     def question(self) -> Question:
         """The question as these options put it."""
         narrowed = question(PRESETS["full" if self.preset == "full" else "quick"], self.language)
-        narrowed = narrowed.restricted(self.arms, self.seeds)
+        narrowed = narrowed.restrict(self.arms, self.seeds)
         return narrowed.smoke() if self.preset == "smoke" else narrowed
 
 
@@ -157,7 +157,7 @@ KINDS = {"gender": "a role in another gender", "tone": "another tone of skin"}
 FLOOR = "floor: nearest picture of training"
 
 
-def scored(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
+def score_arms(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     """What both arms and the floor say to the test part; draws the sheet."""
     task: Any = next(iter(arms.values())).task
     pairs: Pairs = task.pairs
@@ -165,27 +165,29 @@ def scored(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     references = [pairs.targets[i] for i in test]
     roles = np.array([emoji.made(pairs.sources[i]).role for i in test])
     scored_rows, judged, seen = [], {}, []
-    for row, loaded, numbers in answers(arms, rows, out, beams=1):
+    for row, loaded, numbers in answer_test_part(arms, rows, out, beams=1):
         if numbers is None:  # it diverged, and says so
-            scored_rows.append({**row, **NO_FIGURES})
+            scored_rows.append({**row, **NO_SCORES})
             continue
-        judged.setdefault(row["arm"], []).append(score(tell(numbers, pairs), references))
-        scored_rows.append({**row, **figures(judged[row["arm"]][-1], numbers)})
+        judged.setdefault(row["arm"], []).append(
+            score_texts(decode_texts(numbers, pairs), references)
+        )
+        scored_rows.append({**row, **corpus_scores(judged[row["arm"]][-1], numbers)})
         if is_undefined(numbers).any():
             continue
         if loaded.experiment.architecture.attention != "none" and not seen:
-            for at in _evenly(len(test)):
+            for at in _spaced_places(len(test)):
                 picture = pairs.inputs[test[at]]
-                seen.append(attended(loaded, row["seed"], picture, numbers[at], references[at]))
-    nearest_said = score([pairs.targets[i] for i in nearest(pairs)], references)
-    scored_rows.append({"arm": FLOOR, "seed": None, **figures(nearest_said)})
+                seen.append(read_regions(loaded, row["seed"], picture, numbers[at], references[at]))
+    nearest_said = score_texts([pairs.targets[i] for i in nearest_pictures(pairs)], references)
+    scored_rows.append({"arm": FLOOR, "seed": None, **corpus_scores(nearest_said)})
     differences, by_kind, held = [], [], kinds(pairs)
     for name in QUALITIES:
         quality = {
             arm: np.mean([one.quality(name) for one in of_seeds], axis=0)
             for arm, of_seeds in judged.items()
         }
-        differences += [{"quality": name, **row} for row in difference(quality, roles)]
+        differences += [{"quality": name, **row} for row in compare_arms(quality, roles)]
         for arm, values in {**quality, FLOOR: nearest_said.quality(name)}.items():
             for kind in KINDS:
                 there = held == kind
@@ -204,7 +206,7 @@ def scored(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     }
 
 
-def _evenly(count: int) -> list[int]:
+def _spaced_places(count: int) -> list[int]:
     """Places of the test part: what is shown is not picked by eye."""
     return np.linspace(0, count - 1, SHOWN).round().astype(int).tolist()
 
@@ -212,7 +214,7 @@ def _evenly(count: int) -> list[int]:
 def _draw(seen: Sequence[Seen], file: Path) -> None:
     with writing("the picture", file):
         file.parent.mkdir(exist_ok=True)
-        file.write_bytes(drawn(sheet(seen)))
+        file.write_bytes(draw_png(sheet(seen)))
     console.print(f"picture {file}", highlight=False, soft_wrap=True)
 
 
@@ -223,7 +225,7 @@ def kinds(pairs: Pairs) -> np.ndarray:
     return np.array(["tone" if one in learned else "gender" for one in made])
 
 
-def nearest(pairs: Pairs) -> np.ndarray:
+def nearest_pictures(pairs: Pairs) -> np.ndarray:
     """For each picture of the test that of training with the least squared distance in pixels."""
     known, tested = (
         pairs.inputs[pairs.rows[part]].reshape(len(pairs.rows[part]), -1).astype(np.float64)
@@ -234,7 +236,7 @@ def nearest(pairs: Pairs) -> np.ndarray:
     return pairs.rows["train"][far.argmin(axis=1)]
 
 
-def attended(
+def read_regions(
     loaded: Loaded, seed: int, picture: np.ndarray, numbers: np.ndarray, title: str
 ) -> Seen:
     """Which regions each word read.
@@ -247,7 +249,7 @@ def attended(
         title: what stands over the picture.
     """
     task: Any = loaded.experiment.task
-    weights, pieces = looked_at(loaded, seed, task.shown(picture), numbers)
+    weights, pieces = align(loaded, seed, task.shown(picture), numbers)
     pieces = pieces[pieces != STOP]
     writer = task.pairs.writer
     # A word is several pieces, the first of which begins with a ▁.
@@ -268,7 +270,7 @@ def verdict(results: Results) -> str:
     for name, what in QUALITIES.items():
         of_name = [row for row in results["differences"] if row["quality"] == name]
         if of_name:
-            sentences.append(f"{what}: {apart(of_name)}")
+            sentences.append(f"{what}: {describe_differences(of_name)}")
     return (
         "Differences are means of the seeds with a 95% bootstrap interval over the "
         f"{results['roles']} roles of the {counts['test']:,} pictures of the test. "
@@ -284,7 +286,7 @@ def kind_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]
     columns = ["exact, %, by what is new"]
     columns += [f"{KINDS[kind]} ({count:,})" for kind, count in counts.items()]
     table = []
-    for arm, of_arm in by_arm({"rows": rows}).items():
+    for arm, of_arm in rows_by_arm({"rows": rows}).items():
         cells = (f"{row['mean']:.1f} ({row['low']:.1f}–{row['high']:.1f})" for row in of_arm)
         table.append((arm, *cells))
     return columns, table
@@ -304,7 +306,7 @@ def describe(text: str, runs: Path) -> str:
         ValueError: no finished run, neither an emoji of the font nor a picture, or a model that
             answers NaN.
     """
-    run = newest(runs, "captions", "--caption")
+    run = newest_run(runs, "captions", "--caption")
     picture = _picture(text).reshape(emoji.SIDE, -1)
     seen, caption = [], ""
     console.print(f"run {run}", highlight=False, soft_wrap=True)
@@ -313,15 +315,17 @@ def describe(text: str, runs: Path) -> str:
         job: Any = loaded.experiment
         pairs: Pairs = job.task.pairs
         if not caption:
-            console.out(_known(text, pairs), highlight=False)
+            console.out(_find_in_data(text, pairs), highlight=False)
         seed = job.seed_numbers[0]
         shown = job.task.shown(picture[None])
-        numbers = say(loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1)
+        numbers = search_targets(
+            loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1
+        )
         require_defined(numbers, path)
-        (caption,) = tell(numbers, pairs)
+        (caption,) = decode_texts(numbers, pairs)
         console.out(f"  {job.arm}: {caption}", highlight=False)
         if job.architecture.attention != "none":
-            seen.append(attended(loaded, seed, picture, numbers[0], job.arm))
+            seen.append(read_regions(loaded, seed, picture, numbers[0], job.arm))
     if seen:
         _draw(seen, run / "plots" / "caption.png")
     return caption
@@ -337,7 +341,7 @@ def _picture(text: str) -> np.ndarray:
     return picture
 
 
-def _known(text: str, pairs: Pairs) -> str:
+def _find_in_data(text: str, pairs: Pairs) -> str:
     """What is known of a picture beforehand."""
     sequence = emoji.bare(text.strip())
     if sequence not in pairs.sources:
@@ -355,13 +359,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         describe(options.caption, options.out)
         return 0
     optional_packages.check("sacrebleu")
-    command, out = options.named
+    command, out = options.command_and_folder
     results = ask(
         options.question,
         command,
         out,
         options.workers,
-        also=scored,
+        also=score_arms,
         columns=COLUMNS,
         lines_of=lines,
         verdict_of=verdict,
@@ -370,7 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _recorded(name: str, title: str, heading: str, sentence: str) -> Recorded:
+def _record(name: str, title: str, heading: str, sentence: str) -> Recorded:
     shown: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
     more: dict[str, Any] = {"further": kind_table, "about": "By what is new"}
     pictures = {"attended": text_around(heading, sentence)}
@@ -378,13 +382,13 @@ def _recorded(name: str, title: str, heading: str, sentence: str) -> Recorded:
 
 
 RECORDED = (
-    _recorded(
+    _record(
         "captions",
         "Does attention help to caption a picture?",
         "Where each word of a caption looked",
         "Of two people with two tones, “dark” and “medium-dark” read each its own face.",
     ),
-    _recorded(
+    _record(
         "captions-quick",
         "Does attention help to caption a picture, after a few minutes?",
         "Where each word looked, after a few minutes",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.harness.recorded import Picture
+from experiments.harness.recorded import FigureText
 from longlag.report.style import house_style
 
 __all__ = ["Seen", "sheet"]
@@ -50,12 +50,12 @@ def sheet(seen: Sequence[Seen]) -> Figure:
                 textwrap.fill(one.title, 18), fontsize=6, loc="center", weight="normal"
             )
             for axes, word, weights in zip(row[1:], one.words, one.weights):
-                axes.imshow(faded(one.picture, weights))
+                axes.imshow(fade(one.picture, weights))
                 axes.set_title(word, fontsize=8, loc="center")
     return figure
 
 
-def faded(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def fade(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """A picture `[S, S, 3]` uint8 that is the whiter the less of a region was read.
 
     Args:
@@ -68,9 +68,9 @@ def faded(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.rint(255 - kept * (255.0 - picture)).astype(np.uint8)
 
 
-def text_around(heading: str, sentence: str) -> Picture:
+def text_around(heading: str, sentence: str) -> FigureText:
     """The text around the committed picture, under this heading, which shows this."""
-    return Picture(
+    return FigureText(
         heading,
         "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
         "where nothing was read.",

@@ -35,11 +35,11 @@ from typing import Any, Literal, NamedTuple
 
 import tyro
 
-from experiments.harness.questions import Question, ask, named
-from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import Results, by_arm, spread, time_of
+from experiments.harness.questions import Question, ask, command_and_folder
+from experiments.harness.recorded import FigureText, Recorded
+from experiments.harness.tables import Results, rows_by_arm, spread, time_of
 from experiments.real_data.intents_ask import answer
-from experiments.real_data.intents_pooled import SHUFFLED, arm, pooled
+from experiments.real_data.intents_pooled import SHUFFLED, arm, pool_folds
 from experiments.real_data.intents_scores import MEASURES
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
@@ -99,7 +99,7 @@ class Options:
     out: Path = Path("runs")
     workers: int = 0
 
-    def named(self) -> tuple[str, Path]:
+    def command_and_folder(self) -> tuple[str, Path]:
         """The command, and the folder that it leaves: `--ask` has one for all presets."""
         kind = "preset" if self.ask is None else "ask"
         beyond = {
@@ -108,7 +108,7 @@ class Options:
             if f.name in (kind, "language", "cell", "attention")
             and getattr(self, f.name) != f.default
         }
-        return named("intents", beyond, self.out)
+        return command_and_folder("intents", beyond, self.out)
 
     def job(self, preset: Preset, attention: str, **task: Any) -> Experiment:
         """An arm.
@@ -172,10 +172,14 @@ def lines(results: Results) -> list[tuple[str, ...]]:
         if row["measure"] == "macro_f1"
     }
     table = []
-    for of_arm, rows in by_arm(results).items():
+    for of_arm, rows in rows_by_arm(results).items():
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
-            cost = (f"{rows[0]['parameters']:,}", format_bytes(rows[0]["state_bytes"]), time_of(rows))
+            cost = (
+                f"{rows[0]['parameters']:,}",
+                format_bytes(rows[0]["state_bytes"]),
+                time_of(rows),
+            )
         f1, template, utterance = (spread(rows, measure, 3) for measure in MEASURES)
         table.append((of_arm, f1, interval.get(of_arm, ""), template, utterance, *cost))
     return table
@@ -186,15 +190,17 @@ def difference_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence
     called = dict(zip(MEASURES, COLUMNS[1:2] + COLUMNS[3:5]))
     cells: dict[str, list[str]] = {}
     for row in results["differences"]:
-        cells.setdefault(f"{row['arm']} − {_short(row['than'])}", []).append(_signed(row))
+        cells.setdefault(f"{row['arm']} − {_strip_floor(row['than'])}", []).append(
+            _format_difference(row)
+        )
     return ("difference", *called.values()), [(pair, *of_pair) for pair, of_pair in cells.items()]
 
 
-def _short(name: str) -> str:
+def _strip_floor(name: str) -> str:
     return name.removeprefix("floor: ")
 
 
-def _signed(row: Mapping[str, Any]) -> str:
+def _format_difference(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})".replace("-", "−")
 
 
@@ -213,7 +219,9 @@ def verdict(results: Results) -> str:
                 word = "no difference"
             else:
                 word = "ahead" if row["mean"] > 0 else "behind"
-            sentences.append(f"{row['arm']} − {_short(row['than'])}: {_signed(row)}, {word}.")
+            sentences.append(
+                f"{row['arm']} − {_strip_floor(row['than'])}: {_format_difference(row)}, {word}."
+            )
     sentences.append(f"{results['meta']['core_hours']:.2f} core-hours of training.")
     return "\n".join(sentences)
 
@@ -224,18 +232,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Options, prog=prog, description=__doc__, args=argv)
     if options.ask is not None:
         job = options.job(PRESETS["full"], options.attention, fold=-1)
-        answer(options.ask, job, options.named()[1], options.workers)
+        answer(options.ask, job, options.command_and_folder()[1], options.workers)
         return 0
     question = options.question
     optional_packages.check("scikit-learn")
-    command, out = options.named()
+    command, out = options.command_and_folder()
     plain, attentive = options.names
     results = ask(
         question,
         command,
         out,
         options.workers,
-        also=functools.partial(pooled, plain=plain, attentive=attentive),
+        also=functools.partial(pool_folds, plain=plain, attentive=attentive),
         columns=COLUMNS,
         lines_of=lines,
         verdict_of=verdict,
@@ -245,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-_recorded = functools.partial(
+_record = functools.partial(
     Recorded,
     order=10,
     columns=COLUMNS,
@@ -255,11 +263,11 @@ _recorded = functools.partial(
     about="Differences, and their intervals",
 )
 RECORDED = (
-    _recorded(
+    _record(
         "intents",
         "What is being asked for?",
         pictures={
-            "confusion": Picture(
+            "confusion": FigureText(
                 "Which intents are taken for which",
                 "Rows: what an utterance asks for; columns: what it was taken for, in % of the "
                 "row.",
@@ -267,7 +275,7 @@ RECORDED = (
                 "training.",
                 "Confusion matrix of the arm with attention over all held-out templates.",
             ),
-            "reading": Picture(
+            "reading": FigureText(
                 "Which words are read",
                 "What the attention reads of each word, in utterances of held-out templates; left, "
                 "what each was taken for.",
@@ -277,7 +285,7 @@ RECORDED = (
             ),
         },
     ),
-    _recorded("intents-quick", "What is being asked for, after a few minutes?"),
+    _record("intents-quick", "What is being asked for, after a few minutes?"),
 )
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.real_data.intents_figures import reading
-from experiments.real_data.intents_scores import attended, decide
-from experiments.real_data.translation_figures import drawn
+from experiments.real_data.intents_scores import attention_weights, decide
+from experiments.real_data.translation_figures import draw_png
 from longlag.data.intents import UNKNOWN, tokenize
 from longlag.runs import Experiment, load, sweep
 from longlag.system.atomic_files import writing
@@ -54,7 +54,9 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
         console.out(f"words never seen in training: {', '.join(unknown)}", highlight=False)
     of_seeds = [loaded.of_seed(seed) for seed in loaded.experiment.seed_numbers]
     chances = np.mean([decide(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
-    weights = np.mean([attended(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0)
+    weights = np.mean(
+        [attention_weights(loaded.model, p, tokens, mask)[0] for p in of_seeds], axis=0
+    )
     if np.isnan(chances).any():
         raise ValueError(f"--ask: expected a model with finite answers; that of {run} answers NaN")
     arm = f"{loaded.experiment.arm}, mean of {len(of_seeds)} seeds"
@@ -70,6 +72,6 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
     figure = reading([words], [weights[: len(words)]], [f"{likeliest} ({chances.max():.2f})"])
     with writing("the picture", path):
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(drawn(figure))
+        path.write_bytes(draw_png(figure))
     console.print(f"picture {path}", highlight=False, soft_wrap=True)
     return likeliest

@@ -16,13 +16,13 @@ from experiments.harness.tables import Results, Row
 from experiments.real_data.intents_figures import confusion, reading
 from experiments.real_data.intents_scores import (
     MEASURES,
-    attended,
+    attention_weights,
     decide,
     differences,
     scores,
     tally,
 )
-from experiments.real_data.translation_figures import drawn
+from experiments.real_data.translation_figures import draw_png
 from longlag.data.intents import floors, tokenize
 from longlag.models import NO_CLASS, likeliest
 from longlag.runs import Experiment, load
@@ -31,7 +31,7 @@ from longlag.system.console import console
 from longlag.tasks import Intents
 from longlag.tasks.intents import Corpus
 
-__all__ = ["SHUFFLED", "WORDS", "arm", "held_out", "pooled"]
+__all__ = ["SHUFFLED", "WORDS", "arm", "held_out_task", "pool_folds"]
 
 WORDS = "floor: bag of words"
 SHUFFLED = ", words shuffled"
@@ -40,10 +40,10 @@ SHOWN = 6  # utterances in the picture of what is read
 
 def arm(job: Experiment) -> str:
     """The name of an arm, of whatever fold."""
-    return job.arm + (SHUFFLED if held_out(job).shuffled else "")
+    return job.arm + (SHUFFLED if held_out_task(job).shuffled else "")
 
 
-def pooled(arms: Arms, rows: Sequence[Row], out: Path, plain: str, attentive: str) -> Results:
+def pool_folds(arms: Arms, rows: Sequence[Row], out: Path, plain: str, attentive: str) -> Results:
     """All held-out utterances of all folds, as every arm, seed and floor takes them.
 
     Each template is held out once, so a seed's predictions of all folds together are one test of
@@ -60,8 +60,8 @@ def pooled(arms: Arms, rows: Sequence[Row], out: Path, plain: str, attentive: st
         `rows` by arm and seed, and floor; `scores` and `differences` with their intervals over the
         templates; `confused`, of one arm, with attention if it is there; `data`, what was tested.
     """
-    rows, corpora = [*_of_runs(arms, rows, out)], _corpora(arms)
-    task = held_out(next(iter(arms.values())))
+    rows, corpora = [*_rows_of_runs(arms, rows, out)], _corpora(arms)
+    task = held_out_task(next(iter(arms.values())))
     console.print("fitting the floors", highlight=False)
     for corpus in corpora:
         for note, predicted in floors(corpus.utterances, corpus.parts).items():
@@ -74,7 +74,7 @@ def pooled(arms: Arms, rows: Sequence[Row], out: Path, plain: str, attentive: st
     label_of[utterances.templates] = utterances.labels
     labels = label_of[tested]
     scored, whole = [], {}
-    for (one, seed), of_folds in _by(rows, "arm", "seed").items():
+    for (one, seed), of_folds in _group_rows(rows, "arm", "seed").items():
         row = {key: value for key, value in of_folds[-1].items() if key != "counts"}
         if seed is not None:
             row["seconds"] = round(sum(fold["seconds"] for fold in of_folds), 2)
@@ -101,11 +101,11 @@ def pooled(arms: Arms, rows: Sequence[Row], out: Path, plain: str, attentive: st
     pictures = {"confusion": confusion(by_intent, utterances.intents, f"{shown}, all seeds")}
     if attentive in whole:
         read = next(name for name, job in arms.items() if arm(job) == attentive)
-        pictures["reading"] = _read(out / folder(read))
+        pictures["reading"] = _draw_reading(out / folder(read))
     with writing("the plots", out):
         (out / "plots").mkdir(exist_ok=True)
         for name, figure in pictures.items():
-            (out / "plots" / f"{name}.png").write_bytes(drawn(figure))
+            (out / "plots" / f"{name}.png").write_bytes(draw_png(figure))
     return {
         "rows": scored,
         "scores": differences(whole, labels, [(one, None) for one in whole]),
@@ -129,7 +129,7 @@ def pooled(arms: Arms, rows: Sequence[Row], out: Path, plain: str, attentive: st
     }
 
 
-def _of_runs(arms: Arms, rows: Sequence[Row], out: Path) -> Iterator[Row]:
+def _rows_of_runs(arms: Arms, rows: Sequence[Row], out: Path) -> Iterator[Row]:
     """The rows by the name of their arm alone, each with the `tally` of what it says to its fold.
 
     None stands for the tally of a seed that diverged, or that answered NaN, with the share of
@@ -137,7 +137,7 @@ def _of_runs(arms: Arms, rows: Sequence[Row], out: Path) -> Iterator[Row]:
     """
     for name, job in arms.items():
         loaded = load(out / folder(name))
-        held = held_out(job)
+        held = held_out_task(job)
         tokens, mask = held.whole()
         for row in (row for row in rows if row["arm"] == name):
             counts, kept = None, {}
@@ -154,10 +154,12 @@ def _of_runs(arms: Arms, rows: Sequence[Row], out: Path) -> Iterator[Row]:
 
 def _corpora(arms: Arms) -> list[Corpus]:
     """Of every fold."""
-    return list({held_out(job).fold: held_out(job).corpus for job in arms.values()}.values())
+    return list(
+        {held_out_task(job).fold: held_out_task(job).corpus for job in arms.values()}.values()
+    )
 
 
-def _by(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+def _group_rows(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
     """Rows by what they have under some keys."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -165,19 +167,19 @@ def _by(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
     return groups
 
 
-def held_out(job: Experiment) -> Intents:
+def held_out_task(job: Experiment) -> Intents:
     """What a job holds out."""
     assert isinstance(job.task, Intents)
     return dataclasses.replace(job.task, part="held")
 
 
-def _read(run: Path) -> Figure:
+def _draw_reading(run: Path) -> Figure:
     """The picture of what the attention of a run reads in utterances of held-out templates.
 
     Of the median length, the first of each intent: it is not picked by eye.
     """
     loaded = load(run)
-    held = held_out(loaded.experiment)
+    held = held_out_task(loaded.experiment)
     tokens, mask = held.whole()
     lengths, utterances = mask.sum(1), held.corpus.utterances
     there = np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])
@@ -185,7 +187,7 @@ def _read(run: Path) -> Figure:
     rows = there[first[:SHOWN]]
     params = loaded.of_seed()
     predicted = likeliest(decide(loaded.model, params, tokens[rows], mask[rows]))
-    weights = attended(loaded.model, params, tokens[rows], mask[rows])
+    weights = attention_weights(loaded.model, params, tokens[rows], mask[rows])
     return reading(
         [tokenize(utterances.texts[i]) for i in held.rows[rows]],
         [of_row[of_mask] for of_row, of_mask in zip(weights, mask[rows])],

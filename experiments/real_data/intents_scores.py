@@ -21,7 +21,7 @@ from longlag.models import Seq2Seq
 __all__ = [
     "MEASURES",
     "accuracy",
-    "attended",
+    "attention_weights",
     "by_template",
     "decide",
     "differences",
@@ -60,7 +60,9 @@ def decide(model: Seq2Seq, params: Any, tokens: np.ndarray, mask: np.ndarray) ->
     return np.concatenate(jax.device_get(chances))[: len(tokens)]
 
 
-def attended(model: Seq2Seq, params: Any, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def attention_weights(
+    model: Seq2Seq, params: Any, tokens: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
     """What the attention reads of each word: `[N, T]` float32; arguments as those of `decide`.
 
     Raises:
@@ -158,11 +160,11 @@ def differences(
     for arm, than in pairs:
         for name, measure in MEASURES.items():
 
-            def score(weights: np.ndarray, of: str, measure: Measure = measure) -> np.ndarray:
+            def mean_score(weights: np.ndarray, of: str, measure: Measure = measure) -> np.ndarray:
                 return np.mean([measure(weights, seed, labels) for seed in counts[of]], axis=0)
 
             interval = bootstrap(
-                lambda w: score(w, arm) - (score(w, than) if than is not None else 0),  # noqa: B023
+                lambda w: mean_score(w, arm) - (mean_score(w, than) if than is not None else 0),  # noqa: B023
                 len(labels),
             )
             rows.append({"arm": arm, "than": than, "measure": name, **interval._asdict()})

@@ -37,11 +37,17 @@ import tyro
 from rich.progress import track
 
 from experiments.harness.bootstrap import Interval, bootstrap
-from experiments.harness.questions import Question, measure, meta, named, show
+from experiments.harness.questions import Question, command_and_folder, meta, run_arms, show
 from experiments.harness.rates import folder
 from experiments.harness.recorded import Recorded
-from experiments.harness.tables import Results, Row, by_arm, spread, time_of
-from experiments.real_data.language_figures import ORDER, by_distance, mean_of, picture, text_around
+from experiments.harness.tables import Results, Row, rows_by_arm, spread, time_of
+from experiments.real_data.language_figures import (
+    ORDER,
+    bits_by_distance,
+    distance_figure,
+    mean_of,
+    text_around,
+)
 from longlag import LSTM
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
@@ -156,7 +162,7 @@ def rows_of(
     ago = data.repeats(np.concatenate([text.validation, text.test]), ORDER)[-len(text.test) :]
     again = (ago > 0) & (ago <= WINDOW)
 
-    def measured(bits: np.ndarray) -> Row:
+    def mean_bits(bits: np.ndarray) -> Row:
         parts = {"bits": bits, "bits_again": bits[again], "bits_rest": bits[~again]}
         nan = float(np.isnan(bits).mean())
         return {name: mean_of(part) for name, part in parts.items()} | ({"nan": nan} if nan else {})
@@ -170,8 +176,8 @@ def rows_of(
         loaded, job = loaded_of(row["arm"]), question.arms[row["arm"]]
         bits = bits_of_test(loaded.model, loaded.of_seed(row["seed"]), text)
         seen = row["steps"] * job.training.batch_size * job.task.time_steps
-        rows.append({key: row[key] for key in kept} | measured(bits) | {"bytes_seen": seen})
-        apart.setdefault(row["arm"], []).append(by_distance(bits, ago))
+        rows.append({key: row[key] for key in kept} | mean_bits(bits) | {"bytes_seen": seen})
+        apart.setdefault(row["arm"], []).append(bits_by_distance(bits, ago))
         if not np.isnan(bits).any():
             every.setdefault(row["arm"], []).append(bits)
     floors = {
@@ -181,9 +187,9 @@ def rows_of(
         ),
     }
     rows += [
-        {"arm": f"floor: {name}", "seed": None} | measured(bits) for name, bits in floors.items()
+        {"arm": f"floor: {name}", "seed": None} | mean_bits(bits) for name, bits in floors.items()
     ]
-    apart[f"{counted}-grams"] = [by_distance([*floors.values()][-1], ago)]
+    apart[f"{counted}-grams"] = [bits_by_distance([*floors.values()][-1], ago)]
     rows.append({"arm": "floor: xz after the training part", "seed": None, "bits": _xz(text)})
     if source == "enwik8":
         rows += [
@@ -228,7 +234,7 @@ COLUMNS = ("arm", "bits per byte", "seen again", "the rest", "params", "state", 
 def lines(results: Results) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets."""
     table = []
-    for arm, rows in by_arm(results).items():
+    for arm, rows in rows_by_arm(results).items():
         cost = ("", "", "")
         if rows[0]["seed"] is not None:
             cost = (
@@ -264,7 +270,7 @@ def verdict(results: Results) -> str:
         of = f"{abs(middle):.3f} bits {where}" if low * high > 0 else f"{where}: {middle:.3f} saved"
         low, high = (-high, -low) if word == "costs" else (low, high)
         sentences.append(f"Attention {word} {of} (95% interval {low:.3f} to {high:.3f}).")
-    seeds = max(len(rows) for rows in by_arm(results).values())
+    seeds = max(len(rows) for rows in rows_by_arm(results).values())
     of = "the mean of the seeds" if seeds > 1 else "this one seed: of others it says nothing"
     return " ".join(
         [*sentences, f"The interval is over stretches of the test text, for {of}.", hours]
@@ -303,12 +309,12 @@ def main(options: Options) -> int:
         "--text": "" if options.text == "jargon" else options.text,
         "--preset": "" if options.preset == "full" else options.preset,
     }
-    command, out = named("language", chosen, options.out)
+    command, out = command_and_folder("language", chosen, options.out)
     if options.sample is not None:
         return _continue(options, out)
     began = time.perf_counter()
     comparison = question(options.preset, options.text)
-    arms, trained, _ = measure(comparison, out, options.workers)
+    arms, trained, _ = run_arms(comparison, out, options.workers)
     trained = [row for row in trained if row["accuracy"] is not None]
     rows, more = rows_of(dataclasses.replace(comparison, arms=arms), options.text, trained, out)
     results = {
@@ -319,7 +325,7 @@ def main(options: Options) -> int:
     path = out / "plots" / "distance.png"
     with writing("the picture", path):
         path.parent.mkdir(exist_ok=True)
-        figure = picture(more["apart"])
+        figure = distance_figure(more["apart"])
         figure.savefig(path, dpi=150)
     plt.close(figure)
     show(results, comparison.title, out, COLUMNS, lines(results), verdict(results))
@@ -350,23 +356,23 @@ def _continue(options: Options, out: Path) -> int:
     return 0
 
 
-def _recorded(name: str, title: str, sentence: str) -> Recorded:
+def _record(name: str, title: str, sentence: str) -> Recorded:
     shown: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
     return Recorded(name, title, 140, **shown, pictures={"distance": text_around(sentence)})
 
 
 RECORDED = (
-    _recorded(
+    _record(
         "language",
         "How many bits does the next byte cost?",
         "The recurrence alone is ahead within the attention's reach, too, where it could copy.",
     ),
-    _recorded(
+    _record(
         "language-quick",
         "How many bits does the next byte cost, after a few minutes?",
         "Within the attention's reach it could be copied; after so little reading it is not.",
     ),
-    _recorded(
+    _record(
         "language-enwik8",
         "How many bits does the next byte of Wikipedia cost, after an hour?",
         "Within its reach attention needs a half to two thirds of the bits; beyond, nearly all.",

@@ -8,15 +8,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.harness.recorded import Picture
+from experiments.harness.recorded import FigureText
 
-__all__ = ["ORDER", "by_distance", "mean_of", "picture", "text_around"]
+__all__ = ["ORDER", "bits_by_distance", "distance_figure", "mean_of", "text_around"]
 
 ORDER = 8  # of the n-grams that count as come before
 BINS = (64, 256, 1024, 4096)  # bytes since an 8-gram was last seen
 
 
-def by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float | None]:
+def bits_by_distance(bits: np.ndarray, ago: np.ndarray) -> list[float | None]:
     """Mean bits where the 8-gram was seen within each of `BINS`, and where it never was.
 
     What was seen longer ago is left out; None where nothing was, or where an answer is NaN.
@@ -31,7 +31,7 @@ def mean_of(bits: np.ndarray) -> float | None:
     return None if np.isnan(bits).any() else round(float(bits.mean()), 4)
 
 
-def picture(apart: Mapping[str, list[list[float | None]]]) -> Any:
+def distance_figure(apart: Mapping[str, list[list[float | None]]]) -> Any:
     """Bits of the next byte by how long ago the 8-gram that it ends was last seen."""
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     names = [*(f"{a + 1:,}–{b:,}" for a, b in zip((0, *BINS), BINS)), "never"]
@@ -50,9 +50,9 @@ def picture(apart: Mapping[str, list[list[float | None]]]) -> Any:
     return figure
 
 
-def text_around(sentence: str) -> Picture:
+def text_around(sentence: str) -> FigureText:
     """The text around the committed picture, which shows this."""
-    return Picture(
+    return FigureText(
         "Where attention could help",
         "Bits of the byte that ends an 8-gram, by how long ago that 8-gram was seen.",
         sentence,

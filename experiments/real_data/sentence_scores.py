@@ -15,7 +15,7 @@ import numpy as np
 from experiments.harness.bootstrap import Interval, bootstrap
 from experiments.harness.questions import Arms, module_of
 from experiments.harness.rates import folder
-from experiments.harness.tables import Results, Row, by_arm, spread, time_of
+from experiments.harness.tables import Results, Row, rows_by_arm, spread, time_of
 from longlag.data.coders import STOP
 from longlag.models import NO_CLASS, Seq2Seq, generate
 from longlag.runs import Loaded, load
@@ -25,21 +25,21 @@ from longlag.tasks.pairs import Pairs
 
 __all__ = [
     "COLUMNS",
-    "NO_FIGURES",
-    "Said",
-    "answers",
-    "apart",
-    "difference",
-    "figures",
+    "NO_SCORES",
+    "ScoredTexts",
+    "align",
+    "answer_test_part",
+    "compare_arms",
+    "corpus_scores",
+    "decode_texts",
+    "describe_differences",
     "interval",
     "is_undefined",
     "lines",
-    "looked_at",
-    "newest",
+    "newest_run",
     "require_defined",
-    "say",
-    "score",
-    "tell",
+    "score_texts",
+    "search_targets",
 ]
 
 ROWS = 64  # sources that are searched for side by side
@@ -48,7 +48,7 @@ LENGTH_PENALTY = 0.6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Said:
+class ScoredTexts:
     """Answers to N sources, each with its score.
 
     Attributes:
@@ -70,7 +70,7 @@ class Said:
         return {"chrF": self.chrf, "exact": self.exact}[name]
 
 
-def score(texts: Sequence[str], references: Sequence[str]) -> Said:
+def score_texts(texts: Sequence[str], references: Sequence[str]) -> ScoredTexts:
     """Scores texts by sacrebleu: chrF2, and BLEU by its own tokens ("13a").
 
     Raises:
@@ -80,7 +80,7 @@ def score(texts: Sequence[str], references: Sequence[str]) -> Said:
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
     chrf, pairs = CHRF(), [*zip(texts, references, strict=True)]
-    return Said(
+    return ScoredTexts(
         texts=tuple(texts),
         chrf=np.array([chrf.sentence_score(text, [right]).score for text, right in pairs]),
         exact=np.array([100.0 * (text == right) for text, right in pairs]),
@@ -89,12 +89,13 @@ def score(texts: Sequence[str], references: Sequence[str]) -> Said:
     )
 
 
-def figures(judged: Said, numbers: np.ndarray | None = None) -> Row:
+def corpus_scores(judged: ScoredTexts, numbers: np.ndarray | None = None) -> Row:
     """The corpus's scores, for a row.
 
     Args:
         judged: the scores.
-        numbers: from `say`, what a model said; where some of it is NaN, its share is `nan`.
+        numbers: from `search_targets`, what a model said. The share of NaN in it, if there is any,
+            is `nan`.
     """
     share = 0.0 if numbers is None else float(is_undefined(numbers).mean())
     return ({"nan": round(share, 4)} if share else {}) | {
@@ -104,7 +105,7 @@ def figures(judged: Said, numbers: np.ndarray | None = None) -> Row:
     }
 
 
-NO_FIGURES: Row = {"chrf": None, "bleu": None, "exact": None}
+NO_SCORES: Row = {"chrf": None, "bleu": None, "exact": None}
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("steps", "beams"))
@@ -130,7 +131,7 @@ def _search(
     return hypotheses.tokens[:, 0]
 
 
-def say(
+def search_targets(
     model: Seq2Seq,
     params: Any,
     inputs: np.ndarray,
@@ -159,8 +160,8 @@ def say(
     return np.concatenate(jax.device_get(parts))[: len(inputs)]
 
 
-def tell(numbers: np.ndarray, pairs: Pairs) -> list[str]:
-    """The texts of `say`; empty where an answer is NaN, so that it is like no reference."""
+def decode_texts(numbers: np.ndarray, pairs: Pairs) -> list[str]:
+    """Decodes what `search_targets` gives. An answer with NaN is empty: it is like no reference."""
     return [
         "" if undefined else pairs.writer.decode(row[: _end(row)].tolist())
         for row, undefined in zip(numbers, is_undefined(numbers))
@@ -168,12 +169,12 @@ def tell(numbers: np.ndarray, pairs: Pairs) -> list[str]:
 
 
 def is_undefined(numbers: np.ndarray) -> np.ndarray:
-    """`[N]` bool, whether a model answered NaN anywhere in a text of `say`."""
+    """`[N]` bool, whether a model answered NaN anywhere in a text of `search_targets`."""
     return (numbers == NO_CLASS).any(axis=1)
 
 
 def require_defined(numbers: np.ndarray, run: Path) -> None:
-    """Raises `ValueError` if a model answered NaN in a text of `say`."""
+    """Raises `ValueError` if a model answered NaN in a text of `search_targets`."""
     if is_undefined(numbers).any():
         raise ValueError(f"expected a model with finite answers; that of {run} answers NaN")
 
@@ -182,7 +183,7 @@ def _end(row: np.ndarray) -> int:
     return int((row != STOP).sum())
 
 
-def answers(
+def answer_test_part(
     arms: Arms, rows: Sequence[Row], out: Path, beams: int
 ) -> Iterator[tuple[Row, Loaded, np.ndarray | None]]:
     """Answers the test part by every seed of every arm.
@@ -194,7 +195,7 @@ def answers(
         beams: 1 is greedy search.
 
     Yields:
-        The row, the run, and what was said (see `say`), or None by a seed that diverged.
+        The row, the run, and what was said (see `search_targets`), or None by a seed that diverged.
     """
     for arm, job in arms.items():
         task: Any = job.task
@@ -207,10 +208,14 @@ def answers(
                 continue
             console.print(f"{arm}, seed {row['seed']}: answering the test part", highlight=False)
             params, inputs = loaded.of_seed(row["seed"]), task.shown(pairs.inputs[test])
-            yield row, loaded, say(loaded.model, params, inputs, mask, task.length, beams)
+            yield (
+                row,
+                loaded,
+                search_targets(loaded.model, params, inputs, mask, task.length, beams),
+            )
 
 
-def looked_at(
+def align(
     loaded: Loaded, seed: int, source: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where each piece of a target looked in its source.
@@ -247,7 +252,7 @@ def interval(values: np.ndarray, groups: np.ndarray | None = None) -> Interval:
     return bootstrap(lambda drawn: (drawn @ sums) / (drawn @ counts), len(sums), digits=2)
 
 
-def difference(
+def compare_arms(
     quality: Mapping[str, np.ndarray], groups: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
     """How much better each arm is than each before it, sentence by sentence.
@@ -265,7 +270,7 @@ def difference(
     return rows
 
 
-def apart(differences: Sequence[Mapping[str, Any]]) -> str:
+def describe_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     """Differences and their intervals in words."""
     sentences = []
     for row in differences:
@@ -283,7 +288,7 @@ COLUMNS = ("arm", "chrF", "BLEU", "exact, %", "loss", "rate", "params", "state",
 def lines(results: Results) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm and floor: medians of the seeds, ranges in brackets."""
     table = []
-    for arm, rows in by_arm(results).items():
+    for arm, rows in rows_by_arm(results).items():
         cost = ("",) * 5
         if rows[0]["seed"] is not None:
             cost = (
@@ -297,7 +302,7 @@ def lines(results: Results) -> list[tuple[str, ...]]:
     return table
 
 
-def newest(runs: Path, name: str, option: str) -> Path:
+def newest_run(runs: Path, name: str, option: str) -> Path:
     """The newest finished run of an experiment.
 
     Args:

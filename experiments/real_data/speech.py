@@ -32,10 +32,10 @@ from matplotlib.figure import Figure
 from rich.bar import Bar
 from rich.table import Table
 
-from experiments.harness.questions import Question, ask, named
+from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.rates import folder
-from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import Results, Row, by_arm, time_of
+from experiments.harness.recorded import FigureText, Recorded
+from experiments.harness.tables import Results, Row, rows_by_arm, time_of
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
@@ -163,7 +163,7 @@ def cross_validate(
             | {"accuracy": statistics.fmean(row["accuracy"] or 0.0 for row in rows)}
             | {"loss": statistics.fmean(row["loss"] for row in rows) if whole else None}
         )
-    chosen = {arm: best([t for t in trials if t["arm"] == arm]) for arm in arms}
+    chosen = {arm: best_trial([t for t in trials if t["arm"] == arm]) for arm in arms}
     at_rate = {
         arm: dataclasses.replace(
             job,
@@ -175,7 +175,7 @@ def cross_validate(
     return at_rate, [t | {"chosen": t is chosen[t["arm"]]} for t in trials]
 
 
-def best(trials: Sequence[Row]) -> Row:
+def best_trial(trials: Sequence[Row]) -> Row:
     """The trial with the most right; of equal ones that of the least loss."""
     whole = [trial for trial in trials if trial["loss"] is not None]
     return max(whole or trials, key=lambda t: (round(t["accuracy"], 6), -(t["loss"] or 0.0)))
@@ -186,13 +186,13 @@ def _chances(model: Any, params: Any, cepstra: Any, mask: Any) -> jax.Array:
     return jax.nn.softmax(model.apply(params, cepstra, mask=mask)[1])
 
 
-def heard(loaded: Loaded, seed: int) -> np.ndarray:
+def step_chances(loaded: Loaded, seed: int) -> np.ndarray:
     """Probabilities of the speakers after every step of every test utterance: `[370, 29, 9]`."""
     test = JapaneseVowels(part="test").utterances
     return np.asarray(_chances(loaded.model, loaded.of_seed(seed), test.cepstra, test.mask))
 
 
-def also(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
+def extra_results(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     """What is said beside the rows: the floors, and accuracy by the steps heard, with a picture."""
     del rows
     test = japanese_vowels.load().test
@@ -204,19 +204,19 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
         heard_of[arm] = []
         for seed in job.seed_numbers:
             predicted = np.take_along_axis(
-                np.asarray(likeliest(heard(loaded, seed))), steps, axis=1
+                np.asarray(likeliest(step_chances(loaded, seed))), steps, axis=1
             )
             right = (predicted == test.speakers[:, None]).mean(axis=0)
             heard_of[arm].append([round(share, 4) for share in right.tolist()])
     path = out / "plots" / "heard.png"
     with writing("the picture", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(heard_of).savefig(path, dpi=150)
+        heard_figure(heard_of).savefig(path, dpi=150)
     console.print(f"picture {path}", highlight=False, soft_wrap=True)
     return {"floors": floors(), "heard": heard_of}
 
 
-def picture(heard_of: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+def heard_figure(heard_of: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Accuracy on the test against the steps heard, of every arm."""
     series = {
         arm: [
@@ -242,13 +242,13 @@ def floors() -> list[Row]:
     rows: list[Row] = [{"floor": floor.note, "accuracy": floor.accuracy, "held out": None}]
     folds = PRESETS["full"].folds
     for name, classifier in classifiers.items():
-        standard = _right(classifier, JapaneseVowels())
-        held = [_right(classifier, JapaneseVowels(fold, folds)) for fold in range(folds)]
+        standard = _accuracy(classifier, JapaneseVowels())
+        held = [_accuracy(classifier, JapaneseVowels(fold, folds)) for fold in range(folds)]
         rows.append({"floor": name, "accuracy": standard, "held out": statistics.fmean(held)})
     return rows
 
 
-def _right(classifier: Callable[[], Any], task: JapaneseVowels) -> float:
+def _accuracy(classifier: Callable[[], Any], task: JapaneseVowels) -> float:
     """The share of what `task` holds out for its test that is answered right."""
     train, held = task.utterances, task.evaluated("test").utterances
     means = [part.cepstra.sum(axis=1) / part.lengths[:, None] for part in (train, held)]
@@ -267,7 +267,7 @@ def lines(results: Results) -> list[tuple[str, ...]]:
     """
     trials = {trial["arm"]: trial for trial in results.get("trials", []) if trial["chosen"]}
     table: list[tuple[str, ...]] = []
-    for arm, rows in by_arm(results).items():
+    for arm, rows in rows_by_arm(results).items():
         right = sorted(row["accuracy"] or 0.0 for row in rows)
         middle = statistics.median(right)
         errors = "–".join(dict.fromkeys(f"{TEST * (1 - r):.0f}" for r in (right[-1], right[0])))
@@ -289,15 +289,15 @@ def _interval(rate: float) -> str:
     return f"{low:.3f}–{high:.3f}"
 
 
-def chosen(results: Results) -> str:
+def chosen_arm(results: Results) -> str:
     """The arm of the best cross-validation."""
-    return best([trial for trial in results["trials"] if trial["chosen"]])["arm"]
+    return best_trial([trial for trial in results["trials"] if trial["chosen"]])["arm"]
 
 
 def verdict(results: Results) -> str:
     """Which arm was chosen, and whether it does what was claimed before it was measured."""
-    arm = chosen(results)
-    right = [row["accuracy"] or 0.0 for row in by_arm(results)[arm]]
+    arm = chosen_arm(results)
+    right = [row["accuracy"] or 0.0 for row in rows_by_arm(results)[arm]]
     middle = statistics.median(right)
     outcome = "met" if middle >= CLAIM else "not met"
     if len(right) < PRESETS["full"].seeds:
@@ -313,7 +313,7 @@ def verdict(results: Results) -> str:
     )
 
 
-def tell(out: Path, number: int) -> None:
+def show_utterance(out: Path, number: int) -> None:
     """Shows what the seeds of the chosen arm, by their mean, say after every step of an utterance.
 
     Args:
@@ -329,10 +329,10 @@ def tell(out: Path, number: int) -> None:
     file = out / "results.json"
     if not file.is_file():
         raise FileNotFoundError(f"--predict: expected {file}; run without --predict first")
-    arm = chosen(json.loads(file.read_text(encoding="utf-8")))
+    arm = chosen_arm(json.loads(file.read_text(encoding="utf-8")))
     loaded = load(out / folder(arm))
     seeds = loaded.experiment.seed_numbers
-    chances = np.mean([heard(loaded, seed)[number] for seed in seeds], axis=0)
+    chances = np.mean([step_chances(loaded, seed)[number] for seed in seeds], axis=0)
     if np.isnan(chances).any():
         raise ValueError(
             f"--predict: expected finite answers; a seed of {out / folder(arm)} has NaN"
@@ -352,17 +352,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         Options, prog="python -m experiments.real_data.speech", description=__doc__, args=argv
     )
     beyond = "" if options.preset == "full" else options.preset
-    command, out = named("speech", {"--preset": beyond}, options.out)
+    command, out = command_and_folder("speech", {"--preset": beyond}, options.out)
     if options.predict is not None:
-        tell(out, options.predict)
+        show_utterance(out, options.predict)
         return 0
     optional_packages.check("scikit-learn")
     ask(
-        question(PRESETS[options.preset]).restricted(options.arms),
+        question(PRESETS[options.preset]).restrict(options.arms),
         command,
         out,
         options.workers,
-        also=also,
+        also=extra_results,
         columns=COLUMNS,
         lines_of=lines,
         verdict_of=verdict,
@@ -378,7 +378,7 @@ RECORDED = (
         lines=lines,
         verdict=verdict,
         pictures={
-            "heard": Picture(
+            "heard": FigureText(
                 "How much has to be heard",
                 "Accuracy on the standard test by how many steps of an utterance are heard at "
                 "most; the line is the floor.",

@@ -33,10 +33,10 @@ import tyro
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from experiments.harness.questions import Question, ask, named
+from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.rates import folder
-from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import Results, Row, by_arm, time_of, trained
+from experiments.harness.recorded import FigureText, Recorded
+from experiments.harness.tables import Results, Row, near_rows, rows_by_arm, time_of
 from longlag import GRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
@@ -46,7 +46,7 @@ from longlag.data.spoken_digits import LANGUAGES
 from longlag.models import NO_CLASS, likeliest
 from longlag.report.style import house_style
 from longlag.report.summary import flaws, wilson
-from longlag.runs import Architecture, Experiment, AnyArchitecture, Loaded, Transcriber, load
+from longlag.runs import AnyArchitecture, Architecture, Experiment, Loaded, Transcriber, load
 from longlag.system import optional_packages
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -154,14 +154,14 @@ def chances(
 NAN = "NaN"
 
 
-def written(of_steps: np.ndarray) -> list[str]:
+def transcribe(of_steps: np.ndarray) -> list[str]:
     """What is written of each sequence, from `chances`; `NAN` where they are NaN."""
     rows = transcript(of_steps, np.ones(of_steps.shape[:2], bool))  # type: ignore[arg-type]
     named = {0: "", NO_CLASS: NAN} | {digit + 1: str(digit) for digit in range(10)}
     return ["".join(named[c] for c in row.tolist()) for row in np.asarray(rows)]
 
 
-def also(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
+def extra_results(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     """What is said beside the rows: the answer to every recording, other synthetic voices, floors.
 
     Leaves the picture.
@@ -175,20 +175,20 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     for arm, job in arms.items():
         loaded = runs[arm]
         answers[arm] = [
-            written(chances(loaded, seed, voice, digits[:, None])) for seed in job.seed_numbers
+            transcribe(chances(loaded, seed, voice, digits[:, None])) for seed in job.seed_numbers
         ]
         evaluation = evaluate(loaded.model, TASK, job.training, loaded.params, held)
         synthetic[arm] = [round(float(share), 4) for share in evaluation.accuracy]
-    arm = best(answers)
+    arm = best_arm(answers)
     path = out / "plots" / "heard.png"
     with writing("the picture", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(runs[arm], arm).savefig(path, dpi=150)
+        chances_figure(runs[arm], arm).savefig(path, dpi=150)
     console.print(f"picture {path}", highlight=False, soft_wrap=True)
     return {"answers": answers, "synthetic": synthetic, "floors": floors()}
 
 
-def _right(of_seeds: Sequence[Sequence[str]]) -> list[int]:
+def _count_right(of_seeds: Sequence[Sequence[str]]) -> list[int]:
     """How many of the recordings each seed wrote down right."""
     return [sum(text == str(i % 10) for i, text in enumerate(answers)) for answers in of_seeds]
 
@@ -230,7 +230,7 @@ def six_parts(part: spoken_digits.Part, voice: int) -> np.ndarray:
     return np.stack(means)
 
 
-def picture(loaded: Loaded, arm: str) -> Figure:
+def chances_figure(loaded: Loaded, arm: str) -> Figure:
     """The probability of every digit while the human voice of each language says two."""
     voices = range(len(LANGUAGES))
     seed = loaded.experiment.seed_numbers[0]
@@ -240,7 +240,7 @@ def picture(loaded: Loaded, arm: str) -> Figure:
         figure = Figure(figsize=(7.2, 6.4), layout="constrained")
         panels = figure.subplots(len(LANGUAGES), 1, sharex=True, sharey=True)
         seconds = np.arange(max(ends)) * spoken_digits.STACKED / 100
-        for ax, language, row, text in zip(panels, LANGUAGES, of_steps, written(of_steps)):
+        for ax, language, row, text in zip(panels, LANGUAGES, of_steps, transcribe(of_steps)):
             for digit in range(10):
                 chance = row[: max(ends), digit + 1]
                 (line,) = ax.plot(seconds, chance, lw=1.4)
@@ -271,9 +271,9 @@ def lines(results: Results) -> list[tuple[str, ...]]:
     of ten, by the mean of the seeds.
     """
     table: list[tuple[str, ...]] = []
-    for arm, rows in by_arm(results).items():
+    for arm, rows in rows_by_arm(results).items():
         answers = results["answers"][arm]
-        right = _right(answers)
+        right = _count_right(answers)
         middle = statistics.median(right)
         low, high = wilson(round(middle), RECORDINGS)
         span = f" ({min(right)}–{max(right)})" if min(right) < max(right) else ""
@@ -283,10 +283,10 @@ def lines(results: Results) -> list[tuple[str, ...]]:
             )
             for i in range(len(LANGUAGES))
         ]
-        both = statistics.median(row["exact_match"] or 0.0 for row in trained(rows))
+        both = statistics.median(row["exact_match"] or 0.0 for row in near_rows(rows))
         undefined = [any(NAN in one for one in of_seed) for of_seed in answers]
         flawed = flaws(
-            row | ({"nan": 1} if nan else {}) for row, nan in zip(trained(rows), undefined)
+            row | ({"nan": 1} if nan else {}) for row, nan in zip(near_rows(rows), undefined)
         )
         table.append(
             (
@@ -297,7 +297,7 @@ def lines(results: Results) -> list[tuple[str, ...]]:
                 *(f"{count:.1f}" for count in of_ten),
                 f"{both:.2f}",
                 f"{rows[0]['parameters']:,}",
-                time_of(trained(rows)),
+                time_of(near_rows(rows)),
             )
         )
     for floor in results["floors"]:
@@ -307,15 +307,15 @@ def lines(results: Results) -> list[tuple[str, ...]]:
     return table
 
 
-def best(answers: Mapping[str, Sequence[Sequence[str]]]) -> str:
+def best_arm(answers: Mapping[str, Sequence[Sequence[str]]]) -> str:
     """The arm whose median seed has the most recordings right."""
-    return max(answers, key=lambda arm: statistics.median(_right(answers[arm])))
+    return max(answers, key=lambda arm: statistics.median(_count_right(answers[arm])))
 
 
 def verdict(results: Results) -> str:
     """What was heard, and how little that says."""
-    arm = best(results["answers"])
-    right = statistics.median(_right(results["answers"][arm]))
+    arm = best_arm(results["answers"])
+    right = statistics.median(_count_right(results["answers"][arm]))
     floor = max(results["floors"], key=lambda row: row["human"])
     of_floor = round(RECORDINGS * floor["human"])
     than = "as many as" if right == of_floor else "more than" if right > of_floor else "fewer than"
@@ -341,7 +341,7 @@ def hear(out: Path, language: str, digits: str) -> None:
     file = out / "results.json"
     if not file.is_file():
         raise FileNotFoundError(f"--hear: expected {file}; run without --hear first")
-    arm = best(json.loads(file.read_text(encoding="utf-8"))["answers"])
+    arm = best_arm(json.loads(file.read_text(encoding="utf-8"))["answers"])
     loaded = load(out / folder(arm))
     title = f"the human voice of {language} says {' '.join(digits)} ({arm})"
     table = Table("seed", "written", "each at", title=title, title_justify="left", box=None)
@@ -351,7 +351,7 @@ def hear(out: Path, language: str, digits: str) -> None:
         named = np.asarray(likeliest(of_steps))
         new = np.flatnonzero((named > 0) & (named != np.append(0, named[:-1])))
         when = (f"{named[i] - 1} at {i * spoken_digits.STACKED / 100:.2f} s" for i in new)
-        table.add_row(f"{seed}", written(of_steps[None])[0] or "nothing", ", ".join(when))
+        table.add_row(f"{seed}", transcribe(of_steps[None])[0] or "nothing", ", ".join(when))
     console.print(table)
 
 
@@ -360,17 +360,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = "python -m experiments.real_data.spoken_digits"
     options = tyro.cli(Options, prog=prog, description=__doc__, args=argv)
     beyond = "" if options.preset == "full" else options.preset
-    command, out = named("spoken_digits", {"--preset": beyond}, options.out)
+    command, out = command_and_folder("spoken_digits", {"--preset": beyond}, options.out)
     if options.hear is not None:
         hear(out, *options.hear)
         return 0
     optional_packages.check("scikit-learn")
     ask(
-        question(PRESETS[options.preset]).restricted(options.arms),
+        question(PRESETS[options.preset]).restrict(options.arms),
         command,
         out,
         options.workers,
-        also=also,
+        also=extra_results,
         columns=COLUMNS,
         lines_of=lines,
         verdict_of=verdict,
@@ -378,7 +378,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-HEARD = Picture(
+HEARD = FigureText(
     "When each digit is written",
     "The human voice of each language says 4, then 7, and none is written right: the "
     "probability of every digit by time.",

@@ -28,26 +28,26 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from experiments.harness.questions import Arms, Question, ask, named
-from experiments.harness.recorded import Picture, Recorded
-from experiments.harness.tables import Results, Row, by_arm
+from experiments.harness.questions import Arms, Question, ask, command_and_folder
+from experiments.harness.recorded import FigureText, Recorded
+from experiments.harness.tables import Results, Row, rows_by_arm
 from experiments.real_data.sentence_scores import (
     COLUMNS,
-    NO_FIGURES,
-    answers,
-    apart,
-    difference,
-    figures,
+    NO_SCORES,
+    answer_test_part,
+    compare_arms,
+    corpus_scores,
+    decode_texts,
+    describe_differences,
     is_undefined,
     lines,
-    newest,
+    newest_run,
     require_defined,
-    say,
-    score,
-    tell,
+    score_texts,
+    search_targets,
 )
-from experiments.real_data.translation_figures import against_length, alignments, drawn
-from experiments.real_data.translation_scores import aligned, by_length, floors
+from experiments.real_data.translation_figures import alignments, draw_png, length_chart
+from experiments.real_data.translation_scores import align_pieces, floors, quality_by_length
 from longlag import GRU
 from longlag.cli.arguments import plain_errors
 from longlag.data.coders import padded
@@ -60,7 +60,7 @@ from longlag.tasks import Dates, Translation
 from longlag.tasks.pairs import Pairs, PairTask
 from longlag.training import Training
 
-ATTENTIONS: tuple[Literal["none", "additive", "multiplicative"], ...] = (
+DECODER_ATTENTIONS: tuple[Literal["none", "additive", "multiplicative"], ...] = (
     *("none", "additive", "multiplicative"),
 )
 RATES = (1e-3, 3e-3)
@@ -97,20 +97,20 @@ class Options:
             raise ValueError("--language and --split: expected --preset full beside them")
 
     @property
-    def named(self) -> tuple[str, Path]:
+    def command_and_folder(self) -> tuple[str, Path]:
         """The command, and the folder that it leaves."""
         beyond = {
             "--preset": "" if self.preset == "quick" else self.preset,
             "--language": "" if self.language == "fr" else self.language,
             "--split": "" if self.split == "string" else self.split,
         }
-        return named("translation", beyond, self.out)
+        return command_and_folder("translation", beyond, self.out)
 
     @property
     def question(self) -> Question:
         """The question as these options put it."""
         narrowed = messages(self.language, self.split) if self.preset == "full" else dates()
-        narrowed = narrowed.restricted(self.arms, self.seeds)
+        narrowed = narrowed.restrict(self.arms, self.seeds)
         return narrowed.smoke() if self.preset == "smoke" else narrowed
 
 
@@ -154,14 +154,14 @@ def _arms(
     task: PairTask, width: int, dropout: float, training: Training, seeds: int
 ) -> dict[str, Experiment]:
     arms = {}
-    for attention in ATTENTIONS:
+    for attention in DECODER_ATTENTIONS:
         layers = EncoderDecoder(attention=attention, width=width, dropout=dropout)
         job = Experiment(task, GRU(width), layers, training, seeds)
         arms[job.arm] = job
     return arms
 
 
-def scored(arms: Arms, rows: Sequence[Row], out: Path, beams: int) -> Results:
+def score_arms(arms: Arms, rows: Sequence[Row], out: Path, beams: int) -> Results:
     """What all arms and floors say to the test part: rows, differences, lengths; and the plots."""
     task: Any = next(iter(arms.values())).task
     pairs: Pairs = task.pairs
@@ -169,33 +169,33 @@ def scored(arms: Arms, rows: Sequence[Row], out: Path, beams: int) -> Results:
     references = [pairs.targets[i] for i in test]
     name = quality(task)
     scored_rows, qualities, looked = [], {}, {}
-    for row, loaded, numbers in answers(arms, rows, out, beams):
+    for row, loaded, numbers in answer_test_part(arms, rows, out, beams):
         if numbers is None:  # it diverged, and says so
-            scored_rows.append({**row, **NO_FIGURES})
+            scored_rows.append({**row, **NO_SCORES})
             continue
-        arm, judged = row["arm"], score(tell(numbers, pairs), references)
-        scored_rows.append({**row, **figures(judged, numbers)})
+        arm, judged = row["arm"], score_texts(decode_texts(numbers, pairs), references)
+        scored_rows.append({**row, **corpus_scores(judged, numbers)})
         qualities.setdefault(arm, []).append(judged.quality(name))
         if loaded.experiment.architecture.attention != "none" and arm not in looked:
-            at = _typical(pairs)
+            at = _typical_source(pairs)
             if is_undefined(numbers)[at]:
                 continue
             source = pairs.inputs[test[at]][_mask(pairs)[test[at]]]
-            looked[arm] = aligned(loaded, row["seed"], source, numbers[at])
+            looked[arm] = align_pieces(loaded, row["seed"], source, numbers[at])
     sentences = {arm: np.mean(of_seeds, axis=0) for arm, of_seeds in qualities.items()}
-    better = difference(sentences)
+    better = compare_arms(sentences)
     for note, texts in floors(pairs, "test").items():
-        judged = score(texts, references)
+        judged = score_texts(texts, references)
         arm = f"floor: {note}"
-        scored_rows.append({"arm": arm, "seed": None, **figures(judged)})
+        scored_rows.append({"arm": arm, "seed": None, **corpus_scores(judged)})
         sentences[arm] = judged.quality(name)
-    lengths = by_length(sentences, np.array([_size(task, pairs.sources[i]) for i in test]))
+    lengths = quality_by_length(sentences, np.array([_size(task, pairs.sources[i]) for i in test]))
     with writing("the plots", out):
         (out / "plots").mkdir(exist_ok=True)
-        figure = against_length(lengths, QUALITIES[name], _unit(task))
-        (out / "plots" / "by-length.png").write_bytes(drawn(figure))
+        figure = length_chart(lengths, QUALITIES[name], _unit(task))
+        (out / "plots" / "by-length.png").write_bytes(draw_png(figure))
         if looked:
-            (out / "plots" / "alignment.png").write_bytes(drawn(alignments(looked)))
+            (out / "plots" / "alignment.png").write_bytes(draw_png(alignments(looked)))
     return {
         "rows": scored_rows,
         "differences": better,
@@ -228,7 +228,7 @@ def _mask(pairs: Pairs) -> np.ndarray:
     return pairs.mask
 
 
-def _typical(pairs: Pairs) -> int:
+def _typical_source(pairs: Pairs) -> int:
     """The first test source of the median length in pieces: the picture is not picked by eye."""
     lengths = _mask(pairs)[pairs.rows["test"]].sum(axis=1)
     return int(np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])[0])
@@ -239,8 +239,9 @@ def verdict(results: Results) -> str:
     counts = results["pairs"]
     return (
         f"{QUALITIES[results['quality']]}, mean of the seeds, and its 95% bootstrap interval over "
-        f"the {counts['test']:,} sources of the test: {apart(results['differences'])} Learned from "
-        f"{counts['train']:,} pairs. {results['meta']['core_hours']:.2f} core-hours of training."
+        f"the {counts['test']:,} sources of the test: "
+        f"{describe_differences(results['differences'])} Learned from {counts['train']:,} pairs. "
+        f"{results['meta']['core_hours']:.2f} core-hours of training."
     )
 
 
@@ -250,7 +251,7 @@ def length_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str
     columns = [f"{results['quality']} by {results['unit']} of the source"]
     columns += [f"{low}–{high} ({count:,})" for low, high, count in bins]
     table = []
-    for arm, rows in by_arm({"rows": results["by_length"]}).items():
+    for arm, rows in rows_by_arm({"rows": results["by_length"]}).items():
         cells = (f"{row['mean']:.1f} ({row['low']:.1f}–{row['high']:.1f})" for row in rows)
         table.append((arm, *cells))
     return columns, table
@@ -266,7 +267,7 @@ def translate(text: str, runs: Path) -> str:
         ValueError: no finished run, a text that is empty or longer than those of the data, or a
             model that answers NaN.
     """
-    run = newest(runs, "translation", "--translate")
+    run = newest_run(runs, "translation", "--translate")
     looked, translation = {}, ""
     console.print(f"run {run}", highlight=False, soft_wrap=True)
     for path in sorted(file.parent for file in run.glob("*/results.json")):
@@ -280,17 +281,19 @@ def translate(text: str, runs: Path) -> str:
         inputs, mask = padded(pairs.reader, [source], pairs.inputs.shape[1])
         seed = loaded.experiment.seed_numbers[0]
         beams = BEAMS[quality(task)]
-        numbers = say(loaded.model, loaded.of_seed(seed), inputs, mask, task.length, beams)
+        numbers = search_targets(
+            loaded.model, loaded.of_seed(seed), inputs, mask, task.length, beams
+        )
         require_defined(numbers, path)
-        (translation,) = tell(numbers, pairs)
+        (translation,) = decode_texts(numbers, pairs)
         console.out(f"  {loaded.experiment.arm}: {translation}", highlight=False)
         if loaded.experiment.architecture.attention != "none":
-            looked[loaded.experiment.arm] = aligned(loaded, seed, inputs[mask], numbers[0])
+            looked[loaded.experiment.arm] = align_pieces(loaded, seed, inputs[mask], numbers[0])
     if looked:
         file = run / "plots" / "translate.png"
         with writing("the picture", file):
             file.parent.mkdir(exist_ok=True)
-            file.write_bytes(drawn(alignments(looked)))
+            file.write_bytes(draw_png(alignments(looked)))
         console.print(f"picture {file}", highlight=False, soft_wrap=True)
     return translation
 
@@ -308,14 +311,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     question = options.question
     optional_packages.check("sacrebleu", "scikit-learn")
-    command, out = options.named
+    command, out = options.command_and_folder
     beams = BEAMS[quality(next(iter(question.arms.values())).task)]  # type: ignore[arg-type]
     results = ask(
         question,
         command,
         out,
         options.workers,
-        also=functools.partial(scored, beams=beams),
+        also=functools.partial(score_arms, beams=beams),
         columns=COLUMNS,
         lines_of=lines,
         verdict_of=verdict,
@@ -325,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-_recorded = functools.partial(
+_record = functools.partial(
     Recorded,
     order=150,
     columns=COLUMNS,
@@ -335,17 +338,17 @@ _recorded = functools.partial(
     about="By the length of the source",
 )
 RECORDED = (
-    _recorded(
+    _record(
         "translation",
         "Does attention help to read a date?",
         pictures={
-            "alignment": Picture(
+            "alignment": FigureText(
                 "Where each piece of the answer looked",
                 "Across: the source; down: what was said of it; the darker the more was read.",
                 "Year, month and day are read where they stand.",
                 "Weights of two attentions over the characters of one date.",
             ),
-            "by-length": Picture(
+            "by-length": FigureText(
                 "Against the length of the source",
                 "Bins of about equal counts, with 95% bootstrap intervals.",
                 "Bahdanau's own figure, on dates.",
@@ -353,17 +356,17 @@ RECORDED = (
             ),
         },
     ),
-    _recorded(
+    _record(
         "translation-full",
         "Does attention help to translate?",
         pictures={
-            "alignment": Picture(
+            "alignment": FigureText(
                 "Where each piece of a translation looked",
                 "Across: the source; down: what was said of it; the darker the more was read.",
                 "Nouns are read where they stand; “unexpected” is left out.",
                 "Weights of additive attention over the pieces of one message of a compiler.",
             ),
-            "by-length": Picture(
+            "by-length": FigureText(
                 "Translations against the length of the source",
                 "Bins of about equal counts, with 95% bootstrap intervals.",
                 "Attention is ahead at every length, and level with the nearest source of "
@@ -372,7 +375,7 @@ RECORDED = (
             ),
         },
     ),
-    _recorded("translation-full-package", "Does it help on a package never seen?"),
+    _record("translation-full-package", "Does it help on a package never seen?"),
 )
 
 

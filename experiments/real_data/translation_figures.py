@@ -12,16 +12,16 @@ from matplotlib.figure import Figure
 from longlag.report.figures import png
 from longlag.report.style import PLAIN, house_style, styles
 
-__all__ = ["against_length", "alignments", "drawn"]
+__all__ = ["alignments", "draw_png", "length_chart"]
 
 Alignment = tuple[np.ndarray, Sequence[str], Sequence[str]]
 
 
-def against_length(rows: Sequence[Mapping[str, Any]], quality: str, unit: str) -> Figure:
+def length_chart(rows: Sequence[Mapping[str, Any]], quality: str, unit: str) -> Figure:
     """A line for every arm: the mean of the sentences of a bin, with its bootstrap interval.
 
     Args:
-        rows: from `translation_scores.by_length`.
+        rows: from `translation_scores.quality_by_length`.
         quality: what is measured.
         unit: what lengths are counted in.
     """
@@ -77,7 +77,7 @@ def alignments(by_arm: Mapping[str, Alignment]) -> Figure:
     return figure
 
 
-def drawn(figure: Figure) -> bytes:
+def draw_png(figure: Figure) -> bytes:
     """A figure as a PNG; a character that the font lacks is a box, without a warning for each."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

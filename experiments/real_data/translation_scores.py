@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from experiments.real_data.sentence_scores import interval, looked_at
+from experiments.real_data.sentence_scores import align, interval
 from longlag.runs import Loaded
 from longlag.system.optional_packages import needed_for
 from longlag.tasks.pairs import Pairs, PairTask
 
-__all__ = ["aligned", "by_length", "floors"]
+__all__ = ["align_pieces", "floors", "quality_by_length"]
 
 BINS = 5
 
 
-def aligned(
+def align_pieces(
     loaded: Loaded, seed: int, source: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Where each piece of a target looked in its source; arguments as those of `looked_at`.
+    """Where each piece of a target looked in its source; arguments as those of `align`.
 
     Returns:
         Weights `[L', S]`, `STOP` included, and what the pieces of target and source are called.
     """
     task: PairTask = loaded.experiment.task  # type: ignore[assignment]
-    weights, numbers = looked_at(loaded, seed, source, numbers)
+    weights, numbers = align(loaded, seed, source, numbers)
     sides = ((task.pairs.writer, numbers), (task.pairs.reader, source))
     # A space would be seen by nobody.
     names = [
@@ -58,7 +58,9 @@ def floors(pairs: Pairs, part: str) -> dict[str, list[str]]:
     }
 
 
-def by_length(quality: Mapping[str, np.ndarray], lengths: np.ndarray) -> list[dict[str, Any]]:
+def quality_by_length(
+    quality: Mapping[str, np.ndarray], lengths: np.ndarray
+) -> list[dict[str, Any]]:
     """Quality against the length of the source: a row for each arm and bin of about equal counts.
 
     Args:

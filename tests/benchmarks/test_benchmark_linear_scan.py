@@ -65,6 +65,6 @@ def test_bad_input(argv: list[str], expected: str, capsys: pytest.CaptureFixture
 
 
 def test_nothing_is_recorded_beside_other_work(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(record, "busy", lambda _: 0.5)
+    monkeypatch.setattr(record, "busy_cores", lambda _: 0.5)
     with pytest.raises(ValueError, match=r"other processes keep 0.50 cores busy"):
         linear_scan.main(["--record", "--quick"])

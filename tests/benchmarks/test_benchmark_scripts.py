@@ -34,7 +34,7 @@ def found_by(script: Any, argv: list[str], capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch):
     """Nobody waits to hear whether the machine is quiet."""
-    monkeypatch.setattr(record, "busy", lambda _: 0.0)
+    monkeypatch.setattr(record, "busy_cores", lambda _: 0.0)
 
 
 @pytest.mark.deep
@@ -85,7 +85,7 @@ def test_every_contestant_compiles():
     cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     try:
         for contestant in compile_time.contestants(layer):
-            assert min(compile_time.seconds(contestant, layer)) > 0
+            assert min(compile_time.measure_seconds(contestant, layer)) > 0
     finally:  # the tests after this one have their cache
         jax.config.update("jax_enable_compilation_cache", cached)
 
@@ -138,7 +138,7 @@ def test_seeds(capsys: pytest.CaptureFixture[str]):
 def test_what_auto_takes(platform: str, way: str):
     """Read off the program, so another rule in `training` shows here."""
     case = seeds.Case("gru", 4, lag=3, batch=2, steps=1, seeds=2)
-    assert seeds.what_auto_takes(case, platform) == way
+    assert seeds.way_of_auto(case, platform) == way
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,12 @@ def test_a_ratio_is_the_median_of_the_rounds():
 def test_what_others_disturbed_is_measured_again(monkeypatch: pytest.MonkeyPatch):
     # At the start; in the first measurement twice, after the second; then all the time.
     heard = iter([0.0, 0.3, 0.3, 0.01, *[0.3] * 6])
-    monkeypatch.setattr(record, "busy", lambda _: next(heard))
+    monkeypatch.setattr(record, "busy_cores", lambda _: next(heard))
     kept, taken = record.Record("unroll", True), []
-    assert kept.quietly(lambda x: taken.append(x) or len(taken), 5) == 2
+    assert kept.measure_quietly(lambda x: taken.append(x) or len(taken), 5) == 2
     assert taken == [5, 5] and kept.loudest == 0.01
     with pytest.raises(ValueError, match=r"0.30 cores busy after 3 attempts"):
-        kept.quietly(taken.append, 6)
+        kept.measure_quietly(taken.append, 6)
     assert taken == [5, 5, 6, 6, 6]
 
 
@@ -73,7 +73,7 @@ def test_bad_input(argv: list[str], expected: str, capsys: pytest.CaptureFixture
 def test_nothing_is_recorded_beside_other_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(record, "busy", lambda _: 0.5)
+    monkeypatch.setattr(record, "busy_cores", lambda _: 0.5)
     with pytest.raises(ValueError, match=r"other processes keep 0.50 cores busy"):
         unroll.main(["--record", "--quick"])
 

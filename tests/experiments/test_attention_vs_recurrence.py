@@ -16,8 +16,8 @@ from experiments.memory.attention_vs_recurrence import (
     QUESTIONS,
     SUMMARY,
     WIDTHS,
+    ask_options,
     claim,
-    how,
     knock_out_lines,
     question,
     summary,
@@ -120,7 +120,7 @@ def test_knock_outs_are_a_line_for_each_arm():
 def test_one_arm_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arm = "feed-forward"  # compiles in half the time of the others
     options = ("--preset", "smoke", "--arms", arm, "--out", str(tmp_path), "--workers", "1")
-    script("attention-vs-recurrence", "", QUESTIONS, how, ["track", *options])
+    script("attention-vs-recurrence", "", QUESTIONS, ask_options, ["track", *options])
     found = json.loads((tmp_path / "attention-vs-recurrence-track-smoke/results.json").read_text())
     assert [(r["arm"], r["lag"]) for r in found["rows"]] == [(arm, 40), (arm, 80), (arm, 160)]
     assert found["knock_outs"] == [] and "tracks a state" in capsys.readouterr().out

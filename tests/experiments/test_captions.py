@@ -21,11 +21,11 @@ from experiments.real_data.captions import (
     kind_table,
     kinds,
     main,
-    nearest,
+    nearest_pictures,
     verdict,
 )
-from experiments.real_data.captions_figures import FAINT, Seen, faded, sheet
-from experiments.real_data.sentence_scores import COLUMNS, difference, interval, lines, looked_at
+from experiments.real_data.captions_figures import FAINT, Seen, fade, sheet
+from experiments.real_data.sentence_scores import COLUMNS, align, compare_arms, interval, lines
 from longlag.cli.arguments import plain_errors
 from longlag.data import emoji
 from longlag.data.coders import STOP, Characters
@@ -117,16 +117,16 @@ def test_a_word_has_the_mean_of_what_its_pieces_read(runs: Path):
     pairs, task = Captions().pairs, Captions()
     at = int(pairs.asked.sum(axis=1).argmax())
     said = pairs.answers[at]
-    seen = captions.attended(loaded, 0, pairs.inputs[at], said, "title")
+    seen = captions.read_regions(loaded, 0, pairs.inputs[at], said, "title")
     assert " ".join(seen.words).replace(" :", ":") == pairs.targets[at].replace(" :", ":")
-    weights, pieces = looked_at(loaded, 0, task.shown(pairs.inputs[at]), said)
+    weights, pieces = align(loaded, 0, task.shown(pairs.inputs[at]), said)
     assert pieces[-1] == STOP and weights.shape == (len(pieces), 64)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
     first = next(
         i for i, n in enumerate(pieces[1:], 1) if pairs.writer.named(int(n)).startswith("▁")
     )
     np.testing.assert_allclose(seen.weights[0].ravel(), weights[:first].mean(axis=0), atol=1e-6)
-    nothing = captions.attended(loaded, 0, pairs.inputs[at], np.full_like(said, STOP), "title")
+    nothing = captions.read_regions(loaded, 0, pairs.inputs[at], np.full_like(said, STOP), "title")
     assert nothing.words == [] and nothing.weights.shape == (0, 8, 8)
     np.testing.assert_array_equal(
         seen.picture, emoji.load().pictures[emoji.load().sequences.index(pairs.sources[at])]
@@ -143,7 +143,7 @@ def test_the_nearest_picture_and_what_is_new():
     pairs = Pairs.of_pictures(sources, pictures, sources, Characters.of(sources), rows)
     assert kinds(pairs).tolist() == ["gender", "tone", "gender"]
     far = ((pictures[6:, None].astype(float) - pictures[None, :6]) ** 2).sum(axis=(2, 3, 4))
-    assert nearest(pairs).tolist() == far.argmin(axis=1).tolist()
+    assert nearest_pictures(pairs).tolist() == far.argmin(axis=1).tolist()
 
 
 def test_pictures_of_one_role_count_as_one_draw():
@@ -159,7 +159,7 @@ def test_pictures_of_one_role_count_as_one_draw():
     assert interval(values)[2] - interval(values)[1] < 0.6 * (high - low)
     # A role of many pictures weighs what its pictures do.
     assert interval(np.array([0, 6, 6]), np.array(["a", "b", "b"])) == (4.0, 0.0, 6.0)
-    (apart,) = difference({"a": values, "b": values + 2}, roles)
+    (apart,) = compare_arms({"a": values, "b": values + 2}, roles)
     assert (apart["mean"], apart["low"], apart["high"]) == (2.0, 2.0, 2.0)
 
 
@@ -175,7 +175,7 @@ def test_the_verdict_names_both_qualities():
 
 def test_what_was_read_stays_and_the_rest_fades():
     picture = np.full((4, 4, 3), 55, np.uint8)
-    shown = faded(picture, np.array([[0.5, 0.25], [0.0, 0.25]]))
+    shown = fade(picture, np.array([[0.5, 0.25], [0.0, 0.25]]))
     assert (shown[:2, :2] == 55).all() and (shown[2:, :2] == round(255 - FAINT * 200)).all()
     assert (shown[:2, 2:] == shown[2:, 2:]).all() and 55 < shown[0, 2, 0] < shown[2, 0, 0]
     figure = sheet([Seen(picture, "a", ["one"], np.ones((1, 2, 2))), Seen(picture, "b", [], [])])
@@ -196,7 +196,10 @@ def test_every_arm_is_possible():
 def test_each_command_has_a_folder_of_its_own():
     command = "python -m experiments.real_data.captions"
     french = Options(preset="quick", language="fr")
-    named = {o.named[1].name: o.named[0] for o in (Options(), Options(preset="quick"), french)}
+    named = {
+        o.command_and_folder[1].name: o.command_and_folder[0]
+        for o in (Options(), Options(preset="quick"), french)
+    }
     assert named == {
         "captions": command,
         "captions-quick": f"{command} --preset quick",

@@ -209,7 +209,7 @@ def test_presets_are_of_folds_of_one_cross_validation():
         assert preset.held == folds and preset.seeds >= 2
         jobs = [options.job(preset, "none", fold=fold) for fold in range(folds)]
         assert [job.task.folds for job in jobs] == [5] * folds  # type: ignore[attr-defined]
-    command, folder = Options("full", cell="gru", language="pt-BR").named()
+    command, folder = Options("full", cell="gru", language="pt-BR").command_and_folder()
     assert command.endswith("intents --preset full --language pt-BR --cell gru")
     assert folder == Path("runs/intents-full-pt-br-gru")
 
@@ -254,9 +254,9 @@ def test_predictions_of_all_folds_are_pooled(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.setattr(intents_pooled, "decide", decided)
     monkeypatch.setattr(
-        intents_pooled, "_read", lambda run: reading([["a"]], [np.ones(1)], [run.name])
+        intents_pooled, "_draw_reading", lambda run: reading([["a"]], [np.ones(1)], [run.name])
     )
-    results = intents_pooled.pooled(arms, rows, tmp_path, *ARMS[:2])
+    results = intents_pooled.pool_folds(arms, rows, tmp_path, *ARMS[:2])
 
     corpora = [Intents("af", fold=fold).corpus for fold in range(3)]
     held = [corpus.parts.held for corpus in corpora]

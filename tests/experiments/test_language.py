@@ -82,12 +82,12 @@ def test_what_attention_costs_is_said_with_the_interval_the_right_way_round():
 
 def test_a_distance_at_which_nothing_came_again_is_no_point():
     bits, ago = np.array([1.0, 3.0, 5.0, 2.0]), np.array([0, 65, 256, 5000])
-    assert language.by_distance(bits, ago) == [None, 4.0, None, None, 1.0]
-    figure = language.picture({"LSTM": [[None, 4.0, None, None, 1.0]]})
+    assert language.bits_by_distance(bits, ago) == [None, 4.0, None, None, 1.0]
+    figure = language.distance_figure({"LSTM": [[None, 4.0, None, None, 1.0]]})
     drawn = figure.axes[0].get_lines()[0].get_ydata()
     np.testing.assert_array_equal(drawn, [np.nan, 4.0, np.nan, np.nan, 1.0])
     plt.close(figure)
-    assert language.by_distance(np.where(ago == 0, np.nan, bits), ago)[-1] is None
+    assert language.bits_by_distance(np.where(ago == 0, np.nan, bits), ago)[-1] is None
 
 
 @pytest.mark.parametrize("preset", ["quick", "full"])
@@ -123,7 +123,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_state_that_it_carried(trained, 
 def test_from_finished_runs_to_the_table_and_a_continuation(trained, monkeypatch, capsys):
     out, rows = trained
     monkeypatch.setattr(language, "question", lambda *_: ASKED)
-    monkeypatch.setattr(language, "measure", lambda *_: (ASKED.arms, rows, []))
+    monkeypatch.setattr(language, "run_arms", lambda *_: (ASKED.arms, rows, []))
     assert main(Options(preset="quick", out=out.parent)) == 0
     results = json.loads((out / "results.json").read_text())
     by_seed = {(row["arm"], row["seed"]): row for row in results["rows"]}
@@ -165,7 +165,7 @@ def test_enwik8_has_a_folder_of_its_own_and_what_was_published_under_it(
     monkeypatch.setattr(data, "load", lambda name="jargon", path=None: little)
     monkeypatch.setattr(language, "question", lambda *_: ASKED)
     rows = [row | ({"accuracy": None} if "attention" in row["arm"] else {}) for row in rows]
-    monkeypatch.setattr(language, "measure", lambda *_: (ASKED.arms, rows, []))
+    monkeypatch.setattr(language, "run_arms", lambda *_: (ASKED.arms, rows, []))
     assert main(Options(preset="quick", text="enwik8", out=tmp_path)) == 0
     results = json.loads((tmp_path / "language-enwik8-quick" / "results.json").read_text())
     assert results["meta"]["command"].endswith("language --text enwik8 --preset quick")

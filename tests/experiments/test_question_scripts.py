@@ -16,7 +16,7 @@ import pytest
 
 import experiments
 from experiments.harness import questions
-from experiments.harness.discovery import recorded, scripts
+from experiments.harness.discovery import recorded_questions, scripts
 from experiments.harness.questions import Question
 from experiments.harness.smoke import commands
 from experiments.memory import attention_vs_recurrence, family, lag_horizon, recall_capacity
@@ -77,12 +77,12 @@ def test_a_script_that_only_asks_is_recorded_under_its_name(monkeypatch: pytest.
     module = ModuleType("experiments.memory.my_question")
     module.QUESTIONS = asked  # type: ignore[attr-defined]
     both = {**scripts(), module.__name__: module}
-    recorded.cache_clear()
+    recorded_questions.cache_clear()
     monkeypatch.setattr("experiments.harness.discovery.scripts", lambda: both)
     try:
-        *_, last = recorded().values()
+        *_, last = recorded_questions().values()
     finally:
-        recorded.cache_clear()
+        recorded_questions.cache_clear()
     assert (last.name, last.title) == ("my-question", "Which, on a cpu?")
     assert last.results() is None
 
@@ -108,7 +108,7 @@ def test_its_smoke_preset_builds(module: str, tmp_path: Path, monkeypatch: pytes
     def measure(question: Question, *_: Any, **__: Any) -> None:
         raise BuiltError(question)
 
-    monkeypatch.setattr(questions, "measure", measure)
+    monkeypatch.setattr(questions, "run_arms", measure)
     monkeypatch.setattr(sys, "argv", [module, "--preset", "smoke", "--out", str(tmp_path)])
     with pytest.raises(BuiltError) as built, pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, module)  # `runpy` warns of a module that is there
@@ -149,7 +149,7 @@ def climbed(
         made.append((out.name, sweep))
         return question.arms, rows, [{"arm": "x"}] if question.grid else []
 
-    monkeypatch.setattr(lag_horizon, "measure", measure)
+    monkeypatch.setattr(lag_horizon, "run_arms", measure)
     options = lag_horizon.Climb(arms=tuple(horizons), probe=probe)
     rows, trials = lag_horizon.climb(options, (32, 64, 128), "cpu", Path("nowhere"))
     return rows, trials, made

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.harness.questions import Question, ask, folder
-from experiments.harness.recorded import committed, source
+from experiments.harness.recorded import committed_results, source_line
 from experiments.harness.tables import COLUMNS, lines, spread, verdict
 from experiments.memory import family
 from longlag import LSTM
@@ -140,16 +140,16 @@ def test_a_question_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFix
     again = ask(question, "a command", tmp_path, workers=1)
     assert again["rows"] == results["rows"]
     assert again["meta"]["resumed"] and again["meta"]["commits"] == {"0f" * 20: ["lstm-2"]}
-    where = source(again["meta"])
+    where = source_line(again["meta"])
     assert "s since it was resumed; commit" in where and ", and `0f0f0f0f0f` (lstm-2)" in where
 
 
 def test_a_question_may_be_restricted():
-    question = Question("?", {"a": TINY, "b": TINY}, 0.5).restricted(["b"], seeds=3, steps=7)
+    question = Question("?", {"a": TINY, "b": TINY}, 0.5).restrict(["b"], seeds=3, steps=7)
     ((arm, job),) = question.arms.items()
     assert (arm, job.seeds, job.training.steps) == ("b", 3, 7)
     with pytest.raises(ValueError, match="arm"):
-        question.restricted(["c"])
+        question.restrict(["c"])
 
 
 def test_every_cell_is_asked():
@@ -160,16 +160,16 @@ def test_every_cell_is_asked():
 
 def test_how_a_question_was_restricted_is_recorded(tmp_path: Path):
     asked = Question("Quick?", {"a b": TINY, "other": TINY}, 0.5)
-    found = ask(asked.restricted(["a b"], steps=3), "python -m experiments.x", tmp_path, 1)
+    found = ask(asked.restrict(["a b"], steps=3), "python -m experiments.x", tmp_path, 1)
     assert found["meta"]["command"] == "python -m experiments.x --arms 'a b' --steps 3"
     assert found["meta"]["dirty"] == environment()["dirty"]
-    assert asked.restricted(seeds=1).smoke().options == ("--seeds 1",)
+    assert asked.restrict(seeds=1).smoke().options == ("--seeds 1",)
 
 
 @pytest.mark.parametrize("question", family.QUESTIONS)
 def test_committed_results_answer_the_question_as_it_is(question: str):
     """A table in the documents is of the arms, seeds and budget that the script has today."""
-    rows = (committed(f"family-{question}") or {})["rows"]
+    rows = (committed_results(f"family-{question}") or {})["rows"]
     found: dict[str, set[tuple[int, int]]] = {}
     for r in rows:
         found.setdefault(r["arm"], set()).add((r["seed"], r["budget"]))

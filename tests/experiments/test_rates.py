@@ -98,7 +98,9 @@ def test_what_is_recorded_was_chosen_so(name: str):
     trials = RECORDED[name]
     for arm in {found["arm"] for found in trials}:
         of_arm = {found["rate"]: found for found in trials if found["arm"] == arm}
-        assert [rate for rate, found in of_arm.items() if found["chosen"]] == [rates.best(of_arm)]
+        assert [rate for rate, found in of_arm.items() if found["chosen"]] == [
+            rates.best_rate(of_arm)
+        ]
 
 
 def test_rate_by_rate_so_that_one_arm_compiles_once(monkeypatch: pytest.MonkeyPatch):

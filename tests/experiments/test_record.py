@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.harness import discovery, record, recorded
-from experiments.harness.tables import by_arm
+from experiments.harness.tables import rows_by_arm
 
 QUESTION = "family-recall"
 
@@ -25,8 +25,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (record, recorded, discovery):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(record, "ROOT", tmp_path)
-    question = discovery.recorded()[QUESTION]
-    monkeypatch.setattr(discovery, "recorded", lambda: {QUESTION: question})
+    question = discovery.recorded_questions()[QUESTION]
+    monkeypatch.setattr(discovery, "recorded_questions", lambda: {QUESTION: question})
     return tmp_path / "results" / QUESTION / "cpu.json"
 
 
@@ -56,7 +56,7 @@ def test_an_arm_is_added_beside_the_others(results: Path, tmp_path: Path):
     of_run = run(tmp_path / "run", results, {"full": "new", "none": "none"})
     record.main(of_run, QUESTION, add=True)
     after = json.loads(results.read_text("utf-8"))
-    arms, old = by_arm(after), by_arm(before)
+    arms, old = rows_by_arm(after), rows_by_arm(before)
     assert {*arms} == {*old, "new"}
     assert arms["full"] == old["full"] and len(arms["new"]) == len(old["full"])
     assert all(row["accuracy"] == 0 for row in arms["new"] + arms["none"])
@@ -106,7 +106,7 @@ def test_an_arm_of_less_is_not_added(results: Path, tmp_path: Path, less: str, w
 
 
 def test_a_smoke_run_is_no_answer(results: Path, tmp_path: Path):
-    arms = {arm: arm for arm in by_arm(json.loads(results.read_text("utf-8")))}
+    arms = {arm: arm for arm in rows_by_arm(json.loads(results.read_text("utf-8")))}
     command = "python -m experiments.memory.family recall --preset smoke"
     with pytest.raises(ValueError, match="got a smoke run"):
         record.main(run(tmp_path / "run", results, arms, command), QUESTION)

@@ -56,7 +56,9 @@ def test_a_run_chooses_by_the_folds_and_reads_the_whole_test_once(run: Path):
     # By another way: the answers after the last step, and the share of them that is right.
     loaded, test = load(run / ARM), utterances().test
     for row, shares in zip(results["rows"], results["heard"][ARM]):
-        said = speech.heard(loaded, row["seed"])[np.arange(370), test.lengths - 1].argmax(axis=1)
+        said = speech.step_chances(loaded, row["seed"])[np.arange(370), test.lengths - 1].argmax(
+            axis=1
+        )
         assert row["accuracy"] == pytest.approx((said == test.speakers).mean(), abs=1e-6)
         assert shares[-1] == pytest.approx(row["accuracy"], abs=1e-4) and len(shares) == 29
     assert (run / "plots" / "heard.png").stat().st_size > 10_000
@@ -142,5 +144,5 @@ def test_a_claim_that_is_missed_is_said_to_be():
 
 
 def test_equal_errors_are_told_apart_by_the_loss_and_what_diverged_loses():
-    best = speech.best([*RESULTS["trials"][1::-1], {"accuracy": 0.99, "loss": None}])
+    best = speech.best_trial([*RESULTS["trials"][1::-1], {"accuracy": 0.99, "loss": None}])
     assert best is RESULTS["trials"][0]

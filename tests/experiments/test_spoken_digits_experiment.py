@@ -13,13 +13,13 @@ from experiments.real_data import spoken_digits
 from experiments.real_data.spoken_digits import (
     COLUMNS,
     Preset,
-    best,
+    best_arm,
     chances,
     lines,
     main,
     question,
+    transcribe,
     verdict,
-    written,
 )
 from longlag.cli.arguments import plain_errors
 from longlag.runs import Experiment, load, run_job
@@ -107,11 +107,11 @@ def test_the_table_and_the_verdict():
     (line, _) = lines(RESULTS | {"answers": undefined})
     assert line[2] == "25 (10–40), 1 answered NaN"
     of_steps = np.eye(11)[[[0, 5, 5, 0, 3, 0]]]
-    assert written(of_steps) == ["42"]
+    assert transcribe(of_steps) == ["42"]
     of_steps[0, 3, 7] = np.nan
-    assert written(of_steps) == ["4NaN2"]
+    assert transcribe(of_steps) == ["4NaN2"]
     worse = {"worse": [["", *of_seed[1:]] for of_seed in RESULTS["answers"]["A"]]}
-    assert best(worse | RESULTS["answers"]) == best(RESULTS["answers"] | worse) == "A"
+    assert best_arm(worse | RESULTS["answers"]) == best_arm(RESULTS["answers"] | worse) == "A"
     assert "right by A, 25, more than the 5 that the any digit names" in verdict(RESULTS)
 
 

@@ -19,17 +19,17 @@ from experiments.harness.questions import Question
 from experiments.harness.record import LEFT_OUT
 from experiments.real_data import translation
 from experiments.real_data.sentence_scores import (
-    difference,
-    figures,
+    compare_arms,
+    corpus_scores,
+    decode_texts,
     interval,
     require_defined,
-    say,
-    score,
-    tell,
+    score_texts,
+    search_targets,
 )
 from experiments.real_data.translation import COLUMNS, Options, length_table, lines, main, verdict
-from experiments.real_data.translation_figures import alignments, drawn
-from experiments.real_data.translation_scores import by_length, floors
+from experiments.real_data.translation_figures import alignments, draw_png
+from experiments.real_data.translation_scores import floors, quality_by_length
 from longlag import GRU
 from longlag.cli.arguments import plain_errors
 from longlag.data.coders import STOP
@@ -99,7 +99,7 @@ def test_a_seed_that_diverged_is_said_to(runs: Path):
     for row in rows:
         if row["seed"] == 1:
             row |= {"accuracy": None, "loss": None}
-    found = translation.scored(tiny().arms, rows, out, 1)
+    found = translation.score_arms(tiny().arms, rows, out, 1)
     assert [row["chrf"] is None for row in found["rows"]] == [False, True, False, False]
     assert "(" not in lines(found)[0][1]
     assert lines({"rows": found["rows"][1:]})[0][1:5] == ("diverged",) * 4
@@ -126,7 +126,7 @@ def test_what_is_said_is_the_likeliest_word_after_word(runs: Path):
     params["head"]["kernel"] = jnp.asarray(rng.normal(size=params["head"]["kernel"].shape) * 3)
     pairs = TASK.pairs
     inputs, mask = pairs.inputs[:67], pairs.mask[:67]  # more than are searched for at once
-    said = say(loaded.model, params, inputs, mask, TASK.length, 1)
+    said = search_targets(loaded.model, params, inputs, mask, TASK.length, 1)
     assert said.shape == (67, TASK.length)
     apply = jax.jit(functools.partial(loaded.model.apply, params, inputs, mask=mask))
     expected = np.zeros((67, TASK.length), np.int32)
@@ -135,26 +135,26 @@ def test_what_is_said_is_the_likeliest_word_after_word(runs: Path):
     ended = np.cumsum(expected == STOP, axis=1) - (expected == STOP) > 0
     np.testing.assert_array_equal(said, np.where(ended, STOP, expected))
     assert ended.any() and not ended.all()
-    texts = tell(said, pairs)
+    texts = decode_texts(said, pairs)
     assert texts[0] == pairs.writer.decode([n for n in said[0].tolist() if n != STOP])
     # A model that answers NaN says nothing, which is counted.
-    assert figures(score(texts, texts), said).keys() == {"chrf", "bleu", "exact"}
+    assert corpus_scores(score_texts(texts, texts), said).keys() == {"chrf", "bleu", "exact"}
     params["head"]["kernel"] = params["head"]["kernel"].at[0, 0].set(jnp.nan)
-    said = say(loaded.model, params, inputs, mask, TASK.length, 1)
-    assert tell(said, pairs) == [""] * 67
-    found = figures(score(tell(said, pairs), pairs.targets[:67]), said)
+    said = search_targets(loaded.model, params, inputs, mask, TASK.length, 1)
+    assert decode_texts(said, pairs) == [""] * 67
+    found = corpus_scores(score_texts(decode_texts(said, pairs), pairs.targets[:67]), said)
     assert (found["nan"], found["exact"]) == (1, 0)
     with pytest.raises(ValueError, match="that of here answers NaN"):
         require_defined(said, Path("here"))
 
 
 def test_scores_of_what_is_right_and_what_is_not():
-    judged = score(
+    judged = score_texts(
         ["the cat sat here", "a dog ran there"], ["the cat sat here", "quite other words"]
     )
     assert [*judged.exact] == [100.0, 0.0] and judged.chrf[0] == 100 and judged.chrf[1] < 30
     assert 0 < judged.corpus_bleu < judged.corpus_chrf < 100
-    whole = score(["the cat sat here"], ["the cat sat here"])
+    whole = score_texts(["the cat sat here"], ["the cat sat here"])
     assert whole.corpus_bleu == pytest.approx(100) and whole.corpus_chrf == pytest.approx(100)
     assert judged.quality("exact") is judged.exact and judged.quality("chrF") is judged.chrf
 
@@ -168,13 +168,13 @@ def test_intervals_are_those_of_the_mean_over_sentences():
     assert low == pytest.approx(mean - error, abs=0.1) and high == pytest.approx(
         mean + error, abs=0.1
     )
-    (apart,) = difference({"a": values, "b": values + 2})
+    (apart,) = compare_arms({"a": values, "b": values + 2})
     assert (apart["arm"], apart["mean"], apart["low"], apart["high"]) == ("b", 2.0, 2.0, 2.0)
 
 
 def test_lengths_are_parted_evenly_and_each_source_counts_once():
     lengths = np.repeat([3, 4, 5, 6, 7, 8, 9, 10, 11, 15], 10)
-    rows = by_length({"a": lengths * 2.0, "b": lengths * 0.0}, lengths)
+    rows = quality_by_length({"a": lengths * 2.0, "b": lengths * 0.0}, lengths)
     of_arm = [row for row in rows if row["arm"] == "a"]
     assert sum(row["sources"] for row in of_arm) == 100 and len(rows) == 2 * len(of_arm)
     assert of_arm[0]["from"] == 3 and of_arm[-1]["to"] == 15
@@ -224,7 +224,7 @@ def test_a_text_that_cannot_be_read(text: str, message: str, runs: Path, capsys)
 def test_a_missing_package(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"longlag\[data\]"):
-        score(["a"], ["a"])
+        score_texts(["a"], ["a"])
         floors(TASK.pairs, "test")
 
 
@@ -240,13 +240,16 @@ def test_every_arm_is_possible():
 
 def test_a_character_without_a_glyph_is_drawn_all_the_same():
     figure = alignments({"a": (np.eye(2), ["年", "a"], ["月", "b"])})
-    assert drawn(figure).startswith(b"\x89PNG")
+    assert draw_png(figure).startswith(b"\x89PNG")
 
 
 def test_each_command_has_a_folder_of_its_own():
     german = Options(preset="full", language="de", split="package")
     full = "python -m experiments.real_data.translation --preset full"
-    named = {o.named[1].name: o.named[0] for o in (Options(), Options(preset="full"), german)}
+    named = {
+        o.command_and_folder[1].name: o.command_and_folder[0]
+        for o in (Options(), Options(preset="full"), german)
+    }
     assert named == {
         "translation": "python -m experiments.real_data.translation",
         "translation-full": full,

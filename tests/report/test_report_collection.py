@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 from experiments.harness import recorded as recorded_module
 from experiments.harness import report
-from experiments.harness.discovery import recorded
+from experiments.harness.discovery import recorded_questions
 from experiments.memory.attention_vs_recurrence import NAME as FLAGSHIP
 from experiments.published import reproduce
 from experiments.published.protocols import CHOMSKY
@@ -70,7 +70,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ]
         },
     }
-    real = recorded_module.committed
+    real = recorded_module.committed_results
 
     def found(name: str) -> dict | None:
         if name in made:
@@ -79,7 +79,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return None if name.startswith(FLAGSHIP) else real(name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorded_module, "committed", found)
+        patch.setattr(recorded_module, "committed_results", found)
         report.main(folder / "report.html")
     return folder / "report.html"
 
@@ -98,7 +98,7 @@ def test_a_browser_shows_the_page_whole(page: Path, width: int):
     seen = browser.evaluate(page, SEEN, width)
     assert seen["scroll"] <= width == seen["window"] and seen["requests"] == []
     # Those that were committed, the heat map, three against a quantity, one for each language.
-    committed_pictures = sum(len(question.pictures) for question in recorded().values())
+    committed_pictures = sum(len(question.pictures) for question in recorded_questions().values())
     assert len(seen["images"]) == committed_pictures + 4 + len(CHOMSKY)
     for natural, shown, alt in seen["images"]:
         assert natural > 0 and shown <= width - 32 and len(alt) > 30
@@ -128,18 +128,20 @@ def test_the_best_seed_is_that_of_the_best_mean_over_the_lengths_beyond():
 
 
 def test_every_question_has_a_title_of_its_own():
-    titles = [question.title for question in recorded().values()]
+    titles = [question.title for question in recorded_questions().values()]
     assert len(set(titles)) == len(titles)
 
 
 def test_a_question_without_results_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(recorded_module, "RESULTS", tmp_path)
     for name in ("selective-copy", FLAGSHIP):
-        assert recorded()[name].results() is None
+        assert recorded_questions()[name].results() is None
     (tmp_path / "family-hold").mkdir()
     results = {"rows": [row("GRU", 0, 40, 1.0)], "threshold": 0.95, "meta": META}
     (tmp_path / "family-hold" / "cpu.json").write_text(json.dumps(results))
-    made = recorded()["family-hold"].section(recorded()["family-hold"].results() or {})
+    made = recorded_questions()["family-hold"].section(
+        recorded_questions()["family-hold"].results() or {}
+    )
     assert "tested at" not in made.columns and "0123abc" in made.source
 
 

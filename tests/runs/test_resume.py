@@ -182,7 +182,9 @@ def test_a_resume_may_repeat_the_configuration(
     narrow = dataclasses.replace(PARITY, cell=dataclasses.replace(PARITY.cell, features=5))
     folder = new(tmp_path / "narrow", narrow)
     prepared = []
-    monkeypatch.setattr(compare, "_carry_out_with_progress", lambda *given: prepared.append(given[0]))
+    monkeypatch.setattr(
+        compare, "_carry_out_with_progress", lambda *given: prepared.append(given[0])
+    )
     main("--resume", folder.path, "--width", "8", "--cell", "lstm")
     main("--resume", folder.path)
     main("--resume", whole[0].path, *OPTIONS)

@@ -100,23 +100,23 @@ def jacobians(cell: Cell, params: Params, xs: jax.Array) -> jax.Array:
     leaves, structure = jax.tree.flatten(before)
     floating = [bool(jnp.issubdtype(leaf.dtype, jnp.floating)) for leaf in leaves]
 
-    def flat(leaves):
+    def flatten(leaves):
         return jnp.concatenate([x.ravel() for x, f in zip(leaves, floating) if f])
 
-    def one(leaves, z):
+    def jacobian(leaves, z):
         def new_state(state):
             parts, begin = [], 0
             for leaf, f in zip(leaves, floating):
                 parts.append(state[begin : begin + leaf.size].reshape(leaf.shape) if f else leaf)
                 begin += leaf.size if f else 0
             carry, _ = cell.step(params, jax.tree.unflatten(structure, parts), z)
-            return flat(jax.tree.leaves(carry))
+            return flatten(jax.tree.leaves(carry))
 
-        return jax.jacfwd(new_state)(flat(leaves))
+        return jax.jacfwd(new_state)(flatten(leaves))
 
     # What `project` gives without a time axis of its own, like a constant decay, is every step's.
     axes = jax.tree.map(lambda z: 0 if z.ndim and z.shape[0] == len(xs) else None, zs)
-    return jax.vmap(one, in_axes=(0, axes))(leaves, zs)
+    return jax.vmap(jacobian, in_axes=(0, axes))(leaves, zs)
 
 
 def spectral_radius(matrices: jax.Array) -> np.ndarray:

@@ -111,7 +111,7 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
     batch = evaluation_batch(task, training.eval_size, "test")
     window = max(task.lag // 4, 1)
 
-    def short(layer: Layer) -> Layer | None:
+    def shorten(layer: Layer) -> Layer | None:
         if isinstance(layer, Attention):
             return dataclasses.replace(layer, window=window)
         return None
@@ -123,7 +123,7 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
             _change_layers(model, deafen),
             batch.replace(resets=_first_scored(batch)),  # type: ignore[attr-defined]
         ),
-        "short window": (_change_layers(model, short), batch),
+        "short window": (_change_layers(model, shorten), batch),
     }
     rows = []
     for part, (altered, test_batch) in changed.items():

@@ -114,7 +114,9 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     return experiment, extend(experiment, folder)
 
 
-def _carry_out_with_progress(experiment: Experiment, folder: RunFolder, stop: Any) -> dict[str, Any] | None:
+def _carry_out_with_progress(
+    experiment: Experiment, folder: RunFolder, stop: Any
+) -> dict[str, Any] | None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

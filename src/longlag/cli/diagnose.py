@@ -39,7 +39,7 @@ from longlag.system.console import console, print_table
 from longlag.tasks import Batch
 from longlag.training import evaluation_batch
 
-__all__ = ["diagnose_run", "draw_figures", "table_rows", "main", "measure_seed"]
+__all__ = ["diagnose_run", "draw_figures", "main", "measure_seed", "table_rows"]
 
 
 def main(argv: Sequence[str]) -> int:

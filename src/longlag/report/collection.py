@@ -74,7 +74,12 @@ def chapter(
 
 
 def write_collection(
-    path: Path, title: str, question: str, lead: str, chapters: Sequence[Chapter], meta: Mapping[str, Any]
+    path: Path,
+    title: str,
+    question: str,
+    lead: str,
+    chapters: Sequence[Chapter],
+    meta: Mapping[str, Any],
 ) -> None:
     """Writes one HTML file that needs nothing beside it.
 

@@ -20,7 +20,15 @@ from longlag.report.statements import format_accuracy
 from longlag.report.style import INK, MUTED, RULE, Style, house_style, spread_out, styles
 from longlag.report.summary import FAR, Entry, Spread
 
-__all__ = ["WIDTHS", "Layout", "accuracy_by_arm", "accuracy_by_lag", "learning_curves", "plots", "png"]
+__all__ = [
+    "WIDTHS",
+    "Layout",
+    "accuracy_by_arm",
+    "accuracy_by_lag",
+    "learning_curves",
+    "plots",
+    "png",
+]
 
 Layout = Literal["wide", "narrow"]
 
@@ -313,7 +321,9 @@ def _curve(ax: Axes, curve: Mapping[str, Any], quantity: str, style: Style | Non
     )
 
 
-def _floors(ax: Axes, entries: Sequence[Entry], *, vertical: bool, quantity: str = "accuracy") -> None:
+def _floors(
+    ax: Axes, entries: Sequence[Entry], *, vertical: bool, quantity: str = "accuracy"
+) -> None:
     """Draws the floors of one task as dashed lines; the highest one is named."""
     floors = [entry for entry in entries if entry.is_floor]
     heights = [c.accuracy.median if quantity == "accuracy" else c.loss for c in floors]

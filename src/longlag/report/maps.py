@@ -77,7 +77,11 @@ def trace_map(picture: Mapping[str, Any], width: float) -> Figure:
     figure, ax = _heat_map(picture, (width, 3.2))
     limit = np.abs(states).max() or 1.0
     image = ax.imshow(
-        states[:, _order_by_likeness(states)].T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"
+        states[:, _order_by_likeness(states)].T,
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        aspect="auto",
     )
     _name_steps(ax, "x", tokens, width)
     ax.set_yticks([])

@@ -188,7 +188,10 @@ def _alt(name: str, results: Mapping[str, Any], entries: Sequence[Entry]) -> str
         return f"{CAPTIONS[name][0]}: heat map, {results[name]['title']}."
     trained = [entry for entry in entries if not entry.is_floor]
     if name == "accuracy":
-        medians = (f"{entry.task}, {entry.arm} {format_accuracy(entry.accuracy.median)}" for entry in trained)
+        medians = (
+            f"{entry.task}, {entry.arm} {format_accuracy(entry.accuracy.median)}"
+            for entry in trained
+        )
         return f"Dot plot of accuracy, medians: {'; '.join(medians)}."
     tasks = dict.fromkeys(entry.task for entry in trained)
     arms = dict.fromkeys(entry.arm for entry in trained)

@@ -56,7 +56,9 @@ class Line:
 def lines_by_task(entries: Sequence[Entry]) -> dict[str, list[Line]]:
     """The text of the table: from a heading, one per task, to its lines."""
     by_heading: dict[str, list[Line]] = {}
-    tested = {entry.task: entry.far_length for entry in entries if entry.far_length and not entry.is_floor}
+    tested = {
+        entry.task: entry.far_length for entry in entries if entry.far_length and not entry.is_floor
+    }
     for entry in entries:
         heading = _heading(entry, tested.get(entry.task))
         by_heading.setdefault(heading, []).append(_line(entry, entry.task in tested))

@@ -204,7 +204,9 @@ def about_steps(entries: Sequence[Entry]) -> list[str]:
         if failed:
             parts.append(f"{_join([entry.arm for entry in failed])} {_name_budget(failed)}")
         if parts:
-            sentences.append(f"Steps to {format_accuracy(arms[0].threshold)} on {task}: {', '.join(parts)}.")
+            sentences.append(
+                f"Steps to {format_accuracy(arms[0].threshold)} on {task}: {', '.join(parts)}."
+            )
     return sentences
 
 
@@ -212,7 +214,9 @@ def about_loss(entries: Sequence[Entry]) -> list[str]:
     """What loss each arm ends at, beside the floor's, for the curves of the loss."""
     sentences = []
     for task, arms in _by_task(entries).items():
-        floors = [f"{entry.loss:.2g}" for entry in arms if entry.is_floor and np.isfinite(entry.loss)]
+        floors = [
+            f"{entry.loss:.2g}" for entry in arms if entry.is_floor and np.isfinite(entry.loss)
+        ]
         floor = f" (floor {_join(floors)})" if floors else ""
         ends = [f"{c.arm} {c.loss:.2g}" for c in arms if not c.is_floor and np.isfinite(c.loss)]
         if ends:
@@ -241,7 +245,9 @@ def about_lag(by_lag: Sequence[Mapping[str, Any]], threshold: float) -> list[str
             until += ", the longest tested" if reach == longest else ""
             parts.append(f"{_join(reaches[reach])} {until}")
         head = f"On {task}, trained to lag {points[0]['train_lag']:,}, accuracy stays at "
-        sentences.append(head + f"{format_accuracy(threshold)} or above for " + "; ".join(parts) + ".")
+        sentences.append(
+            head + f"{format_accuracy(threshold)} or above for " + "; ".join(parts) + "."
+        )
     return sentences
 
 

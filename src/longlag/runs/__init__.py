@@ -1,10 +1,10 @@
 """Experiments as values, and their runs: folders, checkpoints, resuming, sweeps, loading."""
 
 from longlag.runs.architectures import (
+    AnyArchitecture,
     Architecture,
     Captioner,
     EncoderDecoder,
-    AnyArchitecture,
     Transcriber,
     architecture_class,
     architecture_name,
@@ -28,12 +28,12 @@ from longlag.runs.registry import (
 from longlag.runs.sweeps import run_job, sweep
 
 __all__ = [
+    "AnyArchitecture",
     "Architecture",
     "Captioner",
     "CheckpointError",
     "EncoderDecoder",
     "Experiment",
-    "AnyArchitecture",
     "Loaded",
     "Progress",
     "Restored",
@@ -51,12 +51,12 @@ __all__ = [
     "floor_rows",
     "kebab",
     "load",
-    "run_job",
     "own_files",
     "own_line",
     "reopen",
     "restore",
     "results",
+    "run_job",
     "run_name",
     "save",
     "sweep",

@@ -20,10 +20,10 @@ from longlag.tasks import Task
 from longlag.tasks.pairs import PairTask
 
 __all__ = [
+    "AnyArchitecture",
     "Architecture",
     "Captioner",
     "EncoderDecoder",
-    "AnyArchitecture",
     "Transcriber",
     "architecture_class",
     "architecture_name",

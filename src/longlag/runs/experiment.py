@@ -12,7 +12,12 @@ from longlag.core.spec import Spec, choose
 from longlag.core.weight_decay import describe
 from longlag.models.building import idle_options
 from longlag.models.model import Model
-from longlag.runs.architectures import Architecture, AnyArchitecture, architecture_class, architecture_name
+from longlag.runs.architectures import (
+    AnyArchitecture,
+    Architecture,
+    architecture_class,
+    architecture_name,
+)
 from longlag.runs.registry import cell_class, cell_name, kebab, task_class, task_name
 from longlag.tasks import Task
 from longlag.training.config import Training
