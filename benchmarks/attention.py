@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tyro
@@ -30,6 +30,9 @@ from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
 from longlag.report.rows import markdown
 from longlag.system.console import console
+
+if TYPE_CHECKING:
+    import jax
 
 __all__ = ["FRAMEWORKS", "Options", "main", "measure", "section"]
 
@@ -49,7 +52,7 @@ def longlag(layer: Layer) -> Run:
     attention = DotProduct(features, heads=heads, positions="none")
     params = attention.init(jax.random.key(0), features)
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> jax.Array:
         return attention.apply(params, xs)[1]
 
     return jit_run(layer, apply, params, time_major=True)
@@ -62,7 +65,7 @@ def linen(layer: Layer) -> Run:
     attention = nn.MultiHeadDotProductAttention(layer.shape[3], use_bias=False)
     params = attention.init(jax.random.key(0), layer.inputs)
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> Any:
         return attention.apply(params, xs, mask=_causal(layer))
 
     return jit_run(layer, apply, params)
@@ -77,7 +80,7 @@ def nnx(layer: Layer) -> Run:
     )
     graph, params, rest = nnx.split(attention, nnx.Param, ...)
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> jax.Array:
         return nnx.merge(graph, params, rest)(xs, mask=_causal(layer))
 
     return jit_run(layer, apply, params)
@@ -90,7 +93,7 @@ def jax_nn(layer: Layer) -> Run:
     keys = jax.random.split(jax.random.key(0), 4)
     params = [jax.random.normal(key, (features, features)) / features**0.5 for key in keys]
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> jax.Array:
         q, k, v = ((xs @ w).reshape(*xs.shape[:2], heads, -1) for w in params[:3])
         return jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(xs.shape) @ params[3]
 
@@ -105,7 +108,7 @@ def equinox(layer: Layer) -> Run:
     attention = eqx.nn.MultiheadAttention(heads, features, key=jax.random.key(0))
     params, static = eqx.partition(attention, eqx.is_array)
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> jax.Array:
         made = eqx.combine(params, static)
         return jax.vmap(lambda x: made(x, x, x, mask=_causal(layer)[0, 0]))(xs)
 

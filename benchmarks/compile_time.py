@@ -149,7 +149,7 @@ def measure_seconds(name: str, layer: Layer) -> tuple[float, float]:
     apply, params = contestants(layer)[name](layer)
     xs = jax.device_put(layer.inputs)
 
-    def loss(params, xs):
+    def loss(params: Any, xs: jax.Array) -> jax.Array:
         return (apply(params, xs) ** 2).mean()
 
     step = jax.jit(jax.value_and_grad(loss))

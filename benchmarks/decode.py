@@ -168,7 +168,7 @@ def _cell(stepping: Stepping) -> Run:
     cell = longlag_cell(stepping.cell, stepping.width)
     params = cell.init(jax.random.key(0), stepping.width)
 
-    def begin(params):
+    def begin(params: Any) -> tuple[Any, jax.Array]:
         carry = cell.initial_carry(params, (stepping.batch,))
         return carry, jnp.ones((stepping.batch, 1, stepping.width))
 
@@ -193,11 +193,11 @@ def _model(stepping: Stepping) -> Run:
     )
     params = model.init(jax.random.key(0))
 
-    def begin(params):
+    def begin(params: Any) -> tuple[Any, jax.Array]:
         state = model.init_state(params, stepping.batch, stepping.tokens)
         return state, jnp.zeros((stepping.batch, 1), jnp.int32)
 
-    def step(params, state, tokens):
+    def step(params: Any, state: Any, tokens: jax.Array) -> tuple[Any, jax.Array]:
         state, answers = model.apply(params, tokens, state)
         return state, answers.argmax(-1).astype(jnp.int32)
 
@@ -217,7 +217,7 @@ def _linen(stepping: Stepping) -> Run:
     carry = cell.initialize_carry(jax.random.key(0), x.shape)
     params = cell.init(jax.random.key(0), carry, x)
 
-    def begin(params):
+    def begin(params: Any) -> tuple[Any, jax.Array]:
         del params
         return jax.tree.map(jnp.zeros_like, carry), jnp.ones_like(x)
 

@@ -12,9 +12,14 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax
+
+    from longlag.core.ops import Params
 
 __all__ = [
     "FRAMEWORKS",
@@ -66,7 +71,7 @@ def jit_run(
 
     xs = jax.device_put(layer.inputs.swapaxes(0, 1) if time_major else layer.inputs)
 
-    def loss(params, xs):
+    def loss(params: Any, xs: jax.Array) -> jax.Array:
         return (apply(params, xs) ** 2).mean()
 
     function = jax.value_and_grad(loss) if layer.training else apply
@@ -98,10 +103,10 @@ def longlag(layer: Layer) -> Run:
 def longlag_plain(layer: Layer) -> Run:
     """The same cell with a `step` of its own, so that `unroll` knows nothing of its parts."""
 
-    def make_plain(cell):
+    def make_plain(cell: Any) -> Any:
         kind = type(cell)
 
-        def step(self, params, carry, z):
+        def step(self: Any, params: Params, carry: Any, z: Any) -> tuple[Any, Any]:
             return kind.step(self, params, carry, z)
 
         return type(f"Plain{kind.__name__}", (kind,), {"step": step})(cell.features)
@@ -152,7 +157,7 @@ def nnx(layer: Layer) -> Run:
     rnn = nnx.RNN(cells[layer.cell](features, width, rngs=rngs), rngs=rngs)
     graph, params, rest = nnx.split(rnn, nnx.Param, ...)
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> Any:
         return nnx.merge(graph, params, rest)(xs, rngs=nnx.Rngs(0))  # asked for zeros
 
     return jit_run(layer, apply, params)
@@ -164,7 +169,7 @@ def haiku(layer: Layer) -> Run:
 
     cells = {"lstm": hk.LSTM, "gru": hk.GRU, "elman": hk.VanillaRNN}
 
-    def forward(xs):
+    def forward(xs: jax.Array) -> Any:
         core = cells[layer.cell](layer.shape[-1])
         return hk.dynamic_unroll(core, xs, core.initial_state(xs.shape[0]), time_major=False)[0]
 
@@ -181,10 +186,10 @@ def equinox(layer: Layer) -> Run:
     _, _, features, width = layer.shape
     cell = cells[layer.cell](features, width, key=jax.random.key(0))
 
-    def one_sequence(cell, xs):
+    def one_sequence(cell: Any, xs: jax.Array) -> jax.Array:  # [T, D] to [T, H]
         zero = jnp.zeros(width)
 
-        def step(state, x):
+        def step(state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
             state = cell(x, state)
             return state, state[0] if layer.cell == "lstm" else state
 
@@ -192,7 +197,7 @@ def equinox(layer: Layer) -> Run:
 
     params, static = eqx.partition(cell, eqx.is_array)
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> jax.Array:
         return jax.vmap(functools.partial(one_sequence, eqx.combine(params, static)))(xs)
 
     return jit_run(layer, apply, params)
@@ -211,7 +216,7 @@ def keras(layer: Layer) -> Run:
     rnn.build(layer.inputs.shape)
     others = [variable.value for variable in rnn.non_trainable_variables]
 
-    def apply(params, xs):
+    def apply(params: Any, xs: jax.Array) -> jax.Array:
         return rnn.stateless_call(params, others, xs)[0]
 
     return jit_run(layer, apply, [variable.value for variable in rnn.trainable_variables])

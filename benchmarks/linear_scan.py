@@ -185,7 +185,7 @@ def recurrence(name: str) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Arr
 
 
 def _lax_scan(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
-    def body(h, inputs):
+    def body(h: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         a, b = inputs
         h = a * h + b
         return h, h
@@ -194,7 +194,9 @@ def _lax_scan(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
 
 
 def _associative_scan(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
-    def combine(left, right):
+    def combine(
+        left: tuple[jax.Array, jax.Array], right: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         return right[0] * left[0], right[0] * left[1] + right[1]
 
     a, b = jax.lax.associative_scan(combine, (a, b))

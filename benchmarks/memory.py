@@ -136,7 +136,7 @@ def gradient(description: tuple[Layer, str]) -> Callable[[], None]:
     layer, way = description
     cell = longlag_cell(layer.cell, layer.shape[-1])
 
-    def last_state(params, xs):
+    def last_state(params: Any, xs: jax.Array) -> jax.Array:
         return ll.unroll(cell, params, xs, time_major=True, **WAYS[way])[0].h
 
     return jit_run(layer, last_state, cell.init(jax.random.key(0), layer.shape[2]), time_major=True)

@@ -29,6 +29,7 @@ from benchmarks.record import RESULTS, Record, Results, Row, source, table
 from longlag.cells import GRU, LSTM, Elman
 from longlag.cli.arguments import plain_errors
 from longlag.contrib.newton_method import newton
+from longlag.contrib.newton_solver import NewtonInfo
 from longlag.core.cell import Cell
 from longlag.core.unrolling import unroll
 from longlag.models import likeliest
@@ -134,7 +135,7 @@ def train(cell: Cell, steps: int = STEPS) -> tuple[Any, float, float]:
         optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps)),
     )
 
-    def loss(params, key):
+    def loss(params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         drawn = TASK.sample(key, TRAIN_BATCH * EPISODES)
         inputs, targets, scored = (
             x.reshape(TRAIN_BATCH, -1) for x in (drawn.inputs, drawn.targets, drawn.scored)
@@ -146,8 +147,8 @@ def train(cell: Cell, steps: int = STEPS) -> tuple[Any, float, float]:
         return losses.mean(), right.sum() / scored.sum()
 
     @jax.jit
-    def run(params):
-        def body(state, key):
+    def run(params: Any) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        def body(state: Any, key: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
             params, memory = state
             scores, gradient = jax.value_and_grad(loss, has_aux=True)(params, key)
             change, memory = optimizer.update(gradient, memory)
@@ -203,7 +204,7 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
     cell, xs = CELLS[name], sequences(length)
     params = jax.tree.map(jnp.asarray, weights(name)["cell"])
 
-    def run_newton(params, carries: Any = "last"):
+    def run_newton(params: Any, carries: Any = "last") -> Any:
         return newton(
             cell,
             params,
@@ -213,11 +214,11 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
             time_major=True,
         )
 
-    def run_unroll(params, carries: Any = "last"):
+    def run_unroll(params: Any, carries: Any = "last") -> Any:
         return unroll(cell, params, xs, carries=carries, time_major=True)
 
     @jax.jit
-    def compare(params):
+    def compare(params: Any) -> tuple[NewtonInfo, jax.Array]:
         solved, _, info = run_newton(params, "all")
         expected, _ = run_unroll(params, "all")
         pairs = zip(jax.tree.leaves(solved), jax.tree.leaves(expected))
@@ -238,7 +239,7 @@ def measure(name: str, length: int, mode: Any, passes: Sequence[str], rounds: in
     for what in passes:
 
         def program(run: Callable[..., Any], what: str = what) -> Callable[[], Any]:
-            def value(params):
+            def value(params: Any) -> jax.Array:
                 return jnp.mean(jnp.square(run(params)[1]))
 
             made = jax.jit(jax.value_and_grad(value) if what == "train" else lambda p: run(p)[:2])

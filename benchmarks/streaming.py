@@ -16,6 +16,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import tyro
 from rich.progress import Progress
@@ -116,11 +117,11 @@ def measure(preset: tuple[str, str, str], options: Options) -> Row:
     params = model.init(jax.random.key(0))
 
     @jax.jit
-    def step(params, state, tokens):
+    def step(params: Any, state: Any, tokens: jax.Array) -> tuple[Any, jax.Array]:
         state, answers = model.apply(params, tokens, state)
         return state, answers.argmax(-1).astype(jnp.int32)
 
-    def stream(state, tokens, count):
+    def stream(state: Any, tokens: jax.Array, count: int) -> tuple[Any, jax.Array, float]:
         best = float("inf")
         for begin in range(0, count, STRETCH // 4):
             stretch = min(STRETCH // 4, count - begin)

@@ -84,7 +84,10 @@ def advance(
         State and parity after them, and whether the last answer is right, and NaN, `[B]` bool.
     """
 
-    def chunk(i, carry):
+    # State, parity and, of the last answer, whether it is right and NaN: `[B]` but for the state.
+    def chunk(
+        i: jax.Array, carry: tuple[Any, jax.Array, jax.Array, jax.Array]
+    ) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
         state, parity, *_ = carry
         bits = jax.random.bits(jax.random.fold_in(key, i), (sequences, CHUNK), jnp.uint32) >> 31
         bits = bits[strings].astype(jnp.int32)

@@ -169,18 +169,17 @@ def score_arms(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
         if numbers is None:  # it diverged, and says so
             scored_rows.append({**row, **NO_SCORES})
             continue
-        judged.setdefault(row["arm"], []).append(
-            score_texts(decode_texts(numbers, pairs), references)
-        )
-        scored_rows.append({**row, **corpus_scores(judged[row["arm"]][-1], numbers)})
+        scores = score_texts(decode_texts(numbers, pairs), references)
+        judged.setdefault(row["arm"], []).append(scores)
+        scored_rows.append({**row, **corpus_scores(scores, numbers)})
         if is_undefined(numbers).any():
             continue
         if loaded.experiment.architecture.attention != "none" and not seen:
             for at in _spaced_places(len(test)):
                 picture = pairs.inputs[test[at]]
-                seen.append(read_regions(loaded, row["seed"], picture, numbers[at], references[at]))
-    nearest_said = score_texts([pairs.targets[i] for i in nearest_pictures(pairs)], references)
-    scored_rows.append({"arm": FLOOR, "seed": None, **corpus_scores(nearest_said)})
+                seen.append(attend(loaded, row["seed"], picture, numbers[at], references[at]))
+    nearest_scores = score_texts([pairs.targets[i] for i in nearest_pictures(pairs)], references)
+    scored_rows.append({"arm": FLOOR, "seed": None, **corpus_scores(nearest_scores)})
     differences, by_kind, held = [], [], kinds(pairs)
     for name in QUALITIES:
         quality = {
@@ -188,7 +187,7 @@ def score_arms(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
             for arm, of_seeds in judged.items()
         }
         differences += [{"quality": name, **row} for row in compare_arms(quality, roles)]
-        for arm, values in {**quality, FLOOR: nearest_said.quality(name)}.items():
+        for arm, values in {**quality, FLOOR: nearest_scores.quality(name)}.items():
             for kind in KINDS:
                 there = held == kind
                 by_kind.append(
@@ -236,9 +235,7 @@ def nearest_pictures(pairs: Pairs) -> np.ndarray:
     return pairs.rows["train"][far.argmin(axis=1)]
 
 
-def read_regions(
-    loaded: Loaded, seed: int, picture: np.ndarray, numbers: np.ndarray, title: str
-) -> Seen:
+def attend(loaded: Loaded, seed: int, picture: np.ndarray, numbers: np.ndarray, title: str) -> Seen:
     """Which regions each word read.
 
     Args:
@@ -325,7 +322,7 @@ def describe(text: str, runs: Path) -> str:
         (caption,) = decode_texts(numbers, pairs)
         console.out(f"  {job.arm}: {caption}", highlight=False)
         if job.architecture.attention != "none":
-            seen.append(read_regions(loaded, seed, picture, numbers[0], job.arm))
+            seen.append(attend(loaded, seed, picture, numbers[0], job.arm))
     if seen:
         _draw(seen, run / "plots" / "caption.png")
     return caption

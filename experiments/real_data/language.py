@@ -118,7 +118,8 @@ def _bits(model: SequenceModel, params: Any, read: jax.Array) -> jax.Array:
     rows, total = read.shape[0], read.shape[1] - 1
     cut = lambda x: jnp.swapaxes(x.reshape(rows, total // CHUNK, CHUNK), 0, 1)  # noqa: E731
 
-    def chunk(state, inputs):
+    # Bytes and the ones that follow them, each `[R, CHUNK]`, to their nats.
+    def chunk(state: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         tokens, following = inputs
         state, answers = model.apply(params, tokens, state)
         chances = jax.nn.log_softmax(answers.astype(jnp.float32))

@@ -117,7 +117,7 @@ def test_a_word_has_the_mean_of_what_its_pieces_read(runs: Path):
     pairs, task = Captions().pairs, Captions()
     at = int(pairs.asked.sum(axis=1).argmax())
     said = pairs.answers[at]
-    seen = captions.read_regions(loaded, 0, pairs.inputs[at], said, "title")
+    seen = captions.attend(loaded, 0, pairs.inputs[at], said, "title")
     assert " ".join(seen.words).replace(" :", ":") == pairs.targets[at].replace(" :", ":")
     weights, pieces = align(loaded, 0, task.shown(pairs.inputs[at]), said)
     assert pieces[-1] == STOP and weights.shape == (len(pieces), 64)
@@ -126,7 +126,7 @@ def test_a_word_has_the_mean_of_what_its_pieces_read(runs: Path):
         i for i, n in enumerate(pieces[1:], 1) if pairs.writer.named(int(n)).startswith("▁")
     )
     np.testing.assert_allclose(seen.weights[0].ravel(), weights[:first].mean(axis=0), atol=1e-6)
-    nothing = captions.read_regions(loaded, 0, pairs.inputs[at], np.full_like(said, STOP), "title")
+    nothing = captions.attend(loaded, 0, pairs.inputs[at], np.full_like(said, STOP), "title")
     assert nothing.words == [] and nothing.weights.shape == (0, 8, 8)
     np.testing.assert_array_equal(
         seen.picture, emoji.load().pictures[emoji.load().sequences.index(pairs.sources[at])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -61,7 +61,7 @@ def gradient_by_lag(
     when = jnp.full(rows, steps - 1) if at is None else at
     row = jnp.arange(rows)
 
-    def loss(embedded):
+    def loss(embedded: jax.Array) -> jax.Array:  # [T, B, E] to a number
         _, ys = model.stack.apply(params["layers"], embedded, mask=mask_t)
         answers = affine(params["head"], ys[when, row])
         if targets is None:
@@ -100,11 +100,12 @@ def jacobians(cell: Cell, params: Params, xs: jax.Array) -> jax.Array:
     leaves, structure = jax.tree.flatten(before)
     floating = [bool(jnp.issubdtype(leaf.dtype, jnp.floating)) for leaf in leaves]
 
-    def flatten(leaves):
+    # The carry has no batch here: `leaves` are those of one step, `z` what `project` gave for it.
+    def flatten(leaves: Sequence[jax.Array]) -> jax.Array:  # to [S]
         return jnp.concatenate([x.ravel() for x, f in zip(leaves, floating) if f])
 
-    def jacobian(leaves, z):
-        def new_state(state):
+    def jacobian(leaves: Sequence[jax.Array], z: Any) -> jax.Array:  # to [S, S]
+        def new_state(state: jax.Array) -> jax.Array:  # [S] to [S]
             parts, begin = [], 0
             for leaf, f in zip(leaves, floating):
                 parts.append(state[begin : begin + leaf.size].reshape(leaf.shape) if f else leaf)

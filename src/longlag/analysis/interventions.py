@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from longlag.attention import Attention
+from longlag.core.ops import Params
 from longlag.models import SequenceModel
 from longlag.nn import Layer, ShortConvolution
+from longlag.nn.layer import State
 from longlag.runs import load
 from longlag.tasks import Batch
 from longlag.training import evaluate, evaluation_batch
@@ -31,26 +33,44 @@ class _Around(Layer):
 
     inner: Layer
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         return self.inner.init(key, in_features)
 
-    def out_features(self, in_features):
+    def out_features(self, in_features: int) -> int:
         return self.inner.out_features(in_features)
 
-    def init_state(self, params, batch_shape, capacity):
+    def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> State:
         return self.inner.init_state(params, batch_shape, capacity)
 
-    def cache_of(self, state):
+    def cache_of(self, state: State) -> State:
         return self.inner.cache_of(state)
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         return self.inner.apply(params, xs, state, mask=mask, resets=resets, key=key)
 
 
 class Silent(_Around):
     """Gives zeros."""
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         state, ys = super().apply(params, xs, state, mask=mask, resets=resets, key=key)
         return state, jnp.zeros_like(ys)
@@ -59,7 +79,16 @@ class Silent(_Around):
 class Deaf(_Around):
     """Does not hear of resets."""
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         return super().apply(params, xs, state, mask=mask, resets=None, key=key)
 

@@ -244,7 +244,15 @@ def _active_seeds(states: TrainState, experiment: Experiment) -> np.ndarray:
     return ~ended
 
 
-def _lines(states, loss, measured, active, done, seconds):
+def _lines(
+    states: TrainState,
+    loss: np.ndarray,
+    measured: Evaluation,
+    active: np.ndarray,
+    done: int,
+    seconds: float,
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The lines of the metrics after a dispatch, `[S]` seeds, and the messages for the user."""
     lines, messages = [], []
     for i in np.flatnonzero(active):
         lines.append(
