@@ -71,9 +71,7 @@ def main(argv: Sequence[str]) -> int:
     record, rows = Record("length", options.record), []
     with Progress(console=console) as progress:
         for length in progress.track(options.lengths, description="lengths"):
-            rows.append(
-                record.measure_quietly(_step_in_process, length, options.batch, options.width)
-            )
+            rows.append(record.measure_quietly(measure, length, options.batch, options.width))
     for before, row in itertools.pairwise(rows):
         growth = row["length"] / before["length"]
         # As if the length had grown by 4: time / length grows by a fourth of this.
@@ -145,7 +143,8 @@ def one_step(length: int, batch: int, width: int) -> dict[str, Any]:
     }
 
 
-def _step_in_process(length: int, batch: int, width: int) -> dict[str, Any]:
+def measure(length: int, batch: int, width: int) -> dict[str, Any]:
+    """The row of one length, from a process of its own, whose peak of memory is its alone."""
     code = "import json; from benchmarks.length import one_step; "
     code += f"print(json.dumps(one_step({length}, {batch}, {width})))"
     root = Path(__file__).parent.parent

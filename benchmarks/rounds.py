@@ -1,4 +1,12 @@
-"""Fair timing: each contestant in a process of its own, round after round, on a quiet machine."""
+"""Fair timing: each contestant in a process of its own, round after round, on a quiet machine.
+
+All benchmarks have one shape:
+
+    Options           the command line
+    main(argv)        reads it, measures row by row (`Record.measure_quietly`), prints a table
+    measure(...)      measures one case and returns its row of the results, or several
+    section(results)  the Markdown of a recorded JSON object, for benchmarks/README.md
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _spread(median: str, spread: str) -> str:
     return f"{median} ({spread})" if spread else median
 
 
-def _picture(name: str, sentence: str) -> FigureText:
+def _figure_text(name: str, sentence: str) -> FigureText:
     heading, legend = CAPTIONS[name]
     return FigureText(
         heading, legend, sentence, f"{heading}: heat map of one test sequence of the demo."
@@ -53,10 +53,10 @@ RECORDED = (
         lines=lines,
         verdict=verdict,
         pictures={
-            "attention": _picture(
+            "attention": _figure_text(
                 "attention", "The step where a key comes again reads the value that followed it."
             ),
-            "trace": _picture(
+            "trace": _figure_text(
                 "trace",
                 "The units of a state that tracks parity change sign together, at the ones.",
             ),

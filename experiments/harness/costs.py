@@ -68,10 +68,10 @@ def measure_costs(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
         }
     for run, _ in runs.values():
         jax.block_until_ready(run())  # compiled before any is timed
-    times: dict[tuple[str, str], list[float]] = {named: [] for named in runs}
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     for _ in range(ROUNDS):
-        for named, (run, tokens) in runs.items():
-            times[named].append(_time_round(run) / tokens * 1e6)
+        for key, (run, tokens) in runs.items():
+            times[key].append(_time_round(run) / tokens * 1e6)
     for (arm, what), microseconds in times.items():
         costs[arm][what] = [round(min(microseconds), 3), round(statistics.median(microseconds), 3)]
     results = {"costs": [*costs.values()]}

@@ -4,6 +4,18 @@ A module of `experiments` is a script if it defines `QUESTIONS`, questions by wh
 or `RECORDED`, what is shown of each. Without `RECORDED` every entry of `QUESTIONS` is recorded
 under the script's name and its own, with the table that is the default of `Recorded`.
 `SMOKE = False` says that the script has no `--preset smoke`.
+
+The functions that a script gives to `ask` and `Recorded` have one name each in all scripts:
+
+    question(...)     builds a `Question`, of a size or a preset
+    columns(results)  the head of the table, where it depends on the results
+    lines(results)    the rows of the table, a line for every arm
+    verdict(results)  the sentences under the table
+    figure(results)   the figure on the page of all questions
+
+A script of several questions takes the name of the question as the first argument of them, and
+binds it by `functools.partial`. `harness.tables` has the `lines` and the `verdict` of a script that
+writes none of its own.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def script(
     name: str,
     doc: str | None,
     questions: Mapping[str, Callable[[Size], Question]],
-    how: Callable[[str], Mapping[str, Any]] = lambda part: {},
+    ask_options: Callable[[str], Mapping[str, Any]] = lambda part: {},
     argv: Sequence[str] | None = None,
 ) -> None:
     """What a script of questions does when it is run.
@@ -157,7 +157,7 @@ def script(
         name: of the script, with dashes; folders and results are named so.
         doc: what `--help` says first.
         questions: by what they are about, and by size; under "" if there is only one.
-        how: what `ask` is told beside a question.
+        ask_options: what `ask` is told beside a question.
         argv: the command line; None: that of the process.
     """
 
@@ -188,7 +188,7 @@ def script(
         for part in parts or questions:
             question = options.restrict(questions[part](options.size))
             command, out = options.command_and_folder(name, part)
-            ask(question, command, out, options.workers, **how(part))
+            ask(question, command, out, options.workers, **ask_options(part))
 
 
 def ask(

@@ -80,4 +80,6 @@ RECORDED = (Recorded("attention-kinds", "Which attention?", 130),)
 
 
 if __name__ == "__main__":
-    script("attention-kinds", __doc__, QUESTIONS, how=lambda _: {"also": costs.measure_costs})
+    script(
+        "attention-kinds", __doc__, QUESTIONS, ask_options=lambda _: {"also": costs.measure_costs}
+    )

@@ -345,4 +345,4 @@ RECORDED = (
 
 
 if __name__ == "__main__":
-    script(NAME, __doc__, QUESTIONS, how=ask_options)
+    script(NAME, __doc__, QUESTIONS, ask_options=ask_options)

@@ -31,7 +31,7 @@ import tyro
 from experiments.harness.questions import Arms, Question, ask, command_and_folder
 from experiments.harness.recorded import Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm
-from experiments.real_data.captions_figures import Seen, sheet, text_around
+from experiments.real_data.captions_figures import Seen, figure_text, sheet
 from experiments.real_data.sentence_scores import (
     COLUMNS,
     NO_SCORES,
@@ -374,7 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _record(name: str, title: str, heading: str, sentence: str) -> Recorded:
     shown: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
     more: dict[str, Any] = {"further": kind_table, "about": "By what is new"}
-    pictures = {"attended": text_around(heading, sentence)}
+    pictures = {"attended": figure_text(heading, sentence)}
     return Recorded(name, title, 160, **shown, **more, pictures=pictures)
 
 

@@ -68,7 +68,7 @@ def fade(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.rint(255 - kept * (255.0 - picture)).astype(np.uint8)
 
 
-def text_around(heading: str, sentence: str) -> FigureText:
+def figure_text(heading: str, sentence: str) -> FigureText:
     """The text around the committed picture, under this heading, which shows this."""
     return FigureText(
         heading,

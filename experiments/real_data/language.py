@@ -45,8 +45,8 @@ from experiments.real_data.language_figures import (
     ORDER,
     bits_by_distance,
     distance_figure,
+    figure_text,
     mean_of,
-    text_around,
 )
 from longlag import LSTM
 from longlag.cli.arguments import plain_errors
@@ -359,7 +359,7 @@ def _continue(options: Options, out: Path) -> int:
 
 def _record(name: str, title: str, sentence: str) -> Recorded:
     shown: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
-    return Recorded(name, title, 140, **shown, pictures={"distance": text_around(sentence)})
+    return Recorded(name, title, 140, **shown, pictures={"distance": figure_text(sentence)})
 
 
 RECORDED = (

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.harness.recorded import FigureText
 
-__all__ = ["ORDER", "bits_by_distance", "distance_figure", "mean_of", "text_around"]
+__all__ = ["ORDER", "bits_by_distance", "distance_figure", "figure_text", "mean_of"]
 
 ORDER = 8  # of the n-grams that count as come before
 BINS = (64, 256, 1024, 4096)  # bytes since an 8-gram was last seen
@@ -50,7 +50,7 @@ def distance_figure(apart: Mapping[str, list[list[float | None]]]) -> Any:
     return figure
 
 
-def text_around(sentence: str) -> FigureText:
+def figure_text(sentence: str) -> FigureText:
     """The text around the committed picture, which shows this."""
     return FigureText(
         "Where attention could help",

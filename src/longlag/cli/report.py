@@ -75,7 +75,7 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
     console.print(report.table(report.summarise(results["rows"], results["threshold"])))
     arms = {(point["task"], point["arm"]) for point in results["by_lag"]}
     if len(arms) == 1:
-        console.print(_at_every_lag(results["by_lag"]), highlight=False)
+        console.print(_describe_lags(results["by_lag"]), highlight=False)
     with writing("the report", folder):
         page = report.write(folder, results)
     console.print(f"report     {page}", highlight=False, soft_wrap=True)
@@ -186,7 +186,7 @@ def _tell_apart(names: Sequence[str], options: Sequence[Mapping[str, Any]]) -> l
     return longer
 
 
-def _at_every_lag(by_lag: Sequence[Mapping[str, Any]]) -> str:
+def _describe_lags(by_lag: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy at each lag that was tested, of which the table has but two."""
     lags = sorted({point["lag"] for point in by_lag})
     parts = []

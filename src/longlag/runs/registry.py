@@ -135,12 +135,13 @@ def _module(path: Path, what: str) -> ModuleType:
             if not isinstance(error, Exception):
                 raise
             raise ValueError(
-                f"{what}: {path} fails to import: {type(error).__name__}: {error}{_at(error, path)}"
+                f"{what}: {path} fails to import: {type(error).__name__}: {error}"
+                f"{_name_failing_line(error, path)}"
             ) from error
     return sys.modules[name]
 
 
-def _at(error: Exception, path: Path) -> str:
+def _name_failing_line(error: Exception, path: Path) -> str:
     """The line of a file at which an import failed, in words; a syntax error says it itself."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
