@@ -90,7 +90,7 @@ def name(cell: Cell) -> str:
 
 TRAINING = Training(learning_rate=3e-3, batch_size=32, dispatch=50, eval_size=512)
 # Without attention nothing there remembers: the control.
-ATTENTIONS: tuple[Any, ...] = ("additive", "multiplicative", "window", "full", "none")
+ARM_ATTENTIONS: tuple[Any, ...] = ("additive", "multiplicative", "window", "full", "none")
 
 
 def hold() -> Question:
@@ -116,7 +116,7 @@ def recall() -> Question:
             attention: Experiment(
                 task, cell, Architecture(attention, width=WIDTH), training, 5, (16,)
             )
-            for attention in ATTENTIONS
+            for attention in ARM_ATTENTIONS
         },
         HELD,
     )

@@ -60,7 +60,7 @@ from longlag.tasks import Dates, Translation
 from longlag.tasks.pairs import Pairs, PairTask
 from longlag.training import Training
 
-ATTENTIONS: tuple[Literal["none", "additive", "multiplicative"], ...] = (
+DECODER_ATTENTIONS: tuple[Literal["none", "additive", "multiplicative"], ...] = (
     *("none", "additive", "multiplicative"),
 )
 RATES = (1e-3, 3e-3)
@@ -154,7 +154,7 @@ def _arms(
     task: PairTask, width: int, dropout: float, training: Training, seeds: int
 ) -> dict[str, Experiment]:
     arms = {}
-    for attention in ATTENTIONS:
+    for attention in DECODER_ATTENTIONS:
         layers = EncoderDecoder(attention=attention, width=width, dropout=dropout)
         job = Experiment(task, GRU(width), layers, training, seeds)
         arms[job.arm] = job

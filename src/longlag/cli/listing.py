@@ -33,7 +33,7 @@ COLUMNS = ("name", "kind", "parameters", "state", "reference")
 # D and H of every row, and the length at which a cache is counted.
 WIDTH, LENGTH = 64, 1000
 
-ATTENTIONS: dict[str, Callable[[], Attention]] = {
+DEFAULT_ATTENTIONS: dict[str, Callable[[], Attention]] = {
     "additive": lambda: Additive(WIDTH),
     "multiplicative": lambda: Multiplicative(WIDTH),
     "window": lambda: DotProduct(WIDTH, window=16),
@@ -83,7 +83,7 @@ def catalogue() -> list[tuple[str, ...]]:
         rows.append((name, kind(cls), *_sizes(params, state), _reference(cls)))
     order = ("dense", "linear", "matrix", "other")
     rows.sort(key=lambda row: order.index(row[1]))
-    for name, build in ATTENTIONS.items():
+    for name, build in DEFAULT_ATTENTIONS.items():
         layer = build()
         params = jax.eval_shape(lambda a=layer: a.init(jax.random.key(0), WIDTH))
         state = jax.eval_shape(lambda p, a=layer: a.init_state(p, (1,), LENGTH), params)

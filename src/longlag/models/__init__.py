@@ -2,7 +2,7 @@
 
 from longlag.models.answers import NO_CLASS, is_nan, likeliest
 from longlag.models.beam import Hypotheses, beam_search, generate
-from longlag.models.building import ATTENTIONS, build, idle_options
+from longlag.models.building import ATTENTION_OPTIONS, build, idle_options
 from longlag.models.decoding import DecoderState, Encoded
 from longlag.models.embedding import Embedding
 from longlag.models.image_encoder import Pictures
@@ -13,7 +13,7 @@ from longlag.models.seq2seq import Seq2Seq
 from longlag.models.sequence import SequenceModel, WholeSequenceModel
 
 __all__ = [
-    "ATTENTIONS",
+    "ATTENTION_OPTIONS",
     "NO_CLASS",
     "WITHIN",
     "Cost",

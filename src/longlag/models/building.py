@@ -19,14 +19,14 @@ from longlag.nn.pointwise import MLP, Dropout
 from longlag.nn.recurrent import Recurrent
 from longlag.nn.short_convolution import ShortConvolution
 
-__all__ = ["ATTENTIONS", "build", "idle_options"]
+__all__ = ["ATTENTION_OPTIONS", "build", "idle_options"]
 
 
-ATTENTIONS = ("none", "additive", "multiplicative", "window", "full")
+ATTENTION_OPTIONS = ("none", "additive", "multiplicative", "window", "full")
 # The attentions that an option of `build` reaches.
 REACHES = {
-    "placement": ATTENTIONS[1:],
-    "pattern": ATTENTIONS[1:],
+    "placement": ATTENTION_OPTIONS[1:],
+    "pattern": ATTENTION_OPTIONS[1:],
     "heads": ("window", "full"),
     "positions": ("window", "full"),
     "window": ("window",),
@@ -88,7 +88,7 @@ def build(
         ValueError: an unknown name, an option without effect, neither a cell nor an attention, or
             no inner width for `mixer_parameters`.
     """
-    choose(attention, ATTENTIONS, "attention")
+    choose(attention, ATTENTION_OPTIONS, "attention")
     choose(placement, ("auto", "read", "block"), "placement")
     choose(pattern, ("middle", "interleaved"), "pattern")
     if cell is None and attention == "none":
