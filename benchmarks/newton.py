@@ -31,7 +31,7 @@ from longlag.cli.arguments import plain_errors
 from longlag.contrib.newton_method import newton
 from longlag.core.cell import Cell
 from longlag.core.unrolling import unroll
-from longlag.models import likeliest
+from longlag.models import likeliest_class
 from longlag.report.rows import markdown
 from longlag.system.console import console
 from longlag.tasks import CopyMemory
@@ -142,7 +142,7 @@ def train(cell: Cell, steps: int = STEPS) -> tuple[Any, float, float]:
         _, ys = unroll(cell, params["cell"], jax.nn.one_hot(inputs, TASK.in_features))
         logits = ys @ params["kernel"] + params["bias"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        right = (likeliest(logits) == targets) & scored
+        right = (likeliest_class(logits) == targets) & scored
         return losses.mean(), right.sum() / scored.sum()
 
     @jax.jit

@@ -24,7 +24,7 @@ from experiments.real_data.intents_scores import (
 )
 from experiments.real_data.translation_figures import drawn
 from longlag.data.intents import floors, tokenize
-from longlag.models import NO_CLASS, likeliest
+from longlag.models import NO_CLASS, likeliest_class
 from longlag.runs import Experiment, load
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -143,7 +143,7 @@ def _of_runs(arms: Arms, rows: Sequence[Found], out: Path) -> Iterator[Found]:
             counts, kept = None, {}
             if row["accuracy"] is not None:
                 chances = decide(loaded.model, loaded.of_seed(row["seed"]), tokens, mask)
-                said = np.asarray(likeliest(chances))
+                said = np.asarray(likeliest_class(chances))
                 if (said == NO_CLASS).any():
                     kept["nan"] = float((said == NO_CLASS).mean())
                 else:
@@ -184,7 +184,7 @@ def _read(run: Path) -> Figure:
     _, first = np.unique(utterances.labels[held.rows[there]], return_index=True)
     rows = there[first[:SHOWN]]
     params = loaded.of_seed()
-    said = likeliest(decide(loaded.model, params, tokens[rows], mask[rows]))
+    said = likeliest_class(decide(loaded.model, params, tokens[rows], mask[rows]))
     weights = attended(loaded.model, params, tokens[rows], mask[rows])
     return reading(
         [tokenize(utterances.texts[i]) for i in held.rows[rows]],

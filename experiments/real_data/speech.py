@@ -40,7 +40,7 @@ from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
 from longlag.data import japanese_vowels
-from longlag.models import likeliest
+from longlag.models import likeliest_class
 from longlag.report.charts import Point
 from longlag.report.charts import lines as chart
 from longlag.report.style import styles
@@ -204,7 +204,9 @@ def also(arms: Arms, rows: Sequence[Row], out: Path) -> Row:
         steps = np.minimum(np.arange(japanese_vowels.LONGEST), test.lengths[:, None] - 1)
         heard_of[arm] = []
         for seed in job.seed_numbers:
-            said = np.take_along_axis(np.asarray(likeliest(heard(loaded, seed))), steps, axis=1)
+            said = np.take_along_axis(
+                np.asarray(likeliest_class(heard(loaded, seed))), steps, axis=1
+            )
             right = (said == test.speakers[:, None]).mean(axis=0)
             heard_of[arm].append([round(share, 4) for share in right.tolist()])
     path = out / "plots" / "heard.png"

@@ -177,7 +177,9 @@ def of_layer(layer: Layer) -> dict[str, Program]:
     def read_memory(params, xs):
         assert isinstance(layer, Attention)
         mask = jnp.ones((B, T), bool)
-        return layer.read_memory(params, xs, layer.memorise(params, jnp.swapaxes(xs, 0, 1), mask))
+        return layer.read_memory(
+            params, xs, layer.write_memory(params, jnp.swapaxes(xs, 0, 1), mask)
+        )
 
     programs = {"whole": Program(init, whole, floats(T, B, D))}
     if not isinstance(layer, Bidirectional):

@@ -79,11 +79,13 @@ class Local(Attention):
         """That of the attention."""
         return self.attention.out_features(in_features)
 
-    def memorise(self, params, encoded, mask=None):
+    def write_memory(
+        self, params: Params, encoded: jax.Array, mask: jax.Array | None = None
+    ) -> Memory:
         """That of the attention."""
-        return self.attention.memorise(params["attention"], encoded, mask)
+        return self.attention.write_memory(params["attention"], encoded, mask)
 
-    def write(self, params, xs, position):
+    def write(self, params: Params, xs: jax.Array, position: jax.Array) -> Any:
         """What the attention writes."""
         return self.attention.write(params["attention"], xs, position)
 

@@ -12,7 +12,7 @@ from longlag.core.array_types import Answers, Losses, Right
 from longlag.core.checks import is_zero
 from longlag.core.ops import Params
 from longlag.core.promotion import add, allow_promotion, promote, widen
-from longlag.models.answers import is_nan, likeliest
+from longlag.models.answers import is_nan, likeliest_class
 from longlag.models.model import Model
 from longlag.tasks import Batch, Task
 from longlag.tasks.batch_checks import check_answers, least_steps
@@ -49,7 +49,7 @@ def losses(task: Task, answers: Answers, batch: Batch) -> tuple[Losses, Right]:
     if task.targets_kind == "classes":
         logits = jnp.where(asked, answers, 0.0)
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-        right = likeliest(answers) == batch.targets
+        right = likeliest_class(answers) == batch.targets
     else:
         error = jnp.where(asked, add(answers, -batch.targets), 0.0)
         each = (error * error).mean(-1)
@@ -117,7 +117,7 @@ def transcript(answers: jax.Array, mask: jax.Array) -> jax.Array:
     Returns:
         `[B, T]` int32, zero after the end. Steps whose answer is NaN write `answers.NO_CLASS`.
     """
-    said = jnp.where(mask, likeliest(answers), 0)
+    said = jnp.where(mask, likeliest_class(answers), 0)
     before = jnp.pad(said[:, :-1], ((0, 0), (1, 0)))
     new = (said != 0) & (said != before)
     order = jnp.argsort(~new, axis=1, stable=True)
