@@ -163,7 +163,7 @@ def scored(arms: Arms, rows: Sequence[Found], out: Path) -> Found:
     pairs: Pairs = task.pairs
     test = pairs.rows["test"]
     references = [pairs.targets[i] for i in test]
-    roles = np.array([emoji.made(pairs.sources[i]).role for i in test])
+    roles = np.array([emoji.decompose(pairs.sources[i]).role for i in test])
     found, judged, seen = [], {}, []
     for row, loaded, said in answers(arms, rows, out, beams=1):
         if said is None:  # it diverged, and says so
@@ -218,8 +218,8 @@ def _draw(seen: Sequence[Seen], file: Path) -> None:
 
 def kinds(pairs: Pairs) -> np.ndarray:
     """What is new in each picture of the test, of `KINDS`."""
-    learned = {emoji.made(pairs.sources[i])[:2] for i in pairs.rows["train"]}
-    made = (emoji.made(pairs.sources[i])[:2] for i in pairs.rows["test"])
+    learned = {emoji.decompose(pairs.sources[i])[:2] for i in pairs.rows["train"]}
+    made = (emoji.decompose(pairs.sources[i])[:2] for i in pairs.rows["test"])
     return np.array(["tone" if one in learned else "gender" for one in made])
 
 
@@ -245,11 +245,11 @@ def attended(loaded: Loaded, seed: int, picture: np.ndarray, said: np.ndarray, t
         title: what stands over the picture.
     """
     task: Any = loaded.experiment.task
-    weights, pieces = looked_at(loaded, seed, task.shown(picture), said)
+    weights, pieces = looked_at(loaded, seed, task.to_model_inputs(picture), said)
     pieces = pieces[pieces != STOP]
     writer = task.pairs.writer
     # A word is several pieces, the first of which begins with a ▁.
-    begun = [i for i, n in enumerate(pieces) if i == 0 or writer.named(int(n)).startswith("▁")]
+    begun = [i for i, n in enumerate(pieces) if i == 0 or writer.name_of(int(n)).startswith("▁")]
     words = [slice(*ends) for ends in itertools.pairwise([*begun, len(pieces)])]
     grid = loaded.model.source.grid
     return Seen(
@@ -313,7 +313,7 @@ def describe(text: str, runs: Path) -> str:
         if not said:
             console.out(_known(text, pairs), highlight=False)
         seed = job.seed_numbers[0]
-        shown = job.task.shown(picture[None])
+        shown = job.task.to_model_inputs(picture[None])
         numbers = say(loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1)
         require_defined(numbers, path)
         (said,) = tell(numbers, pairs)
@@ -328,8 +328,8 @@ def describe(text: str, runs: Path) -> str:
 def _picture(text: str) -> np.ndarray:
     """The picture of an emoji, or in a file: `[32, 32, 3]` uint8."""
     if Path(text).is_file():
-        return emoji.reduced(Path(text).read_bytes())
-    found = emoji.pictures().get(emoji.bare(text.strip()))
+        return emoji.reduce_picture(Path(text).read_bytes())
+    found = emoji.pictures().get(emoji.strip_selectors(text.strip()))
     if found is None:
         raise ValueError(f"--caption: expected an emoji or the path of a picture, got {text!r}")
     return found
@@ -337,7 +337,7 @@ def _picture(text: str) -> np.ndarray:
 
 def _known(text: str, pairs: Pairs) -> str:
     """What is known of a picture beforehand."""
-    sequence = emoji.bare(text.strip())
+    sequence = emoji.strip_selectors(text.strip())
     if sequence not in pairs.sources:
         return "in no part of the data"
     at = pairs.sources.index(sequence)

@@ -138,7 +138,7 @@ def _of_runs(arms: Arms, rows: Sequence[Found], out: Path) -> Iterator[Found]:
     for name, job in arms.items():
         loaded = load(out / folder(name))
         held = held_out(job)
-        tokens, mask = held.whole()
+        tokens, mask = held.full_utterances()
         for row in (row for row in rows if row["arm"] == name):
             counts, kept = None, {}
             if row["accuracy"] is not None:
@@ -178,7 +178,7 @@ def _read(run: Path) -> Figure:
     """
     loaded = load(run)
     held = held_out(loaded.experiment)
-    tokens, mask = held.whole()
+    tokens, mask = held.full_utterances()
     lengths, utterances = mask.sum(1), held.corpus.utterances
     there = np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])
     _, first = np.unique(utterances.labels[held.rows[there]], return_index=True)

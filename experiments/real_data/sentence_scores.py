@@ -206,7 +206,7 @@ def answers(
                 yield row, loaded, None
                 continue
             console.print(f"{arm}, seed {row['seed']}: answering the test part", highlight=False)
-            params, inputs = loaded.of_seed(row["seed"]), task.shown(pairs.inputs[test])
+            params, inputs = loaded.of_seed(row["seed"]), task.to_model_inputs(pairs.inputs[test])
             yield row, loaded, say(loaded.model, params, inputs, mask, task.length, beams)
 
 

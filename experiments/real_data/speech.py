@@ -251,7 +251,7 @@ def floors() -> list[Row]:
 
 def _right(classifier: Callable[[], Any], task: JapaneseVowels) -> float:
     """The share of what `task` holds out for its test that is answered right."""
-    train, held = task.utterances, task.evaluated("test").utterances
+    train, held = task.utterances, task.evaluation_task("test").utterances
     means = [part.cepstra.sum(axis=1) / part.lengths[:, None] for part in (train, held)]
     fitted = classifier().fit(means[0], train.speakers)
     return float((fitted.predict(means[1]) == held.speakers).mean())

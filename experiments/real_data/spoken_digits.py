@@ -215,7 +215,7 @@ def floors() -> list[Row]:
     ]
 
 
-def six_parts(part: spoken_digits.Part, voice: int) -> np.ndarray:
+def six_parts(part: spoken_digits.DigitRecordings, voice: int) -> np.ndarray:
     """A voice's ten recordings, the loud part of each as the means of six equal parts.
 
     Returns:

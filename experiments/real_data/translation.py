@@ -50,7 +50,7 @@ from experiments.real_data.translation_figures import against_length, alignments
 from experiments.real_data.translation_scores import aligned, by_length, floors
 from longlag import GRU
 from longlag.cli.arguments import plain_errors
-from longlag.data.coders import padded
+from longlag.data.coders import encode_texts
 from longlag.data.messages import tidy
 from longlag.runs import EncoderDecoder, Experiment, Loaded, load
 from longlag.system import optional_packages
@@ -277,7 +277,7 @@ def translate(text: str, runs: Path) -> str:
         if not asked:
             raise ValueError(f"--translate: expected a text, got {text!r}")
         assert pairs.reader is not None
-        inputs, mask = padded(pairs.reader, [asked], pairs.inputs.shape[1])
+        inputs, mask = encode_texts(pairs.reader, [asked], pairs.inputs.shape[1])
         seed = loaded.experiment.seed_numbers[0]
         beams = BEAMS[quality(task)]
         numbers = say(loaded.model, loaded.of_seed(seed), inputs, mask, task.length, beams)
