@@ -11,7 +11,7 @@ from jax.nn import initializers
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, attention_weights
 from longlag.core.any_length import is_known
-from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
+from longlag.core.array_types import AttentionWeights, Contexts, Features, Positions, PRNGKey
 from longlag.core.ops import Params, affine, dot
 from longlag.core.promotion import contract, widen
 
@@ -58,7 +58,7 @@ class Additive(Attention):
             "score": {"kernel": lecun(keys[2], (self.features, 1))},
         }
 
-    def write(self, params: Params, xs: jax.Array, position: jax.Array) -> Any:
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """The step's key W_k x and its value x."""
         del position
         return {"key": dot(xs, params["key"]["kernel"]), "value": xs}

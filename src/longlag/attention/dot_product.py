@@ -14,6 +14,7 @@ from longlag.core.array_types import (
     AttentionWeights,
     Contexts,
     Features,
+    Positions,
     PRNGKey,
     Queries,
     StepPositions,
@@ -139,7 +140,7 @@ class DotProduct(Attention):
             )
         return super().write_memory(params, encoded, mask)
 
-    def write(self, params: Params, xs: jax.Array, position: jax.Array) -> Any:
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """The step's key, turned by its position, and its value."""
         key = self._split_heads(params, "key", self._add_position(params, xs, position))
         value = self._split_heads(params, "value", xs)

@@ -8,7 +8,7 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory, attention_weights
-from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
+from longlag.core.array_types import AttentionWeights, Contexts, Features, Positions, PRNGKey
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import contract
 from longlag.core.spec import choose
@@ -63,7 +63,7 @@ class Multiplicative(Attention):
         shape = (memory_features, in_features)
         return {"key": {"kernel": initializers.lecun_normal()(key, shape)}}
 
-    def write(self, params: Params, xs: jax.Array, position: jax.Array) -> Any:
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """The step's value x, and its key W x unless that is x too."""
         del position
         if self.score == "dot":
