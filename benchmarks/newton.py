@@ -32,7 +32,7 @@ from longlag.contrib.newton_method import newton
 from longlag.contrib.newton_solver import NewtonInfo
 from longlag.core.cell import Cell
 from longlag.core.unrolling import unroll
-from longlag.models import likeliest
+from longlag.models import likeliest_class
 from longlag.report.rows import markdown
 from longlag.system.console import console
 from longlag.tasks import CopyMemory
@@ -143,7 +143,7 @@ def train(cell: Cell, steps: int = STEPS) -> tuple[Any, float, float]:
         _, ys = unroll(cell, params["cell"], jax.nn.one_hot(inputs, TASK.in_features))
         logits = ys @ params["kernel"] + params["bias"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        right = (likeliest(logits) == targets) & scored
+        right = (likeliest_class(logits) == targets) & scored
         return losses.mean(), right.sum() / scored.sum()
 
     @jax.jit

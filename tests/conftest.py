@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def few_voices() -> Iterator[spoken_digits.Spoken]:
+def few_voices() -> Iterator[spoken_digits.DigitSplits]:
     """The spoken digits, of fewer synthetic voices; to speak takes seconds, once on a machine."""
     named = ("adam", "belinda", "boris", "caleb", "david", "ed", "f1", "f2", "f3", "f4", "f5")
     with pytest.MonkeyPatch.context() as patch:

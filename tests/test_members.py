@@ -12,7 +12,7 @@ import longlag
 from longlag.attention import Attention
 from longlag.core.cell import Cell
 from longlag.nn import Block, Layer
-from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, CELLS, LAYERS, D
 
 # Also left out: what `unroll` puts around a cell, and what an intervention puts around a layer.
 OUTSIDE = ("longlag.testing", "longlag.interop", "longlag.analysis", "longlag.core.zoneout")
@@ -36,16 +36,16 @@ def classes(base: type) -> set[type]:
 
 
 def test_no_class_of_the_library_is_missing_among_the_members():
-    layers = [*LAYERS.values(), *BLOCKS.values(), *ATTENTIONS.values()]
+    layers = [*LAYERS.values(), *BLOCKS.values(), *ATTENTION_LAYERS.values()]
     assert {type(cell) for cell in CELLS} == classes(Cell)
-    assert {type(attention) for attention in ATTENTIONS.values()} == classes(Attention)
+    assert {type(attention) for attention in ATTENTION_LAYERS.values()} == classes(Attention)
     assert {type(block) for block in BLOCKS.values()} == classes(Block)
     assert {type(layer) for layer in layers} == classes(Layer)
 
 
-@pytest.mark.parametrize("name", [*LAYERS, *BLOCKS, *ATTENTIONS])
+@pytest.mark.parametrize("name", [*LAYERS, *BLOCKS, *ATTENTION_LAYERS])
 def test_every_layer_takes_the_inputs_that_its_table_names(name):
-    layer = (LAYERS | BLOCKS | ATTENTIONS)[name]
+    layer = (LAYERS | BLOCKS | ATTENTION_LAYERS)[name]
     params = jax.eval_shape(lambda: layer.init(jax.random.key(0), D))
     xs = jax.ShapeDtypeStruct((5, 2, D), jnp.float32)
     _, ys = jax.eval_shape(layer.apply, params, xs)

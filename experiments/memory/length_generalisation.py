@@ -42,7 +42,7 @@ from experiments.harness.tables import rows_by_arm
 from experiments.memory.attention_vs_recurrence import question
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
-from longlag.models import NO_CLASS, SequenceModel, likeliest
+from longlag.models import NO_CLASS, SequenceModel, likeliest_class
 from longlag.report.summary import flaws, wilson
 from longlag.runs import Loaded, load
 from longlag.system.atomic_files import replace_file, writing
@@ -93,7 +93,7 @@ def advance(
         bits = bits[strings].astype(jnp.int32)
         state, answers = model.apply(params, bits, state)
         parity = (parity + prefix_sums(bits)[:, -1]) % 2
-        named = likeliest(answers[:, -1])
+        named = likeliest_class(answers[:, -1])
         return state, parity, named == parity, named == NO_CLASS
 
     none = parity < 0

@@ -163,7 +163,7 @@ def score_arms(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
     pairs: Pairs = task.pairs
     test = pairs.rows["test"]
     references = [pairs.targets[i] for i in test]
-    roles = np.array([emoji.made(pairs.sources[i]).role for i in test])
+    roles = np.array([emoji.decompose(pairs.sources[i]).role for i in test])
     scored_rows, judged, seen = [], {}, []
     for row, loaded, numbers in answer_test_part(arms, rows, out, beams=1):
         if numbers is None:  # it diverged, and says so
@@ -219,8 +219,8 @@ def _draw(seen: Sequence[Seen], file: Path) -> None:
 
 def kinds(pairs: Pairs) -> np.ndarray:
     """What is new in each picture of the test, of `KINDS`."""
-    learned = {emoji.made(pairs.sources[i])[:2] for i in pairs.rows["train"]}
-    made = (emoji.made(pairs.sources[i])[:2] for i in pairs.rows["test"])
+    learned = {emoji.decompose(pairs.sources[i])[:2] for i in pairs.rows["train"]}
+    made = (emoji.decompose(pairs.sources[i])[:2] for i in pairs.rows["test"])
     return np.array(["tone" if one in learned else "gender" for one in made])
 
 
@@ -246,11 +246,11 @@ def attend(loaded: Loaded, seed: int, picture: np.ndarray, numbers: np.ndarray, 
         title: what stands over the picture.
     """
     task: Any = loaded.experiment.task
-    weights, pieces = align(loaded, seed, task.shown(picture), numbers)
+    weights, pieces = align(loaded, seed, task.to_model_inputs(picture), numbers)
     pieces = pieces[pieces != STOP]
     writer = task.pairs.writer
     # A word is several pieces, the first of which begins with a ▁.
-    begun = [i for i, n in enumerate(pieces) if i == 0 or writer.named(int(n)).startswith("▁")]
+    begun = [i for i, n in enumerate(pieces) if i == 0 or writer.name_of(int(n)).startswith("▁")]
     words = [slice(*ends) for ends in itertools.pairwise([*begun, len(pieces)])]
     grid = loaded.model.source.grid
     return Seen(
@@ -314,7 +314,7 @@ def describe(text: str, runs: Path) -> str:
         if not caption:
             console.out(_find_in_data(text, pairs), highlight=False)
         seed = job.seed_numbers[0]
-        shown = job.task.shown(picture[None])
+        shown = job.task.to_model_inputs(picture[None])
         numbers = search_targets(
             loaded.model, loaded.of_seed(seed), shown, None, job.task.length, 1
         )
@@ -331,8 +331,8 @@ def describe(text: str, runs: Path) -> str:
 def _picture(text: str) -> np.ndarray:
     """The picture of an emoji, or in a file: `[32, 32, 3]` uint8."""
     if Path(text).is_file():
-        return emoji.reduced(Path(text).read_bytes())
-    picture = emoji.pictures().get(emoji.bare(text.strip()))
+        return emoji.reduce_picture(Path(text).read_bytes())
+    picture = emoji.pictures().get(emoji.strip_selectors(text.strip()))
     if picture is None:
         raise ValueError(f"--caption: expected an emoji or the path of a picture, got {text!r}")
     return picture
@@ -340,7 +340,7 @@ def _picture(text: str) -> np.ndarray:
 
 def _find_in_data(text: str, pairs: Pairs) -> str:
     """What is known of a picture beforehand."""
-    sequence = emoji.bare(text.strip())
+    sequence = emoji.strip_selectors(text.strip())
     if sequence not in pairs.sources:
         return "in no part of the data"
     at = pairs.sources.index(sequence)

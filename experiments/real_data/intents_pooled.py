@@ -24,7 +24,7 @@ from experiments.real_data.intents_scores import (
 )
 from experiments.real_data.translation_figures import draw_png
 from longlag.data.intents import floors, tokenize
-from longlag.models import NO_CLASS, likeliest
+from longlag.models import NO_CLASS, likeliest_class
 from longlag.runs import Experiment, load
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -138,12 +138,12 @@ def _rows_of_runs(arms: Arms, rows: Sequence[Row], out: Path) -> Iterator[Row]:
     for name, job in arms.items():
         loaded = load(out / folder(name))
         held = held_out_task(job)
-        tokens, mask = held.whole()
+        tokens, mask = held.full_utterances()
         for row in (row for row in rows if row["arm"] == name):
             counts, kept = None, {}
             if row["accuracy"] is not None:
                 chances = decide(loaded.model, loaded.of_seed(row["seed"]), tokens, mask)
-                predicted = np.asarray(likeliest(chances))
+                predicted = np.asarray(likeliest_class(chances))
                 if (predicted == NO_CLASS).any():
                     kept["nan"] = float((predicted == NO_CLASS).mean())
                 else:
@@ -180,13 +180,13 @@ def _draw_reading(run: Path) -> Figure:
     """
     loaded = load(run)
     held = held_out_task(loaded.experiment)
-    tokens, mask = held.whole()
+    tokens, mask = held.full_utterances()
     lengths, utterances = mask.sum(1), held.corpus.utterances
     there = np.flatnonzero(lengths == np.sort(lengths)[len(lengths) // 2])
     _, first = np.unique(utterances.labels[held.rows[there]], return_index=True)
     rows = there[first[:SHOWN]]
     params = loaded.of_seed()
-    predicted = likeliest(decide(loaded.model, params, tokens[rows], mask[rows]))
+    predicted = likeliest_class(decide(loaded.model, params, tokens[rows], mask[rows]))
     weights = attention_weights(loaded.model, params, tokens[rows], mask[rows])
     return reading(
         [tokenize(utterances.texts[i]) for i in held.rows[rows]],

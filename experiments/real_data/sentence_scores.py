@@ -207,7 +207,7 @@ def answer_test_part(
                 yield row, loaded, None
                 continue
             console.print(f"{arm}, seed {row['seed']}: answering the test part", highlight=False)
-            params, inputs = loaded.of_seed(row["seed"]), task.shown(pairs.inputs[test])
+            params, inputs = loaded.of_seed(row["seed"]), task.to_model_inputs(pairs.inputs[test])
             yield (
                 row,
                 loaded,

@@ -40,7 +40,7 @@ from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
 from longlag.data import japanese_vowels
-from longlag.models import likeliest
+from longlag.models import likeliest_class
 from longlag.report.charts import Point
 from longlag.report.charts import line_chart as chart
 from longlag.report.style import styles
@@ -204,7 +204,7 @@ def extra_results(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
         heard_of[arm] = []
         for seed in job.seed_numbers:
             predicted = np.take_along_axis(
-                np.asarray(likeliest(step_chances(loaded, seed))), steps, axis=1
+                np.asarray(likeliest_class(step_chances(loaded, seed))), steps, axis=1
             )
             right = (predicted == test.speakers[:, None]).mean(axis=0)
             heard_of[arm].append([round(share, 4) for share in right.tolist()])
@@ -250,7 +250,7 @@ def floors() -> list[Row]:
 
 def _accuracy(classifier: Callable[[], Any], task: JapaneseVowels) -> float:
     """The share of what `task` holds out for its test that is answered right."""
-    train, held = task.utterances, task.evaluated("test").utterances
+    train, held = task.utterances, task.evaluation_task("test").utterances
     means = [part.cepstra.sum(axis=1) / part.lengths[:, None] for part in (train, held)]
     fitted = classifier().fit(means[0], train.speakers)
     return float((fitted.predict(means[1]) == held.speakers).mean())

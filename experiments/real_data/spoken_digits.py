@@ -43,7 +43,7 @@ from longlag.cli.arguments import plain_errors
 from longlag.core.cell import Cell
 from longlag.data import spoken_digits
 from longlag.data.spoken_digits import LANGUAGES
-from longlag.models import NO_CLASS, likeliest
+from longlag.models import NO_CLASS, likeliest_class
 from longlag.report.style import house_style
 from longlag.report.summary import flaws, wilson
 from longlag.runs import AnyArchitecture, Architecture, Experiment, Loaded, Transcriber, load
@@ -214,7 +214,7 @@ def floors() -> list[Row]:
     ]
 
 
-def six_parts(part: spoken_digits.Part, voice: int) -> np.ndarray:
+def six_parts(part: spoken_digits.DigitRecordings, voice: int) -> np.ndarray:
     """A voice's ten recordings, the loud part of each as the means of six equal parts.
 
     Returns:
@@ -348,7 +348,7 @@ def hear(out: Path, language: str, digits: str) -> None:
     for seed in loaded.experiment.seed_numbers:
         spoken = np.array([[int(digit) for digit in digits]])
         (of_steps,) = chances(loaded, seed, [LANGUAGES.index(language)], spoken)
-        named = np.asarray(likeliest(of_steps))
+        named = np.asarray(likeliest_class(of_steps))
         new = np.flatnonzero((named > 0) & (named != np.append(0, named[:-1])))
         when = (f"{named[i] - 1} at {i * spoken_digits.STACKED / 100:.2f} s" for i in new)
         table.add_row(f"{seed}", transcribe(of_steps[None])[0] or "nothing", ", ".join(when))

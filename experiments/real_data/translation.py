@@ -50,7 +50,7 @@ from experiments.real_data.translation_figures import alignments, draw_png, leng
 from experiments.real_data.translation_scores import align_pieces, floors, quality_by_length
 from longlag import GRU
 from longlag.cli.arguments import plain_errors
-from longlag.data.coders import padded
+from longlag.data.coders import encode_texts
 from longlag.data.messages import tidy
 from longlag.runs import EncoderDecoder, Experiment, Loaded, load
 from longlag.system import optional_packages
@@ -278,7 +278,7 @@ def translate(text: str, runs: Path) -> str:
         if not source:
             raise ValueError(f"--translate: expected a text, got {text!r}")
         assert pairs.reader is not None
-        inputs, mask = padded(pairs.reader, [source], pairs.inputs.shape[1])
+        inputs, mask = encode_texts(pairs.reader, [source], pairs.inputs.shape[1])
         seed = loaded.experiment.seed_numbers[0]
         beams = BEAMS[quality(task)]
         numbers = search_targets(

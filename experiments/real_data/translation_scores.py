@@ -30,7 +30,7 @@ def align_pieces(
     sides = ((task.pairs.writer, numbers), (task.pairs.reader, source))
     # A space would be seen by nobody.
     names = [
-        [coder.named(int(n)).replace(" ", "␣") for n in side] for coder, side in sides if coder
+        [coder.name_of(int(n)).replace(" ", "␣") for n in side] for coder, side in sides if coder
     ]
     return weights, names[0], names[1]
 

@@ -112,7 +112,7 @@ from longlag.nn import ShortConvolution as ShortConvolution
 from longlag.nn import Stack as Stack
 from longlag.nn import State as State
 from longlag.nn import VariationalDropout as VariationalDropout
-from longlag.nn import side_by_side as side_by_side
+from longlag.nn import concatenate_features as concatenate_features
 from longlag.runs import Architecture as Architecture
 from longlag.runs import Captioner as Captioner
 from longlag.runs import EncoderDecoder as EncoderDecoder

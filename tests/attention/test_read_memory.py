@@ -42,7 +42,7 @@ def test_reads_as_the_oracle_does(layer, x64):
     @jit
     def run(params, xs, source, mask):
         def outputs(params, xs, source):
-            memory = layer.memorise(params, source, mask)
+            memory = layer.write_memory(params, source, mask)
             return layer.read_memory(params, xs, memory)
 
         ys, pull, alpha = jax.vjp(outputs, params, xs, source, has_aux=True)
@@ -69,7 +69,7 @@ def test_a_source_that_is_not_finite_spoils_its_own_row():
     layer = Additive(7)
     params = layer.init(jax.random.key(0), D, E)
     xs, source = jnp.ones((T, B, D)), jnp.ones((B, S, E)).at[1, 2, 0].set(jnp.nan)
-    ys, _ = layer.read_memory(params, xs, layer.memorise(params, source))
+    ys, _ = layer.read_memory(params, xs, layer.write_memory(params, source))
     np.testing.assert_array_equal(jnp.isnan(ys).all((0, 2)), [False, True, False])
     assert jnp.isfinite(ys[:, 0]).all() and jnp.isfinite(ys[:, 2]).all()
 
@@ -77,7 +77,7 @@ def test_a_source_that_is_not_finite_spoils_its_own_row():
 def test_positions_mean_nothing_over_an_encoder():
     layer = DotProduct(8, heads=2)
     with pytest.raises(ValueError, match="positions: expected 'none' over an encoder, got 'rotary"):
-        layer.memorise(layer.init(jax.random.key(0), D, E), jnp.ones((B, S, E)))
+        layer.write_memory(layer.init(jax.random.key(0), D, E), jnp.ones((B, S, E)))
 
 
 def test_the_dot_score_needs_equal_widths():

@@ -13,7 +13,7 @@ import pytest
 from longlag import LSTM
 from longlag.cli import compare
 from longlag.cli.arguments import parse, peek, plain_errors
-from longlag.models import ATTENTIONS
+from longlag.models import ATTENTION_OPTIONS
 from longlag.runs import Architecture, cell_names, create, task_names
 from longlag.tasks import CopyMemory, Parity, Recall
 from longlag.training import Training
@@ -257,7 +257,7 @@ def test_list_names_everything(say, here: Path):
     said = say("--list")
     assert said.code == 0
     words = set(said.all.split())
-    assert {*task_names(), *cell_names(), *ATTENTIONS} <= words
+    assert {*task_names(), *cell_names(), *ATTENTION_OPTIONS} <= words
     assert list(here.iterdir()) == []
 
 

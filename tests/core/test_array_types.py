@@ -29,7 +29,7 @@ import longlag as ll
 from longlag.core import array_types
 from longlag.core.spec import Spec
 from longlag.tasks import Task
-from tests.helpers.members import ATTENTIONS, BLOCKS, EACH_CELL, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, EACH_CELL, LAYERS, D
 from tests.helpers.small_tasks import SMALL
 
 # How many functions, methods and dataclasses had array types when this was written.
@@ -197,7 +197,7 @@ def to_be_called(room: str) -> set[Any]:
         if kind.__module__.startswith(begins)
         and "abstractmethod" not in (source := inspect.getsource(inspect.unwrap(vars(kind)[name])))
         and "raise NotImplementedError" not in source
-        and not (issubclass(kind, Task) and kind.evaluated is not Task.evaluated)
+        and not (issubclass(kind, Task) and kind.evaluation_task is not Task.evaluation_task)
     }
     functions = {
         name for name, function in FUNCTIONS.items() if function.__module__.startswith(begins)
@@ -263,7 +263,7 @@ def call_cells() -> None:
 
 def call_layers() -> None:
     xs, mask = shapes(T, B, D), flags(T, B)
-    layers = [*LAYERS.values(), *BLOCKS.values(), *ATTENTIONS.values()]
+    layers = [*LAYERS.values(), *BLOCKS.values(), *ATTENTION_LAYERS.values()]
     for layer in {type(layer): layer for layer in layers}.values():
 
         def run(params, xs, mask, layer=layer):
@@ -279,12 +279,12 @@ def call_layers() -> None:
     ):
 
         def read(params, xs, encoded, mask, attention=attention):
-            memory = attention.memorise(params, encoded, mask)
+            memory = attention.write_memory(params, encoded, mask)
             return attention.init_state(params, (B,), T), attention.read_memory(params, xs, memory)
 
         trace(read, drawn(attention.init, D), xs, shapes(B, L, D), flags(B, L))
     trace(call("rotate"), shapes(B, T, 2, 4), integers(B, T))
-    trace(call("side_by_side"), xs, shapes(T, B, 3))
+    trace(call("concatenate_features"), xs, shapes(T, B, 3))
 
 
 def call_models() -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from longlag.data import emoji
-from longlag.data.emoji import MAN, PERSON, WOMAN, Emoji, load, made, reduced, split
+from longlag.data.emoji import MAN, PERSON, WOMAN, Emoji, decompose, load, reduce_picture, split
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,17 @@ def test_the_real_packages_have_what_is_said_of_them(found: Emoji):
 
 def test_an_emoji_is_made_of_a_role_a_gender_and_tones(found: Emoji):
     fire = "\u200d\U0001f692"
-    assert made("\U0001f469\U0001f3fd" + fire) == (fire, WOMAN, "\U0001f3fd")
-    assert made(PERSON + fire) == (fire, PERSON, "")
-    assert made("\U0001f647\U0001f3ff\u200d\u2642") == ("\U0001f647", MAN, "\U0001f3ff")
-    assert made("\U0001f647") == ("\U0001f647", "", "")
+    assert decompose("\U0001f469\U0001f3fd" + fire) == (fire, WOMAN, "\U0001f3fd")
+    assert decompose(PERSON + fire) == (fire, PERSON, "")
+    assert decompose("\U0001f647\U0001f3ff\u200d\u2642") == ("\U0001f647", MAN, "\U0001f3ff")
+    assert decompose("\U0001f647") == ("\U0001f647", "", "")
     couple = "\U0001f468\U0001f3fb\u200d\u2764\u200d\U0001f468\U0001f3ff"
-    assert made(couple) == ("\U0001f468\u200d\u2764\u200d\U0001f468", "", "\U0001f3fb\U0001f3ff")
-    assert made("\U0001f3fd") == ("\U0001f3fd", "", "")
+    assert decompose(couple) == (
+        "\U0001f468\u200d\u2764\u200d\U0001f468",
+        "",
+        "\U0001f3fb\U0001f3ff",
+    )
+    assert decompose("\U0001f3fd") == ("\U0001f3fd", "", "")
     for sequence, (role, gender, tones) in zip(found.sequences, found.made, strict=True):
         toned = sum("FITZPATRICK" in name for name in names(sequence))
         assert len(tones) == (0 if len(sequence) == 1 else toned)
@@ -101,14 +105,14 @@ def test_a_picture_is_the_mean_of_boxes_on_white():
     opaque = large[..., 3:] / 255
     on_white = large[..., :3] * opaque + 255 * (1 - opaque)
     expected = on_white.reshape(32, 2, 32, 3, 3).mean(axis=(1, 3))
-    assert np.abs(reduced(png(large)) - expected).max() < 2
+    assert np.abs(reduce_picture(png(large)) - expected).max() < 2
     # What is hidden does not shine through.
     large[..., 3] = 0
-    assert (reduced(png(large)) == 255).all()
+    assert (reduce_picture(png(large)) == 255).all()
     with pytest.raises(ValueError, match="expected a picture, such as a PNG file"):
-        reduced(b"no picture")
+        reduce_picture(b"no picture")
     with pytest.raises(ValueError, match="expected a picture, such as a PNG file"):
-        reduced(png(large)[:400])
+        reduce_picture(png(large)[:400])
 
 
 def test_what_is_not_there_or_damaged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -31,7 +31,7 @@ def everything():
 
 @pytest.fixture(scope="module")
 def divided(everything):
-    kept = intents.divisible(everything)
+    kept = intents.keep_divisible(everything)
     return kept, intents.folds(kept)
 
 
@@ -205,12 +205,12 @@ def test_a_text_that_templates_of_both_sides_gave_is_on_neither():
 def test_a_template_counts_if_it_gave_a_text_by_itself():
     # The third template of intent 0 gave one text, which the first gave too.
     utterances = made([0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 1, 0, 3, 4, 5, 6, 7, 8], {2: (0, 2)})
-    kept = intents.divisible(utterances)
+    kept = intents.keep_divisible(utterances)
     assert kept.intents == ("I1", "I2") and kept.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert kept.texts == ("t3", "t4", "t5", "t6", "t7", "t8") and kept.shared == {}
     assert (intents.folds(kept) >= 0).sum() == 6
     with pytest.raises(ValueError, match=r"two intents of 3 templates.* this one has 1, of 2"):
-        intents.divisible(made([0, 0, 0, 1, 1], [0, 1, 2, 3, 4]))
+        intents.keep_divisible(made([0, 0, 0, 1, 1], [0, 1, 2, 3, 4]))
 
 
 def test_another_language_leaves_its_open_lists_out_and_says_so():
@@ -302,7 +302,7 @@ def test_vocabulary_round_trip():
 
 def test_floors_lie_between_the_majority_and_a_solved_task():
     metrics = pytest.importorskip("sklearn.metrics")
-    utterances = intents.divisible(intents.load(per_template=2))
+    utterances = intents.keep_divisible(intents.load(per_template=2))
     part = intents.split(utterances, intents.folds(utterances), 0)
     test = utterances.labels[part.held]
     majority, words, pairs = intents.floors(utterances, part).values()

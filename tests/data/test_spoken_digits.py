@@ -65,7 +65,7 @@ def test_a_tone_is_in_its_band():
 def test_the_telephone_keeps_the_loudest_and_loses_the_rest():
     time = np.arange(8000) / 8000
     sound = (0.1 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
-    heard = spoken_digits._over_the_telephone(sound)
+    heard = spoken_digits._pass_through_telephone(sound)
     assert abs(len(heard) - 8000) < 160 and 0.6 < np.abs(heard).max() < 0.8
     spectrum = np.abs(np.fft.rfft(heard[:8000]))
     assert spectrum.argmax() == pytest.approx(440, abs=2)
@@ -74,7 +74,7 @@ def test_the_telephone_keeps_the_loudest_and_loses_the_rest():
 def test_what_was_made_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LONGLAG_DATA", str(tmp_path))
     monkeypatch.setattr(spoken_digits, "LANGUAGES", ("it",))
-    made = spoken_digits.synthetic(["f1"], 1)
+    made = spoken_digits.synthesise(["f1"], 1)
     (file,) = tmp_path.iterdir()
     assert file.name.startswith("spoken-digits-") and len(made) == 1
 
@@ -82,7 +82,7 @@ def test_what_was_made_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise AssertionError("it was there")
 
     monkeypatch.setattr(espeak, "say", silent)
-    found = spoken_digits.synthetic(["f1"], 1)
+    found = spoken_digits.synthesise(["f1"], 1)
     np.testing.assert_array_equal(found.features, made.features)
     # What ends while it is written leaves nothing.
     monkeypatch.undo()
@@ -90,16 +90,16 @@ def test_what_was_made_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(spoken_digits, "LANGUAGES", ("it",))
     monkeypatch.setattr(np, "savez", lambda file, **_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(DiskError, match=r"cannot write the data to .*full"):
-        spoken_digits.synthetic(["f1"], 1)
+        spoken_digits.synthesise(["f1"], 1)
     assert not [*(tmp_path / "other").iterdir()]
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(FileNotFoundError, match=r"expected digits/0\.gsm in"):
-        spoken_digits.human("it", tmp_path)
+        spoken_digits.human_recordings("it", tmp_path)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(ImportError, match=r'pip install "longlag\[data\]"'):
-        spoken_digits.human("it")
+        spoken_digits.human_recordings("it")
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(ImportError, match=r'pip install "longlag\[data\]"'):
         timbres()
@@ -108,6 +108,6 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_human_recordings_are_those_of_the_package():
     # The sizes of the files: 33 bytes are 20 ms, three frames of 10 ms a step.
     for language, package in spoken_digits.HUMAN.items():
-        for digit, told in enumerate(spoken_digits.human(language)):
+        for digit, told in enumerate(spoken_digits.human_recordings(language)):
             (file,) = package.folder().rglob(f"sounds/*/digits/{digit}.gsm")
             assert len(told) == file.stat().st_size // 33 * 2 // 3

@@ -65,7 +65,7 @@ def test_the_run_leaves_table_kinds_and_the_sheet(runs: Path):
     assert table[FLOOR]["exact, %"] == "0.0" and float(table[FLOOR]["chrF"]) > 50
     pairs = Captions().pairs
     assert results["pairs"] == {part: len(rows) for part, rows in pairs.rows.items()}
-    roles = {emoji.made(pairs.sources[i]).role for i in pairs.rows["test"]}
+    roles = {emoji.decompose(pairs.sources[i]).role for i in pairs.rows["test"]}
     assert f"over the {len(roles)} roles of the 283 pictures" in verdict(results)
     columns, text = kind_table(results)
     assert [*columns[1:]] == ["a role in another gender (150)", "another tone of skin (133)"]
@@ -115,15 +115,15 @@ def test_bad_input(argv: list[str], message: str, runs: Path, capsys):
 def test_a_word_has_the_mean_of_what_its_pieces_read(runs: Path):
     loaded = load(runs / "captions-smoke" / "lstm-additive")
     pairs, task = Captions().pairs, Captions()
-    at = int(pairs.asked.sum(axis=1).argmax())
+    at = int(pairs.answer_mask.sum(axis=1).argmax())
     said = pairs.answers[at]
     seen = captions.attend(loaded, 0, pairs.inputs[at], said, "title")
     assert " ".join(seen.words).replace(" :", ":") == pairs.targets[at].replace(" :", ":")
-    weights, pieces = align(loaded, 0, task.shown(pairs.inputs[at]), said)
+    weights, pieces = align(loaded, 0, task.to_model_inputs(pairs.inputs[at]), said)
     assert pieces[-1] == STOP and weights.shape == (len(pieces), 64)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
     first = next(
-        i for i, n in enumerate(pieces[1:], 1) if pairs.writer.named(int(n)).startswith("▁")
+        i for i, n in enumerate(pieces[1:], 1) if pairs.writer.name_of(int(n)).startswith("▁")
     )
     np.testing.assert_allclose(seen.weights[0].ravel(), weights[:first].mean(axis=0), atol=1e-6)
     nothing = captions.attend(loaded, 0, pairs.inputs[at], np.full_like(said, STOP), "title")

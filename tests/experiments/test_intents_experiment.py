@@ -95,7 +95,7 @@ def test_a_run_has_arms_floors_and_seeds_each_tested_on_the_held_out_fold(run: P
         held = corpus.parts.held
         tokens, mask = corpus.tokens[held], corpus.mask[held]
         if task.shuffled:
-            tokens, _ = Intents("af", shuffled=True, part="held").whole()
+            tokens, _ = Intents("af", shuffled=True, part="held").full_utterances()
         nothing, apply = np.zeros((len(held), 1), np.int32), jax.jit(loaded.model.apply)
         truth = corpus.utterances.labels[held]
         for seed in range(2):

@@ -14,7 +14,7 @@ from longlag.cells import GRU, DeltaNet, MinGRU
 from longlag.contrib.newton_method import newton
 from longlag.runs import Architecture
 from longlag.tasks import Parity
-from tests.helpers.members import ATTENTIONS, BLOCKS, EACH_CELL, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, EACH_CELL, LAYERS, D
 
 B, T = 4, 5
 
@@ -99,7 +99,7 @@ MEMBERS: dict[str, Callable[[], Member]] = {
     "newton-linear": lambda: of_newton(MinGRU(3)),
     **{
         name: lambda layer=layer: of_layer(layer)
-        for name, layer in (ATTENTIONS | BLOCKS | LAYERS).items()
+        for name, layer in (ATTENTION_LAYERS | BLOCKS | LAYERS).items()
     },
     "hybrid": of_model,
 }

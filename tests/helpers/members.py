@@ -104,7 +104,7 @@ CELLS += [kind(4) for kind in cell_names().values() if kind not in {*map(type, C
 EACH_CELL: list[Cell] = list({type(cell): cell for cell in reversed(CELLS)}.values())[::-1]
 
 # Windows smaller and larger than a chunk of 5 steps.
-ATTENTIONS: dict[str, Attention] = {
+ATTENTION_LAYERS: dict[str, Attention] = {
     "additive": Additive(6),
     "additive-window-3": Additive(6, window=3),
     "full": DotProduct(8, heads=2),

@@ -29,7 +29,7 @@ from longlag.nn import Bidirectional, Layer, Recurrent
 from longlag.runs import Captioner
 from longlag.tasks import Batch, CopyMemory
 from longlag.training import losses
-from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, CELLS, LAYERS, D
 
 # Longer than two blocks of queries of `Additive`, and than two of every window.
 T, LONG, B = 5, 35, 2
@@ -177,7 +177,9 @@ def of_layer(layer: Layer) -> dict[str, Program]:
     def read_memory(params, xs):
         assert isinstance(layer, Attention)
         mask = jnp.ones((B, T), bool)
-        return layer.read_memory(params, xs, layer.memorise(params, jnp.swapaxes(xs, 0, 1), mask))
+        return layer.read_memory(
+            params, xs, layer.write_memory(params, jnp.swapaxes(xs, 0, 1), mask)
+        )
 
     programs = {"whole": Program(init, whole, floats(T, B, D))}
     if not isinstance(layer, Bidirectional):
@@ -352,7 +354,7 @@ def _loss(kind: str) -> Callable[[Any, Any], Any]:
 
 PROGRAMS: dict[str, dict[str, Program]] = {
     **{f"{i}-{type(cell).__name__}": of_cell(cell) for i, cell in enumerate(CELLS)},
-    **{name: of_layer(layer) for name, layer in (ATTENTIONS | BLOCKS | LAYERS).items()},
+    **{name: of_layer(layer) for name, layer in (ATTENTION_LAYERS | BLOCKS | LAYERS).items()},
     "hybrid": of_model(HYBRID),
     "of-features": of_model(OF_FEATURES),
     **{f"seq2seq-{name}": of_seq2seq(model) for name, model in SEQ2SEQS.items()},

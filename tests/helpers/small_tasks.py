@@ -182,7 +182,7 @@ def _discovered() -> dict[Task, dict[str, Any]]:
     tasks: dict[Task, dict[str, Any]] = {}
     for kind in task_names().values():
         # A task whose data have parts reads them from files.
-        if kind in known or kind.evaluated is not Task.evaluated:
+        if kind in known or kind.evaluation_task is not Task.evaluation_task:
             continue
         task = _of_tests(kind, "SMALL", None) or kind()
         tasks[task] = _of_tests(kind, "TURNED", None) or turned(task)

@@ -86,7 +86,7 @@ def test_word_by_word_is_the_whole_and_the_mean_is_all_that_the_other_arm_knows(
             state, answers = captioner.decode(params, encoded, token, state)
             return state, answers[:, 0]
 
-        stepped = jax.lax.scan(step, state, captioner.shifted(targets).T[:, :, None])[1]
+        stepped = jax.lax.scan(step, state, captioner.shift_right(targets).T[:, :, None])[1]
         answers = captioner.apply(params, pictures, targets)
         looked = captioner.alignment(params, pictures, targets)
         return jnp.swapaxes(stepped, 0, 1), answers, encoded.summary, looked

@@ -13,7 +13,7 @@ from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.attention.read import Read
 from longlag.cells import MLSTM, S6, SLSTM
 from longlag.contrib.blocks import MambaMixer, mamba
-from longlag.models import build, matched, mixer_parameters, mixers
+from longlag.models import build, match_parameters, mixer_parameters, mixers
 from longlag.nn import Dense, Norm, Recurrent, Residual, Stack
 from longlag.runs import cell_names
 
@@ -37,10 +37,10 @@ FIXED = {
 @pytest.mark.parametrize("name", MIXERS)
 def test_every_mixer_can_have_the_parameters_of_an_lstm(name):
     mixer = MIXERS[name]
-    found = matched(mixer, WIDTH, LSTM(WIDTH))
+    found = match_parameters(mixer, WIDTH, LSTM(WIDTH))
     assert type(found) is type(mixer)
     assert abs(mixer_parameters(found, WIDTH) - OF_LSTM) <= 0.05 * OF_LSTM
-    assert matched(found, WIDTH, OF_LSTM) == found  # wherever the search begins
+    assert match_parameters(found, WIDTH, OF_LSTM) == found  # wherever the search begins
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -48,8 +48,8 @@ def test_what_has_no_inner_width_is_refused_unless_it_fits(name):
     mixer, parameters = FIXED[name]
     message = f"expected 33,024 parameters within 5% .*; the nearest is {parameters:,}, of"
     with pytest.raises(ValueError, match=message):
-        matched(mixer, WIDTH, LSTM(WIDTH))
-    assert matched(mixer, WIDTH, round(0.96 * parameters)) == mixer
+        match_parameters(mixer, WIDTH, LSTM(WIDTH))
+    assert match_parameters(mixer, WIDTH, round(0.96 * parameters)) == mixer
 
 
 def parameters_of_min_gru(n: int) -> int:
@@ -60,7 +60,7 @@ def parameters_of_min_gru(n: int) -> int:
 def test_the_nearest_of_all_widths_is_found(target):
     """At the width of the blocks no map is needed, so that it breaks the order."""
     best = min(range(1, 500), key=lambda n: abs(parameters_of_min_gru(n) - target))
-    found = matched(MinGRU(10), 10, target)
+    found = match_parameters(MinGRU(10), 10, target)
     assert mixer_parameters(found, 10) == parameters_of_min_gru(best)
 
 
@@ -71,19 +71,19 @@ def test_parameters_are_counted_with_the_map_back_to_the_width():
 
 
 def test_heads_divide_the_width_that_is_found():
-    assert matched(SLSTM(10, heads=5), 10, 1010).features == 15
-    found = matched(DotProduct(12, heads=3), 12, 860)
+    assert match_parameters(SLSTM(10, heads=5), 10, 1010).features == 15
+    found = match_parameters(DotProduct(12, heads=3), 12, 860)
     assert found.inner_features == 18 and found.features == 12  # 6 for each head of even width
     # So few that one more in each head is too much.
     with pytest.raises(ValueError, match=r"the nearest is .* of MLSTM\(features=7, .*heads=7"):
-        matched(MLSTM(14, heads=7), 14, 640)
+        match_parameters(MLSTM(14, heads=7), 14, 640)
 
 
 def test_other_fields_stay():
-    found = matched(S6(WIDTH, state=4, learned_carry=True), WIDTH, 20_000)
+    found = match_parameters(S6(WIDTH, state=4, learned_carry=True), WIDTH, 20_000)
     assert (found.state, found.learned_carry) == (4, True)
-    layer = matched(Recurrent(LSTM(8), zoneout=0.1), WIDTH, 20_000)
-    assert layer.zoneout == 0.1 and layer.cell == matched(LSTM(WIDTH), WIDTH, 20_000)
+    layer = match_parameters(Recurrent(LSTM(8), zoneout=0.1), WIDTH, 20_000)
+    assert layer.zoneout == 0.1 and layer.cell == match_parameters(LSTM(WIDTH), WIDTH, 20_000)
 
 
 class Sum(Cell):
@@ -126,7 +126,7 @@ class Idle(MinGRU):
 )
 def test_what_cannot_be_reached_is_named(mixer, target, message):
     with pytest.raises(ValueError, match=message):
-        matched(mixer, WIDTH, target)
+        match_parameters(mixer, WIDTH, target)
 
 
 @pytest.mark.parametrize(("attention", "pattern"), [("window", "interleaved"), ("full", "middle")])
@@ -141,7 +141,7 @@ def test_a_model_has_every_mixer_of_the_size_that_was_asked_for(attention, patte
         **options,
     )
     recurrent, read = mixers(model.stack)
-    assert recurrent == Recurrent(matched(MinGRU(WIDTH), WIDTH, OF_LSTM))
+    assert recurrent == Recurrent(match_parameters(MinGRU(WIDTH), WIDTH, OF_LSTM))
     for mixer in (recurrent, read):
         assert abs(mixer_parameters(mixer, WIDTH) - OF_LSTM) <= 0.05 * OF_LSTM
     lstm = build(cell=LSTM(WIDTH), depth=4, **options)

@@ -14,7 +14,7 @@ from longlag import GRU
 from longlag.attention import DotProduct
 from longlag.models import Seq2Seq, SequenceModel, generate, sample
 from longlag.nn import Bidirectional, Dense, Layer, Recurrent, Residual, Stack
-from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, CELLS, LAYERS, D
 from tests.helpers.streams import drawn_like
 
 V, STEPS = 16, 8
@@ -26,13 +26,13 @@ MASK = np.array(PADDED) != 9
 # One of every way to keep the past and to count positions.
 FEW: list[Layer] = [
     Recurrent(GRU(4)),
-    *(ATTENTIONS[name] for name in ("additive-window-3", "full", "alibi-grouped")),
-    ATTENTIONS["learned-multi-query"],
+    *(ATTENTION_LAYERS[name] for name in ("additive-window-3", "full", "alibi-grouped")),
+    ATTENTION_LAYERS["learned-multi-query"],
 ]
 STREAMING = [layer for name, layer in LAYERS.items() if name != "bidirectional"]
 ALL: list[Layer] = [
     *map(Recurrent, CELLS),
-    *ATTENTIONS.values(),
+    *ATTENTION_LAYERS.values(),
     *BLOCKS.values(),
     *STREAMING,
     DotProduct(4, heads=2, positions="none"),
@@ -82,14 +82,14 @@ def test_lists_are_padded_for_the_user():
     "name",
     [
         pytest.param(name, marks=[] if name == "local" else pytest.mark.deep)
-        for name, attention in ATTENTIONS.items()
+        for name, attention in ATTENTION_LAYERS.items()
         if attention.window is None
     ],
 )
 def test_a_padded_source_is_answered_as_if_alone(name):
     """The encoder reads from both ends, and attends to itself; the decoder attends to it."""
     encoder = (Bidirectional(GRU(2)), Residual(DotProduct(4, heads=2)), Bidirectional(GRU(2)))
-    attention = ATTENTIONS[name]
+    attention = ATTENTION_LAYERS[name]
     if isinstance(attention, DotProduct):  # an encoder's order is its own
         attention = dataclasses.replace(attention, positions="none")
     model = Seq2Seq("tokens", V, V, 4, encoder, (Recurrent(GRU(4)),), attention)

@@ -141,7 +141,7 @@ def test_step_by_step_is_the_whole(model, x64):
     def run(params, inputs, targets, mask):
         encoded = model.encode(params, inputs, mask=mask)
         state = model.init_state(params, B, L)
-        tokens = model.shifted(targets).T[:, :, None]
+        tokens = model.shift_right(targets).T[:, :, None]
 
         def step(state, token):
             state, answers = model.decode(params, encoded, token, state)

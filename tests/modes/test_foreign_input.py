@@ -27,7 +27,7 @@ from longlag.nn import Dense, Dropout, Norm, Recurrent, Stack
 from longlag.runs import Experiment
 from longlag.tasks import Batch
 from longlag.training import Training
-from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, CELLS, LAYERS
 from tests.helpers.members import D as WIDTH
 from tests.helpers.tiny import PARITY
 
@@ -254,7 +254,7 @@ def test_what_is_not_is_refused_in_words(case):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-EVERYTHING = {**ATTENTIONS, **BLOCKS, **LAYERS}
+EVERYTHING = {**ATTENTION_LAYERS, **BLOCKS, **LAYERS}
 
 
 @pytest.mark.parametrize("name", EVERYTHING)

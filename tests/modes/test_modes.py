@@ -28,7 +28,7 @@ from longlag.training import (
     evaluation_batch,
     init_states,
 )
-from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, CELLS, LAYERS, D
 from tests.helpers.programs import HYBRID, OF_FEATURES, PROGRAMS, SEQ2SEQS, B, trace
 from tests.helpers.small_tasks import SMALL
 from tests.helpers.tiny import Sums
@@ -172,7 +172,7 @@ def test_no_two_leaves_of_a_first_carry_share_a_buffer(cell):
 STATES = {
     **{
         name: (lambda layer=layer: layer.init(jax.random.key(0), D), layer.init_state)
-        for name, layer in (ATTENTIONS | BLOCKS | LAYERS).items()
+        for name, layer in (ATTENTION_LAYERS | BLOCKS | LAYERS).items()
         if not isinstance(layer, Bidirectional)
     },
     **{

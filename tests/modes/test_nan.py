@@ -29,7 +29,7 @@ from longlag.models import NO_CLASS, Seq2Seq, build, generate, sample
 from longlag.nn import Layer, Recurrent
 from longlag.tasks import Parity
 from longlag.training import Training, dispatch, evaluate, evaluation_batch, init_states
-from tests.helpers.members import ATTENTIONS, BLOCKS, EACH_CELL, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, EACH_CELL, LAYERS, D
 from tests.helpers.streams import drawn_like
 
 T, B = 5, 2
@@ -83,10 +83,10 @@ def test_a_layer_makes_no_nan_and_hides_none(name: str):
     check(jax.jit(lambda xs: layer.apply(params, xs, mask=MASK, resets=RESETS)[::-1]))
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize("name", ATTENTION_LAYERS)
 def test_an_attention_that_is_not_compiled_makes_no_nan(name: str):
     """Operation by operation, where jax looks at every number in between."""
-    attention: Attention = ATTENTIONS[name]
+    attention: Attention = ATTENTION_LAYERS[name]
     params = drawn(lambda key: attention.init(key, D))
 
     def run(xs):
@@ -98,7 +98,7 @@ def test_an_attention_that_is_not_compiled_makes_no_nan(name: str):
 
 
 def test_an_overflow_is_nan_and_has_no_gradient():
-    attention = ATTENTIONS["full"]
+    attention = ATTENTION_LAYERS["full"]
     params = drawn(lambda key: attention.init(key, D))
 
     @jax.jit

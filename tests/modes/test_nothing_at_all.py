@@ -26,13 +26,13 @@ from longlag.nn import Bidirectional, Dense, Layer, Recurrent
 from longlag.tasks.task import pad
 from longlag.training import evaluate, losses
 from tests.helpers import tiny
-from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, EACH_CELL, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, CELLS, EACH_CELL, LAYERS, D
 from tests.helpers.streams import drawn_like
 
 KEY = jax.random.key(0)
 T, B = 5, 2
 SIZES = [(0, B), (T, 0), (0, 0)]
-NAMED_LAYERS: dict[str, Layer] = {**ATTENTIONS, **BLOCKS, **LAYERS}
+NAMED_LAYERS: dict[str, Layer] = {**ATTENTION_LAYERS, **BLOCKS, **LAYERS}
 
 
 def shape(*sizes: int, dtype: Any = jnp.float32) -> Any:

@@ -1,18 +1,19 @@
-"""What is here and at somebody else's too: `PAIRS`, for `tests.peers.agreement` and the tests.
+"""What is here and at somebody else's too: `COUNTERPARTS`.
 
-A pair says which of ours it is, whose theirs is, how the weights go over (`longlag.interop`, where
-it has them), and how theirs is run. Needs `pip install "longlag[peers]"`.
+`tests.peers.agreement` and the tests measure them. A counterpart says which of ours it is, whose
+theirs is, how the weights go over (`longlag.interop`, where it has them), and how theirs is run.
+Needs `pip install "longlag[peers]"`.
 """
 
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-from tests.peers.attentions import ATTENTIONS
+from tests.peers.attentions import ATTENTION_COUNTERPARTS
 from tests.peers.cells import BOTH_WAYS, CELLS
-from tests.peers.pair import Pair as Pair
-from tests.peers.pair import Peer as Peer
+from tests.peers.counterpart import Counterpart as Counterpart
+from tests.peers.counterpart import Peer as Peer
 
-__all__ = ["PAIRS", "Pair", "Peer"]
+__all__ = ["COUNTERPARTS", "Counterpart", "Peer"]
 
-PAIRS = [*CELLS, *BOTH_WAYS, *ATTENTIONS]
+COUNTERPARTS = [*CELLS, *BOTH_WAYS, *ATTENTION_COUNTERPARTS]

@@ -3,7 +3,7 @@
     python -m tests.peers.agreement                          (2 minutes)
     python -m experiments.harness.record runs/agreement agreement   (the table in docs/agreement.md)
 
-Every pair of `tests.peers` runs on equal weights, inputs and first carries, in float32 and
+Every counterpart of `tests.peers` runs on equal weights, inputs and first carries, in float32 and
 in float64. Needs `pip install "longlag[peers]"`.
 
 Leaves runs/agreement/results.json.
@@ -38,25 +38,29 @@ COLUMNS = (
 
 
 def main(out: Path = Path("runs/agreement")) -> int:
-    """Measures every pair.
+    """Measures every counterpart.
 
     Args:
         out: the folder.
     """
     try:
-        from tests.peers import PAIRS
+        from tests.peers import COUNTERPARTS
         from tests.peers.measure import measure
     except ModuleNotFoundError as error:
         raise ValueError(f'{error}: expected the peers, pip install "longlag[peers]"') from error
     began = time.perf_counter()
     rows = []
-    for pair in PAIRS:
-        row: dict[str, Any] = {"here": pair.here, "package": pair.package, "there": pair.name}
+    for counterpart in COUNTERPARTS:
+        row: dict[str, Any] = {
+            "here": counterpart.here,
+            "package": counterpart.package,
+            "there": counterpart.name,
+        }
         for kind in BOUNDS:
             with jax.enable_x64(kind == "float64"):
-                skipped = kind == "float64" and not pair.float64
-                row[kind] = None if skipped else measure(pair, pair.build())
-        rows.append(row | {"carry": pair.has_carry})
+                skipped = kind == "float64" and not counterpart.float64
+                row[kind] = None if skipped else measure(counterpart, counterpart.build())
+        rows.append(row | {"carry": counterpart.has_carry})
     meta = provenance("python -m tests.peers.agreement", began)
     meta["versions"] |= {name: version(name) for name in PACKAGES}
     results = {"rows": rows, "meta": meta}
@@ -65,7 +69,7 @@ def main(out: Path = Path("runs/agreement")) -> int:
 
 
 def lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A line of `COLUMNS` for every pair."""
+    """A line of `COLUMNS` for every counterpart."""
     versions, found = results["meta"]["versions"], []
     for row in results["rows"]:
         outputs, gradients = ("outputs", "weights, inputs")

@@ -22,11 +22,11 @@ from flax import nnx
 
 from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.nn import Layer
-from tests.peers.pair import (
+from tests.peers.counterpart import (
     B,
+    Counterpart,
     H,
     N,
-    Pair,
     Peer,
     T,
     differentiated,
@@ -37,7 +37,7 @@ from tests.peers.pair import (
     with_weights,
 )
 
-__all__ = ["ATTENTIONS"]
+__all__ = ["ATTENTION_COUNTERPARTS"]
 
 CAUSAL = np.tril(np.ones((T, T), bool))
 NAMES = ("query", "key", "value", "out")
@@ -175,9 +175,9 @@ def _attention(
     build: Callable[..., Peer],
     *given: Any,
     **named: Any,
-) -> Pair:
+) -> Counterpart:
     prefix = name.partition(".")[0]
-    return Pair(
+    return Counterpart(
         ours,
         PACKAGES.get(prefix, prefix),
         name,
@@ -209,7 +209,7 @@ DOT, GENERAL = Multiplicative(H, score="dot"), Multiplicative(H)
 MULTI_HEAD, GROUP = keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention
 SCORED = keras.layers.Attention
 
-ATTENTIONS = [
+ATTENTION_COUNTERPARTS = [
     _attention(PLAIN, "linen.MultiHeadDotProductAttention", _flax_kernels, _linen_attention),
     _attention(PLAIN, "nnx.MultiHeadAttention", _flax_kernels, _nnx_attention),
     _attention(PLAIN, "hk.MultiHeadAttention", _to_haiku, _haiku_attention),

@@ -20,11 +20,11 @@ from flax import nnx
 from longlag import GRU, LSTM, Cell, Elman, interop
 from longlag.cells import ProjectedLSTM
 from longlag.nn import Bidirectional
-from tests.peers.pair import (
+from tests.peers.counterpart import (
     B,
+    Counterpart,
     D,
     H,
-    Pair,
     Peer,
     T,
     differentiated,
@@ -163,10 +163,10 @@ AFTER, BEFORE = GRU(H), GRU(H, reset="before")
 
 
 # Keras has no tanh in float64, whatever it is given, except over tensorflow.
-def _cell(cell: Cell, prefix: str, kind: type, **options: Any) -> Pair:
-    """A pair whose weights `longlag.interop` carries over both ways."""
+def _cell(cell: Cell, prefix: str, kind: type, **options: Any) -> Counterpart:
+    """A counterpart whose weights `longlag.interop` carries over both ways."""
     package, build, there, back = FRAMEWORKS[prefix.partition(".")[0]]
-    return Pair(
+    return Counterpart(
         cell,
         package,
         f"{prefix}.{kind.__name__}",
@@ -271,7 +271,7 @@ def _keras_both() -> Peer:
 
 
 BOTH_WAYS = [
-    Pair(
+    Counterpart(
         BOTH,
         "flax",
         "linen.Bidirectional",
@@ -280,14 +280,14 @@ BOTH_WAYS = [
             f"{way}_rnn": {"cell": interop.to_linen(LSTM_, params[way])} for way in WAYS
         },
     ),
-    Pair(
+    Counterpart(
         BOTH,
         "flax",
         "nnx.Bidirectional",
         _nnx_both,
         lambda params: {f"{way}_rnn": {"cell": interop.to_nnx(LSTM_, params[way])} for way in WAYS},
     ),
-    Pair(
+    Counterpart(
         BOTH,
         "keras",
         "keras.layers.Bidirectional",
@@ -295,7 +295,7 @@ BOTH_WAYS = [
         lambda params: [w for way in WAYS for w in interop.to_keras(LSTM_, params[way])],
         float64=False,
     ),
-    Pair(
+    Counterpart(
         BOTH,
         "torch",
         "torch.nn.LSTM",

@@ -1,4 +1,4 @@
-"""One pair, run on both sides and compared."""
+"""One counterpart, run on both sides and compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag import Cell, unroll
-from tests.peers.pair import B, Pair, Peer, T
+from tests.peers.counterpart import B, Counterpart, Peer, T
 
 __all__ = ["Arguments", "arguments", "draw", "measure", "ours"]
 
@@ -45,12 +45,12 @@ def draw(tree: Any, seed: int, scale: float = 1.0) -> Any:
     return jax.tree.map(lambda leaf: (scale * rng.normal(size=leaf.shape)).astype(dtype), tree)
 
 
-def arguments(pair: Pair, peer: Peer) -> Arguments:
+def arguments(counterpart: Counterpart, peer: Peer) -> Arguments:
     """Drawn at random, weights so small that no state runs away: else rounding is all there is."""
-    layer = pair.ours
-    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), pair.features))
-    weights = draw(pair.drawn(params, peer.fresh), 1, 0.3)
-    xs = draw(jax.ShapeDtypeStruct((B, T, pair.features), float), 2)
+    layer = counterpart.ours
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), counterpart.features))
+    weights = draw(counterpart.drawn(params, peer.fresh), 1, 0.3)
+    xs = draw(jax.ShapeDtypeStruct((B, T, counterpart.features), float), 2)
     first: Any = ()
     if isinstance(layer, Cell):
         first = draw(jax.eval_shape(lambda p: layer.initial_carry(p, (B,)), params), 3)
@@ -58,7 +58,7 @@ def arguments(pair: Pair, peer: Peer) -> Arguments:
     return Arguments(weights, xs, first, draw(jax.eval_shape(run, params, xs, first), 4))
 
 
-def measure(pair: Pair, peer: Peer) -> dict[str, float]:
+def measure(counterpart: Counterpart, peer: Peer) -> dict[str, float]:
     """The largest absolute difference in outputs and in gradients, and the largest entry.
 
     Outputs are those of every step and the last carry; gradients are those in the weights as drawn,
@@ -67,7 +67,7 @@ def measure(pair: Pair, peer: Peer) -> dict[str, float]:
     Returns:
         `outputs`, `gradients`, `largest`.
     """
-    drawn, *others = arguments(pair, peer)
+    drawn, *others = arguments(counterpart, peer)
 
     def side(carry_over, run):
         weights, pull = jax.vjp(carry_over, drawn)
@@ -75,8 +75,8 @@ def measure(pair: Pair, peer: Peer) -> dict[str, float]:
         in_weights = jax.tree.map(lambda g, w: jnp.asarray(g, w.dtype), in_weights, weights)
         return out, (pull(in_weights), rest)
 
-    here = side(pair.to_ours, functools.partial(ours, pair.ours))
-    there = side(pair.to_theirs, peer.run)
+    here = side(counterpart.to_ours, functools.partial(ours, counterpart.ours))
+    there = side(counterpart.to_theirs, peer.run)
     outputs, gradients = map(_difference, here, there)
     largest = _greatest(np.abs(leaf).max() for leaf in jax.tree.leaves(here))
     return {"outputs": outputs, "gradients": gradients, "largest": largest}

@@ -1,4 +1,4 @@
-"""Each pair of docs/agreement.md: equal weights, equal outputs, carries and gradients."""
+"""Each counterpart of docs/agreement.md: equal weights, equal outputs, carries and gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.harness import record
 from longlag.nn import Bidirectional
 from longlag.testing.running import assert_close
 from tests import peers
-from tests.peers import PAIRS, agreement
+from tests.peers import COUNTERPARTS, agreement
 from tests.peers.measure import arguments, draw, measure, ours
 
 # Not ours to mend: keras hands numpy its variables the old way, torch says which kernel it takes.
@@ -22,34 +22,39 @@ pytestmark = [
 ]
 
 
-def of_parts(pair):
+def of_parts(counterpart):
     """Whether other pairs have its parts, so that its seconds are for `make test-deep`."""
-    either = (isinstance(pair.ours, Bidirectional), *map(pair.here.count, ("window", "kv heads")))
-    return any(either) and pair.package != "torch"
+    either = (
+        isinstance(counterpart.ours, Bidirectional),
+        *map(counterpart.here.count, ("window", "kv heads")),
+    )
+    return any(either) and counterpart.package != "torch"
 
 
 @pytest.mark.parametrize(
-    "pair",
-    [pytest.param(p, marks=[pytest.mark.deep] if of_parts(p) else []) for p in PAIRS],
+    "counterpart",
+    [pytest.param(p, marks=[pytest.mark.deep] if of_parts(p) else []) for p in COUNTERPARTS],
     ids=str,
 )
-def test_a_peer_gives_the_same_on_our_weights_and_we_on_its(pair):
+def test_a_peer_gives_the_same_on_our_weights_and_we_on_its(counterpart):
     """In float64, which hides nothing, where the peer has that."""
-    kind = "float64" if pair.float64 else "float32"
-    with jax.enable_x64(pair.float64):
-        peer = pair.build()
-        check(measure(pair, peer), kind)
-        if pair.from_theirs is None:
+    kind = "float64" if counterpart.float64 else "float32"
+    with jax.enable_x64(counterpart.float64):
+        peer = counterpart.build()
+        check(measure(counterpart, peer), kind)
+        if counterpart.from_theirs is None:
             return
-        weights, *others = arguments(pair, peer)
-        there = pair.to_theirs(weights)
-        expected = jax.tree.map(jnp.asarray, pair.to_ours(weights))
-        if pair.note != "r = z":
-            assert_close(pair.from_theirs(there), expected, f"{pair}, there and back", 1e-6)
+        weights, *others = arguments(counterpart, peer)
+        there = counterpart.to_theirs(weights)
+        expected = jax.tree.map(jnp.asarray, counterpart.to_ours(weights))
+        if counterpart.note != "r = z":
+            assert_close(
+                counterpart.from_theirs(there), expected, f"{counterpart}, there and back", 1e-6
+            )
         # Its own weights, which may have more than ours make: a second bias, say.
         own = draw(peer.fresh, 5, 0.3)
-        here = ours(pair.ours, pair.from_theirs(own), *others)[0]
-        assert_close(here, peer.run(own, *others)[0], f"{pair}, its own", 1e-5)
+        here = ours(counterpart.ours, counterpart.from_theirs(own), *others)[0]
+        assert_close(here, peer.run(own, *others)[0], f"{counterpart}, its own", 1e-5)
 
 
 def check(found, kind):
@@ -57,26 +62,30 @@ def check(found, kind):
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.float64], ids=str)
-def test_in_float32_too(pair):
-    check(measure(pair, pair.build()), "float32")
+@pytest.mark.parametrize(
+    "counterpart", [counterpart for counterpart in COUNTERPARTS if counterpart.float64], ids=str
+)
+def test_in_float32_too(counterpart):
+    check(measure(counterpart, counterpart.build()), "float32")
 
 
 def test_the_script_leaves_what_the_table_is_made_of(tmp_path, monkeypatch):
-    pairs = [p for p in PAIRS if p.name == "torch.nn.MultiheadAttention"]
-    monkeypatch.setattr(peers, "PAIRS", pairs)
+    counterparts = [p for p in COUNTERPARTS if p.name == "torch.nn.MultiheadAttention"]
+    monkeypatch.setattr(peers, "COUNTERPARTS", counterparts)
     assert agreement.main(tmp_path / "new" / "folder") == 0
     results = json.loads((tmp_path / "new" / "folder" / "results.json").read_text("utf-8"))
-    assert set(results["meta"]["versions"]) >= {pair.package for pair in pairs}
-    assert [line[0] for line in agreement.lines(results)] == [pair.here for pair in pairs]
+    assert set(results["meta"]["versions"]) >= {counterpart.package for counterpart in counterparts}
+    assert [line[0] for line in agreement.lines(results)] == [
+        counterpart.here for counterpart in counterparts
+    ]
 
 
 def test_the_table_has_every_pair_and_keeps_its_bounds():
     results = json.loads((record.RESULTS / "agreement" / "cpu.json").read_text("utf-8"))
     rows = results["rows"]
-    assert [(row["here"], row["there"]) for row in rows] == [(p.here, p.name) for p in PAIRS]
-    for row, pair in zip(rows, PAIRS):
-        assert (row["float64"] is not None) == pair.float64
+    assert [(row["here"], row["there"]) for row in rows] == [(p.here, p.name) for p in COUNTERPARTS]
+    for row, counterpart in zip(rows, COUNTERPARTS):
+        assert (row["float64"] is not None) == counterpart.float64
         for kind in agreement.BOUNDS:
             if row[kind]:
                 check(row[kind], kind)

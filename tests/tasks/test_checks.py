@@ -39,7 +39,7 @@ class Maximum(Task):
         return self.symbols
 
     @property
-    def asked(self) -> int | None:
+    def weighted_steps(self) -> int | None:
         return 1
 
     def sample(self, key: jax.Array, batch_size: int) -> Batch:
@@ -93,7 +93,7 @@ MESSAGES = {
     "None scored": r"scored of dtype bool and shape \(2, 6\); got None",
     "no weights": "expected a weight at every scored step; got 64 scored without one",
     "negative weights": "expected finite weights of at least 0; got -1 to 0",
-    "all weights": r"expected 1 weighted steps in every sequence \(asked\); got 6 to 6",
+    "all weights": r"expected 1 weighted steps in every sequence \(weighted_steps\); got 6 to 6",
     "great inputs": r"expected inputs of 0 to 4 \(in_features - 1\); got 3 to 7",
     "great targets": r"expected weighted targets of 0 to 4 \(out_features - 1\); got \d to 7",
     "negative targets": r"expected weighted targets of 0 to 4 \(out_features - 1\); got -\d to 0",

@@ -44,7 +44,7 @@ def test_a_slower_voice_has_more_steps_and_shorter_pauses_where_there_is_no_room
     task, part = SpokenDigits(2, part="validation"), few_voices.validation
     voice, digits = np.array([2], np.int32), np.array([[6, 1]], np.int32)
     said, late = np.ones((1, 2), bool), np.full((1, 3), 0.999)
-    sounds, mask = jax.jit(task._spoken)(voice, digits, said, late, np.array([slowness]))
+    sounds, mask = jax.jit(task._speak)(voice, digits, said, late, np.array([slowness]))
     recorded = [int(part.lengths[2, digit]) for digit in digits[0]]
     lengths = [min(int(np.float32(n * slowness)), 43) for n in recorded]
     pause = int(0.999 * min(PAUSE, (86 - sum(lengths)) // 3))

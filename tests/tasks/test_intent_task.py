@@ -15,7 +15,7 @@ pytest.importorskip("home_assistant_intents", reason='pip install "longlag[data]
 
 from longlag.data.intents import PAD, UNKNOWN
 from longlag.tasks import Intents
-from longlag.tasks.intents import in_any_order
+from longlag.tasks.intents import shuffle_words
 
 TASK = Intents("af", per_template=12, fold=1, word_dropout=0.25)
 
@@ -47,7 +47,7 @@ def test_utterances_come_from_training_templates_and_are_asked_at_their_last_wor
     there = known(TASK)
     words = batch.mask.sum(1)
     assert (batch.scored.argmax(1) == words - 1).all()
-    assert (batch.scored.sum(1) == 1).all() and TASK.asked == 1
+    assert (batch.scored.sum(1) == 1).all() and TASK.weighted_steps == 1
     whole = np.flatnonzero(~(batch.inputs == UNKNOWN).any(1))
     assert len(whole) > 100
     for row in whole:
@@ -61,7 +61,7 @@ def test_words_are_dropped_at_the_rate_asked_for(batch):
 
 
 def test_a_run_is_tested_on_held_out_templates_with_every_word():
-    corpus, tested = TASK.corpus, TASK.at_lag(TASK.lag).evaluated("test")
+    corpus, tested = TASK.corpus, TASK.at_lag(TASK.lag).evaluation_task("test")
     batch = drawn(tested, 256)
     held = {tuple(row) for row in corpus.tokens[corpus.parts.held].tolist()}
     assert {tuple(row) for row in batch.inputs.tolist()} <= held
@@ -72,12 +72,12 @@ def test_a_run_is_tested_on_held_out_templates_with_every_word():
 
 def test_what_is_held_out_can_be_read_whole():
     corpus, held = TASK.corpus, dataclasses.replace(TASK, part="held")
-    tokens, mask = held.whole()
+    tokens, mask = held.full_utterances()
     np.testing.assert_array_equal(held.rows, corpus.parts.held)
     np.testing.assert_array_equal(tokens, corpus.tokens[corpus.parts.held])
     np.testing.assert_array_equal(mask, corpus.mask[corpus.parts.held])
     shuffled = dataclasses.replace(held, shuffled=True)
-    other, again = shuffled.whole()[0], shuffled.whole()[0]
+    other, again = shuffled.full_utterances()[0], shuffled.full_utterances()[0]
     np.testing.assert_array_equal(other, again)
     np.testing.assert_array_equal(np.sort(other, 1), np.sort(tokens, 1))
     assert (other[~mask] == PAD).all()
@@ -99,7 +99,7 @@ def test_shuffled_utterances_have_the_words_of_one_in_another_order():
 
 def test_all_orders_are_alike_and_each_row_has_its_own():
     tokens = jnp.tile(jnp.array([5, 6, 7, PAD, PAD]), (6000, 1))
-    found = np.asarray(in_any_order(jax.random.key(3), tokens, tokens != PAD))
+    found = np.asarray(shuffle_words(jax.random.key(3), tokens, tokens != PAD))
     counts = collections.Counter(map(tuple, found[:, :3].tolist()))
     assert counts.keys() == set(itertools.permutations((5, 6, 7))) and not found[:, 3:].any()
     assert all(abs(count - 1000) < 150 for count in counts.values())

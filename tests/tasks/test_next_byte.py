@@ -30,7 +30,7 @@ def test_evaluation_reads_its_own_part(purpose):
     part = getattr(data.load(), purpose).tobytes()
     batch = jax.device_get(evaluation_batch(TASK, B, purpose))
     assert all(bytes(row.astype(np.uint8)) in part for row in batch.inputs)
-    assert dataclasses.replace(TASK, part="train").evaluated(purpose).part == purpose
+    assert dataclasses.replace(TASK, part="train").evaluation_task(purpose).part == purpose
 
 
 def test_batches_follow_each_other_and_rows_stand_apart():
@@ -58,7 +58,7 @@ def test_the_floor_is_the_entropy_under_the_frequencies():
     assert floor.loss == pytest.approx(
         -(chances[chances > 0] * np.log(chances[chances > 0])).sum(), 1e-3
     )
-    tested = TASK.evaluated("test").floor()
+    tested = TASK.evaluation_task("test").floor()
     assert tested.loss != floor.loss
 
 

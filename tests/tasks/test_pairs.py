@@ -135,7 +135,7 @@ def test_a_picture_is_drawn_with_its_name():
     parts = emoji.split(whole)
     # The oracle: each is one of the pictures of its part, and has its name.
     for purpose, part in (("train", parts.train), ("validation", parts.validation)):
-        of_part = task if purpose == "train" else task.evaluated("validation")
+        of_part = task if purpose == "train" else task.evaluation_task("validation")
         name_of = {whole.pictures[i].tobytes(): whole.captions[i] for i in part}
         batch = jax.jit(of_part.sample, static_argnums=1)(jax.random.key(2), 32)
         assert batch.inputs.shape == (32, 32, 96) and batch.inputs.dtype == np.float32
@@ -146,7 +146,7 @@ def test_a_picture_is_drawn_with_its_name():
             name = name_of[np.rint(picture * 255).astype(np.uint8).tobytes()]
             assert target[asked][-1] == STOP and not target[~asked].any()
             assert task.pairs.writer.decode(target[asked][:-1].tolist()) == name
-    assert task.in_features == 96 and task.length == task.pairs.asked.sum(axis=1).max()
+    assert task.in_features == 96 and task.length == task.pairs.answer_mask.sum(axis=1).max()
 
 
 def test_what_is_too_long_is_left_out(translation):
@@ -160,7 +160,7 @@ def test_what_is_too_long_is_left_out(translation):
         ]
         assert [pairs.sources[i] for i in rows] == [messages.sources[i] for i in expected]
     assert pairs.mask.sum(1).max() == translation.longest
-    assert pairs.asked.sum(1).max() == translation.length == translation.longest + 1
+    assert pairs.answer_mask.sum(1).max() == translation.length == translation.longest + 1
 
 
 def test_the_floor_says_the_commonest_at_each_step():

@@ -9,7 +9,7 @@ import pytest
 
 from longlag.tasks import Recall
 from longlag.tasks.recall import power_law_gaps
-from longlag.tasks.task import distinct
+from longlag.tasks.task import draw_distinct
 
 
 def answers(tokens, vocab):
@@ -81,7 +81,7 @@ def test_every_gap_happens_and_gap_zero_is_the_first_step_after_the_pairs(draw):
 
 
 def test_distinct_draws_every_ordered_choice_alike(even):
-    draws = np.asarray(jax.jit(lambda k: distinct(k, 32768, 4, 3))(jax.random.key(0)))
+    draws = np.asarray(jax.jit(lambda k: draw_distinct(k, 32768, 4, 3))(jax.random.key(0)))
     counts = [np.all(draws == p, axis=1).sum() for p in itertools.permutations(range(4), 3)]
     assert sum(counts) == 32768
     even(counts)

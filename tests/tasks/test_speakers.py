@@ -81,7 +81,11 @@ def test_folds_divide_the_training_part_speaker_by_speaker(folds: int):
 
 def test_a_run_with_a_fold_never_sees_the_test():
     task = JapaneseVowels(3)
-    assert task.evaluated("validation") == task.evaluated("test") == JapaneseVowels(3, part="fold")
+    assert (
+        task.evaluation_task("validation")
+        == task.evaluation_task("test")
+        == JapaneseVowels(3, part="fold")
+    )
     with pytest.raises(ValueError, match=r"no part 'test' with fold = 3, got .*fold=3"):
         JapaneseVowels(3, part="test")
     with pytest.raises(ValueError, match="no part 'fold' with fold = -1"):

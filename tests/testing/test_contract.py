@@ -106,7 +106,7 @@ def test_what_shapes_show(check, cell, message):
 )
 def test_what_numbers_show(clause, cell, message, x64, monkeypatch):
     # The carry of three earlier steps would cost a compilation and shows nothing more here.
-    monkeypatch.setattr(running, "in_use", lambda case: case)
+    monkeypatch.setattr(running, "advance_carry", lambda case: case)
     case = contract.draw(cell, 2, contract.MASK.shape)
     assert case.xs.dtype == jax.tree.leaves(case.carry)[0].dtype == jnp.float64
     rest = (contract.FLAGS["neither"], {"whole": running.WHOLE}, "") * (clause == "check_loop")

@@ -22,7 +22,7 @@ from longlag.models import Embedding, Pictures, Seq2Seq, build
 from longlag.nn import Bidirectional, Block, Layer, Recurrent
 from longlag.runs import create
 from longlag.training import Training
-from tests.helpers.members import ATTENTIONS, BLOCKS, CELLS, LAYERS, D
+from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, CELLS, LAYERS, D
 from tests.helpers.tiny import PARITY
 
 # Every name that a parameter has in the library. A new one has to be decided on here.
@@ -61,7 +61,7 @@ MODELS = {
         summary="mean",
     ),
 }
-LAYERS_OF_ALL_KINDS = LAYERS | BLOCKS | ATTENTIONS
+LAYERS_OF_ALL_KINDS = LAYERS | BLOCKS | ATTENTION_LAYERS
 
 
 @functools.cache

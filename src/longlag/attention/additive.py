@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, weigh
+from longlag.attention.cache import Memory, attention_weights
 from longlag.core.any_length import is_known
-from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
+from longlag.core.array_types import AttentionWeights, Contexts, Features, Positions, PRNGKey
 from longlag.core.ops import Params, affine, dot
 from longlag.core.promotion import contract, widen
 
@@ -56,7 +58,7 @@ class Additive(Attention):
             "score": {"kernel": lecun(keys[2], (self.features, 1))},
         }
 
-    def write(self, params, xs, position):
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """The step's key W_k x and its value x."""
         del position
         return {"key": dot(xs, params["key"]["kernel"]), "value": xs}
@@ -69,26 +71,28 @@ class Additive(Attention):
         score = widen(params["score"]["kernel"])[:, 0]
 
         @jax.checkpoint
-        def block(inputs):
+        def read_block(
+            inputs: tuple[jax.Array, jax.Array, jax.Array | None],
+        ) -> tuple[jax.Array, jax.Array]:
             queries, visible, scale = inputs  # [B, Q, A], [B, Q, M], [B, Q, M] or None
             hidden = jnp.tanh(queries[:, :, None, :] + memory.entries["key"][:, None, :, :])
             part = memory.replace(visible=visible, scale=scale)  # type: ignore[attr-defined]
-            weights = weigh(hidden @ score, part)
+            weights = attention_weights(hidden @ score, part)
             return contract("bqm,bmd->bqd", weights, memory.entries["value"]), weights
 
         B, T, _ = queries.shape
         if is_known(T) and T <= QUERY_BLOCK:
-            return block((queries, memory.visible, memory.scale))
+            return read_block((queries, memory.visible, memory.scale))
         size = QUERY_BLOCK if is_known(T) else 1
         blocks = -(-T // size)
 
-        def split(x):
+        def split(x: jax.Array) -> jax.Array:  # [B, T, K] to [blocks, B, size, K]
             x = jnp.pad(x, [(0, 0), (0, blocks * size - T), (0, 0)])
             return jnp.swapaxes(x.reshape(B, blocks, size, x.shape[2]), 0, 1)
 
-        def join(x):
+        def join(x: jax.Array) -> jax.Array:  # the other way
             return jnp.swapaxes(x, 0, 1).reshape(B, blocks * size, x.shape[3])[:, :T]
 
         inputs = jax.tree.map(split, (queries, memory.visible, memory.scale))
-        contexts, weights = jax.lax.map(block, inputs)
+        contexts, weights = jax.lax.map(read_block, inputs)
         return join(contexts), join(weights)

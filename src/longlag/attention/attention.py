@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from longlag.attention.cache import (
     Cache,
     Memory,
+    append_to_cache,
+    chunk_memory,
     chunk_positions,
     empty_cache,
-    memorise,
-    recall,
-    record,
+    encoder_memory,
 )
 from longlag.core.any_length import is_known
 from longlag.core.array_types import (
@@ -62,7 +62,7 @@ class Attention(Layer):
     `capacity` entries: a chunk that is longer is refused, and a row that outgrows it at run time
     gives NaN from there on, never a silent overwriting.
 
-    The same attention reads what an encoder left: `memorise` once, `read_memory` at every step.
+    The same attention reads what an encoder left: `write_memory` once, `read_memory` at every step.
 
     Attributes:
         features: a width, whose meaning each kind gives.
@@ -125,7 +125,7 @@ class Attention(Layer):
         entry = jax.tree.map(lambda e: jax.ShapeDtypeStruct(e.shape[2:], e.dtype), entry)
         return empty_cache(entry, batch, slots)
 
-    def memorise(
+    def write_memory(
         self, params: Params, encoded: Encodings, mask: EncodingsMask | None = None
     ) -> Memory:
         """What an encoder left, ready to be read, by `read_memory`, any number of times.
@@ -147,7 +147,7 @@ class Attention(Layer):
         count = jnp.zeros(encoded.shape[0], jnp.int32)
         position, _ = chunk_positions(count, encoded.shape[1], mask, None)
         position = jnp.broadcast_to(position, encoded.shape[:2])
-        return memorise(self.write(params, encoded, position), position, mask)
+        return encoder_memory(self.write(params, encoded, position), position, mask)
 
     def read_memory(
         self, params: Params, xs: TimeMajor, memory: Memory
@@ -157,7 +157,7 @@ class Attention(Layer):
         Args:
             params: parameters.
             xs: `[T, B, D]`, the queries.
-            memory: from `memorise`.
+            memory: from `write_memory`.
 
         Returns:
             Contexts `[T, B, K]` and weights `[T, B, S]`; NaN in the rows of an encoder that was not
@@ -169,8 +169,8 @@ class Attention(Layer):
             visible=jnp.broadcast_to(memory.visible, shape),
             query_position=jnp.broadcast_to(memory.query_position, shape[:2]),
         )
-        found = self.read(params, xs, spread)
-        contexts, weights = (jnp.swapaxes(x, 0, 1) for x in poison(memory.spoilt, found))
+        read = self.read(params, xs, spread)
+        contexts, weights = (jnp.swapaxes(x, 0, 1) for x in poison(memory.spoilt, read))
         return contexts, weights
 
     def cache_of(self, state: State) -> State:
@@ -201,11 +201,11 @@ class Attention(Layer):
             return state, jnp.zeros((0, *like.shape[1:]), like.dtype)
         xs, mask, resets = _batch_major(xs, mask, resets)
         if self.window is not None and is_known(T) and T > 2 * self.window:
-            state, contexts = self._in_blocks(params, xs, state, mask, resets)
+            state, contexts = self._attend_in_blocks(params, xs, state, mask, resets)
         else:
             if state is not None and self.window is None and is_known(T):
                 self._check_room(state, T)
-            state, contexts, _ = self._chunk(params, xs, state, mask, resets)
+            state, contexts, _ = self._attend_chunk(params, xs, state, mask, resets)
         return state, jnp.swapaxes(contexts, 0, 1)
 
     def weights(
@@ -230,9 +230,16 @@ class Attention(Layer):
         xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
         self._check_features(params, xs)
         xs, mask, resets = _batch_major(xs, mask, resets)
-        return self._chunk(params, xs, None, mask, resets)[2]
+        return self._attend_chunk(params, xs, None, mask, resets)[2]
 
-    def probe(self, params, xs, *, mask=None, resets=None):
+    def probe(
+        self,
+        params: Params,
+        xs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
         """Outputs and attention weights."""
         outputs = super().probe(params, xs, mask=mask, resets=resets)
         return outputs | {"weights": self.weights(params, xs, mask=mask, resets=resets)}
@@ -260,28 +267,38 @@ class Attention(Layer):
                 f"{self}; got {steps}"
             )
 
-    def _chunk(self, params, xs, state, mask, resets):
+    def _attend_chunk(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: Cache | None,
+        mask: jax.Array | None,
+        resets: jax.Array | None,
+    ) -> tuple[Cache | None, jax.Array, jax.Array]:
+        """The state after a chunk `[B, T, D]`, its contexts `[B, T, K]` and weights `[B, T, M]`."""
         if mask is not None:
             xs = select(mask, xs, jnp.zeros_like(xs))
         count = jnp.zeros(xs.shape[0], jnp.int32) if state is None else state.count
         position, segment = chunk_positions(count, xs.shape[1], mask, resets)
         entries = self.write(params, xs, position)
-        memory = recall(state, entries, position, segment, mask, self.window)
+        memory = chunk_memory(state, entries, position, segment, mask, self.window)
         contexts, weights = self._read_in_parts(params, xs, memory)
         # A wider cache is not seen in what is read.
         contexts = contexts.astype(at_least_float32(xs, *jax.tree.leaves(params)))
         if mask is not None:
             contexts = select(mask, contexts, jnp.zeros_like(contexts))
-        lost = memory.spoilt
+        nan = memory.spoilt
         if state is not None and self.window is None:
             overflow = position >= state.position.shape[1]
-            lost |= overflow if mask is None else mask & overflow
-        contexts, weights = poison(lost, (contexts, weights))
+            nan |= overflow if mask is None else mask & overflow
+        contexts, weights = poison(nan, (contexts, weights))
         if state is not None:
-            state = record(state, entries, position, segment, mask)
+            state = append_to_cache(state, entries, position, segment, mask)
         return state, contexts, weights
 
-    def _read_in_parts(self, params, xs, memory):
+    def _read_in_parts(
+        self, params: Params, xs: jax.Array, memory: Memory
+    ) -> tuple[jax.Array, jax.Array]:
         """As `read`: part after part of the steps, each with no more than the entries before it.
 
         Of the scores of the future, which no step sees, one in `PARTS` is left.
@@ -293,45 +310,61 @@ class Attention(Layer):
         in_parts = functools.partial(self._read_each_part, size)
         return on_cpu_or_else(in_parts, self.read, params, xs, memory)
 
-    def _read_each_part(self, size, params, xs, memory):
+    def _read_each_part(
+        self, size: int, params: Params, xs: jax.Array, memory: Memory
+    ) -> tuple[jax.Array, jax.Array]:
         T, parts = xs.shape[1], []
         for start in range(0, T, size):
             stop = min(start + size, T)
             contexts, weights = self.read(params, xs[:, start:stop], memory.of_steps(start, stop))
             parts.append((contexts, jnp.pad(weights, ((0, 0), (0, 0), (0, T - stop)))))
-        return jax.tree.map(lambda *each: jnp.concatenate(each, axis=1), *parts)
+        return jax.tree.map(lambda *pieces: jnp.concatenate(pieces, axis=1), *parts)
 
-    def _in_blocks(self, params, xs, state, mask, resets):
+    def _attend_in_blocks(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: Cache | None,
+        mask: jax.Array | None,
+        resets: jax.Array | None,
+    ) -> tuple[Cache | None, jax.Array]:
         """Blocks of `window` steps in turn, so that time and memory grow with T, not with T²."""
         assert self.window is not None
+        window = self.window
         keep = state is not None
         if not keep:
-            state, _ = unify_types((self.init_state(params, xs.shape[:1], self.window), xs), 0)
+            state, _ = unify_types((self.init_state(params, xs.shape[:1], window), xs), 0)
         T = xs.shape[1]
-        blocks = -(-T // self.window)
-        if mask is None and T % self.window:
+        blocks = -(-T // window)
+        if mask is None and T % window:
             mask = ~zeros_like(xs[..., 0], bool)
 
-        def split(x):
+        def split(x: jax.Array) -> jax.Array:  # [B, T, ...] to [blocks, B, window, ...]
             # Padding is masked, and a masked step neither writes nor advances.
-            extra = blocks * self.window - T
+            extra = blocks * window - T
             x = jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2))
-            x = x.reshape(x.shape[0], blocks, self.window, *x.shape[2:])
+            x = x.reshape(x.shape[0], blocks, window, *x.shape[2:])
             return jnp.swapaxes(x, 0, 1)
 
         params_of_block = through_float32(params)
 
-        def body(state, block):
-            state, contexts, _ = self._chunk(params_of_block(), block[0], state, *block[1:])
-            return state, contexts
+        def body(
+            state: Cache, block: tuple[jax.Array, jax.Array | None, jax.Array | None]
+        ) -> tuple[Cache, jax.Array]:
+            xs, mask, resets = block
+            new, contexts, _ = self._attend_chunk(params_of_block(), xs, state, mask, resets)
+            assert new is not None
+            return new, contexts
 
         inputs = jax.tree.map(split, (xs, mask, resets))
         state, contexts = jax.lax.scan(body, state, inputs)
         contexts = jnp.swapaxes(contexts, 0, 1)
-        steps = blocks * self.window
+        steps = blocks * window
         contexts = contexts.reshape(contexts.shape[0], steps, contexts.shape[-1])[:, :T]
         return (state if keep else None), contexts
 
 
-def _batch_major(xs, mask, resets):
+def _batch_major(
+    xs: jax.Array, mask: jax.Array | None, resets: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))

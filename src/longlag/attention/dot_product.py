@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, weigh
+from longlag.attention.cache import Memory, attention_weights
 from longlag.core.array_types import (
     AttentionWeights,
     Contexts,
     Features,
+    Positions,
     PRNGKey,
     Queries,
     StepPositions,
@@ -129,26 +130,29 @@ class DotProduct(Attention):
             params["position"] = {"embedding": table}
         return params
 
-    def memorise(self, params, encoded, mask=None):
-        """See `Attention.memorise`; a step has no distance to what an encoder left."""
+    def write_memory(
+        self, params: Params, encoded: jax.Array, mask: jax.Array | None = None
+    ) -> Memory:
+        """See `Attention.write_memory`. A step has no distance to what an encoder left."""
         if self.positions != "none":
             raise ValueError(
                 f"DotProduct.positions: expected 'none' over an encoder, got {self.positions!r}"
             )
-        return super().memorise(params, encoded, mask)
+        return super().write_memory(params, encoded, mask)
 
-    def write(self, params, xs, position):
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """The step's key, turned by its position, and its value."""
-        key = self._turn(self._heads(params, "key", self._placed(params, xs, position)), position)
-        return {"key": key, "value": self._heads(params, "value", xs)}
+        key = self._split_heads(params, "key", self._add_position(params, xs, position))
+        value = self._split_heads(params, "value", xs)
+        return {"key": self._rotate(key, position), "value": value}
 
     def read(
         self, params: Params, xs: Features, memory: Memory
     ) -> tuple[Contexts, AttentionWeights]:
         """The equations above."""
         position = memory.query_position
-        query = self._heads(params, "query", self._placed(params, xs, position))
-        query = self._turn(query, position)
+        query = self._split_heads(params, "query", self._add_position(params, xs, position))
+        query = self._rotate(query, position)
         scale = query.shape[-1] ** -0.5
         key, value = memory.entries["key"], memory.entries["value"]
         # Heads first, and a dimension for all queries that read the same keys: XLA:CPU takes up to
@@ -164,7 +168,7 @@ class DotProduct(Attention):
         bias = self._bias(memory, logits.dtype)
         if bias is not None:
             logits += bias
-        weights = weigh(logits, memory)
+        weights = attention_weights(logits, memory)
         if self.implementation is None or memory.scale is not None:
             shared = weights.reshape(*apart, k.shape[2]).reshape(*sharing, k.shape[2])
             contexts = contract("bgqm,bgmk->bgqk", shared, v)
@@ -186,14 +190,14 @@ class DotProduct(Attention):
         contexts = contexts.reshape(B, T, self.query_features)
         return dot(contexts, params["out"]["kernel"]), weights.mean(axis=1)
 
-    def _heads(self, params: Params, name: str, xs: jax.Array) -> jax.Array:
+    def _split_heads(self, params: Params, name: str, xs: jax.Array) -> jax.Array:
         heads = self.heads if name == "query" else self.key_heads
         return split_heads(dot(xs, params[name]["kernel"]), heads)
 
-    def _turn(self, x: jax.Array, position: jax.Array) -> jax.Array:
+    def _rotate(self, x: jax.Array, position: jax.Array) -> jax.Array:
         return rotate(x, position) if self.positions == "rotary" else x
 
-    def _placed(self, params: Params, xs: jax.Array, position: jax.Array) -> jax.Array:
+    def _add_position(self, params: Params, xs: jax.Array, position: jax.Array) -> jax.Array:
         if self.positions != "learned":
             return xs
         # The position of a masked step means nothing; -1 is one that no step is at.

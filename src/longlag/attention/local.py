@@ -11,7 +11,7 @@ from jax.nn import initializers
 
 from longlag.attention.attention import Attention
 from longlag.attention.cache import Memory
-from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
+from longlag.core.array_types import AttentionWeights, Contexts, Features, Positions, PRNGKey
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import multiply, promote
 from longlag.core.weight_decay import by_name
@@ -79,11 +79,13 @@ class Local(Attention):
         """That of the attention."""
         return self.attention.out_features(in_features)
 
-    def memorise(self, params, encoded, mask=None):
+    def write_memory(
+        self, params: Params, encoded: jax.Array, mask: jax.Array | None = None
+    ) -> Memory:
         """That of the attention."""
-        return self.attention.memorise(params["attention"], encoded, mask)
+        return self.attention.write_memory(params["attention"], encoded, mask)
 
-    def write(self, params, xs, position):
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """What the attention writes."""
         return self.attention.write(params["attention"], xs, position)
 

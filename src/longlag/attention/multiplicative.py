@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, weigh
-from longlag.core.array_types import AttentionWeights, Contexts, Features, PRNGKey
+from longlag.attention.cache import Memory, attention_weights
+from longlag.core.array_types import AttentionWeights, Contexts, Features, Positions, PRNGKey
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import contract
 from longlag.core.spec import choose
@@ -63,7 +63,7 @@ class Multiplicative(Attention):
         shape = (memory_features, in_features)
         return {"key": {"kernel": initializers.lecun_normal()(key, shape)}}
 
-    def write(self, params, xs, position):
+    def write(self, params: Params, xs: Features, position: Positions) -> Any:
         """The step's value x, and its key W x unless that is x too."""
         del position
         if self.score == "dot":
@@ -76,7 +76,7 @@ class Multiplicative(Attention):
         """The equations above."""
         values = memory.entries["value"]
         logits = contract("btd,bmd->btm", xs, memory.entries.get("key", values))
-        weights = weigh(logits, memory)
+        weights = attention_weights(logits, memory)
         return contract("btm,bmd->btd", weights, values), weights
 
     def _in_features(self, params: Params) -> int:

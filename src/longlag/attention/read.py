@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from longlag.attention.attention import Attention
+from longlag.core.ops import Params
 from longlag.core.promotion import promote
-from longlag.nn.containers import _Around
+from longlag.nn.containers import _Wrapper
+from longlag.nn.layer import State
 from longlag.nn.pointwise import Dense
 
 __all__ = ["Read"]
 
 
-class Read(_Around):
+class Read(_Wrapper):
     """A read of the past that joins the output: `tanh(W [x; f(x)] + b)`, back to the width of x.
 
     This is the placement of Luong, Pham and Manning 2015 (arXiv 1508.04025, equation 5): the
@@ -28,11 +30,11 @@ class Read(_Around):
 
     inner: Attention
 
-    def out_features(self, in_features):
+    def out_features(self, in_features: int) -> int:
         """The width of the input."""
         return in_features
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         """`inner` and `join`, an affine map."""
         inner_key, join_key = jax.random.split(key)
         both = in_features + self.inner.out_features(in_features)
@@ -41,19 +43,35 @@ class Read(_Around):
             "join": Dense(in_features).init(join_key, both),
         }
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         state, contexts = self.inner.apply(
             params["inner"], xs, state, mask=mask, resets=resets, key=key
         )
         return state, self._join(params, xs, contexts)
 
-    def probe(self, params, xs, *, mask=None, resets=None):
+    def probe(
+        self,
+        params: Params,
+        xs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
         """Those of the attention under `inner/name`, and the outputs."""
-        found = self.inner.probe(params["inner"], xs, mask=mask, resets=resets)
-        named: dict[str, Any] = {f"inner/{name}": value for name, value in found.items()}
-        return named | {"outputs": self._join(params, xs, found["outputs"])}
+        of_attention = self.inner.probe(params["inner"], xs, mask=mask, resets=resets)
+        named: dict[str, Any] = {f"inner/{name}": value for name, value in of_attention.items()}
+        return named | {"outputs": self._join(params, xs, of_attention["outputs"])}
 
-    def _join(self, params, xs, contexts):
+    def _join(self, params: Params, xs: jax.Array, contexts: jax.Array) -> jax.Array:
         both = jnp.concatenate(promote(xs, contexts), axis=-1)
         return jnp.tanh(Dense(xs.shape[-1]).at_each_step(params["join"], both, None))

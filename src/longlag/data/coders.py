@@ -12,7 +12,7 @@ import numpy as np
 
 from longlag.system.optional_packages import needed_for
 
-__all__ = ["STOP", "UNKNOWN", "Characters", "Coder", "Pieces", "padded"]
+__all__ = ["STOP", "UNKNOWN", "Characters", "Coder", "Pieces", "encode_texts"]
 
 STOP, UNKNOWN = 0, 1
 
@@ -33,7 +33,7 @@ class Coder(Protocol):
         """The text again."""
         ...
 
-    def named(self, number: int) -> str:
+    def name_of(self, number: int) -> str:
         """How a number is written in a picture."""
         ...
 
@@ -68,9 +68,9 @@ class Characters:
 
     def decode(self, numbers: Sequence[int]) -> str:
         """The text again; what is unknown is a �."""
-        return "".join(self.named(number) for number in numbers)
+        return "".join(self.name_of(number) for number in numbers)
 
-    def named(self, number: int) -> str:
+    def name_of(self, number: int) -> str:
         """The character."""
         return {STOP: "■", UNKNOWN: "�"}.get(number) or self.known[number - 2]
 
@@ -140,12 +140,12 @@ class Pieces:
         """The text again."""
         return self._processor.decode([int(number) for number in numbers])
 
-    def named(self, number: int) -> str:
+    def name_of(self, number: int) -> str:
         """The piece; a word begins with a ▁."""
         return "■" if number == STOP else self._processor.id_to_piece(int(number))
 
 
-def padded(
+def encode_texts(
     coder: Coder, texts: Sequence[str], length: int, stop: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Texts as an array.

@@ -35,16 +35,16 @@ class Package(PackageFile):
         done = subprocess.run(
             ["apt-get", "download", "-qq", self.name], cwd=work, capture_output=True, text=True
         )
-        found = sorted(work.glob("*.deb"))
-        if done.returncode or not found:
+        files = sorted(work.glob("*.deb"))
+        if done.returncode or not files:
             lines = done.stderr.strip().splitlines()
             errors = [line for line in lines if line.startswith("E:")] or lines[-1:]
-            said = " ".join(errors) or f"apt-get ended with {done.returncode}"
+            error = " ".join(errors) or f"apt-get ended with {done.returncode}"
             raise FileNotFoundError(
-                f"{self.name}: apt-get cannot download it ({said}). Perhaps its lists are empty: "
+                f"{self.name}: apt-get cannot download it ({error}). Perhaps its lists are empty: "
                 f"`apt-get update`. Otherwise: {help_}"
             )
-        return found[0]
+        return files[0]
 
     def _extract(self, content: bytes, folder: Path) -> None:
         for name, part in _members(content):

@@ -17,21 +17,21 @@ import numpy as np
 
 from longlag.core.spec import choose
 from longlag.data.debian import Package
-from longlag.data.parts import Parts, share
+from longlag.data.splits import Splits, share
 from longlag.system.optional_packages import needed_for
 
 __all__ = [
     "FONT",
     "NAMES",
     "SIDE",
+    "Composition",
     "Emoji",
-    "Made",
-    "bare",
+    "decompose",
     "load",
-    "made",
     "pictures",
-    "reduced",
+    "reduce_picture",
     "split",
+    "strip_selectors",
 ]
 
 FONT = Package(
@@ -60,7 +60,7 @@ JOINER, SELECTOR = "\u200d", "\ufe0f"
 SIGNS = {"\u2642": MAN, "\u2640": WOMAN}
 
 
-class Made(NamedTuple):
+class Composition(NamedTuple):
     """What an emoji is made of.
 
     Attributes:
@@ -88,7 +88,7 @@ class Emoji:
     sequences: tuple[str, ...]
     captions: tuple[str, ...]
     pictures: np.ndarray
-    made: tuple[Made, ...]
+    made: tuple[Composition, ...]
 
 
 @functools.cache
@@ -109,39 +109,39 @@ def load(
         FileNotFoundError, DiskError: see `longlag.data.debian.Package.folder`.
     """
     captions, drawn = _captions(language, names), pictures(font)
-    found = [sequence for sequence in captions if sequence in drawn]
+    both = [sequence for sequence in captions if sequence in drawn]
     # A picture of two names, such as the flag of Norway and of its islands, has no right caption.
-    times = collections.Counter(drawn[sequence].tobytes() for sequence in found)
-    kept = [sequence for sequence in found if times[drawn[sequence].tobytes()] == 1]
+    times = collections.Counter(drawn[sequence].tobytes() for sequence in both)
+    kept = [sequence for sequence in both if times[drawn[sequence].tobytes()] == 1]
     return Emoji(
         sequences=tuple(kept),
         captions=tuple(captions[sequence] for sequence in kept),
         pictures=np.stack([drawn[sequence] for sequence in kept]),
-        made=tuple(made(sequence) for sequence in kept),
+        made=tuple(decompose(sequence) for sequence in kept),
     )
 
 
-def made(sequence: str) -> Made:
+def decompose(sequence: str) -> Composition:
     """Takes an emoji apart: a role, a gender if it is a person's, tones of skin.
 
     Args:
         sequence: its characters, without variation selectors.
     """
     if sequence in TONES:  # by itself it is a patch of that colour
-        return Made(sequence, "", "")
+        return Composition(sequence, "", "")
     tones = "".join(c for c in sequence if c in TONES)
     base = "".join(c for c in sequence if c not in TONES)
     if base[-2:-1] == JOINER and base[-1] in SIGNS:
-        return Made(base[:-2], SIGNS[base[-1]], tones)
+        return Composition(base[:-2], SIGNS[base[-1]], tones)
     # Of couples and families, who they are is the role.
     alone = not {*base[1:]} & {MAN, WOMAN, PERSON, BOY, GIRL}
     if base[0] in (MAN, WOMAN, PERSON) and base[1:2] == JOINER and alone:
-        return Made(base[1:], base[0], tones)
-    return Made(base, "", tones)
+        return Composition(base[1:], base[0], tones)
+    return Composition(base, "", tones)
 
 
-def split(emoji: Emoji) -> Parts:
-    """Parts that share no combination: what is held out is new, but its parts are learned.
+def split(emoji: Emoji) -> Splits:
+    """Splits that share no combination: what is held out is new, but its parts are learned.
 
     Of the roles that several genders have, a tenth of the pairs of role and gender is for the test,
     in every tone; of what is then left with a tone a tenth of the tones. A twentieth of each is for
@@ -150,17 +150,17 @@ def split(emoji: Emoji) -> Parts:
     genders = collections.defaultdict(set)
     for role, gender, _ in emoji.made:
         genders[role].add(gender)
-    parts = []
+    names = []
     for role, gender, tones in emoji.made:
-        part = _part(role, gender) if len(genders[role]) > 1 else "train"
-        if part == "train" and tones:
-            part = _part(role, gender, tones)
-        parts.append(part)
-    rows = np.array(parts)
-    return Parts(*(np.flatnonzero(rows == part) for part in ("train", "validation", "test")))
+        name = _split_of(role, gender) if len(genders[role]) > 1 else "train"
+        if name == "train" and tones:
+            name = _split_of(role, gender, tones)
+        names.append(name)
+    split_of = np.array(names)
+    return Splits(*(np.flatnonzero(split_of == name) for name in ("train", "validation", "test")))
 
 
-def _part(*combination: str) -> str:
+def _split_of(*combination: str) -> str:
     of_combination = share("\0".join(combination))
     if of_combination < TEST:
         return "test"
@@ -185,7 +185,9 @@ def pictures(font: str | Path | None = None) -> dict[str, np.ndarray]:
         glyphs, bitmaps = _glyphs(opened), opened["CBDT"].strikeData[0]
     except (TTLibError, KeyError) as error:
         raise ValueError(f"{files[0]}: expected a font with bitmaps; {error}") from error
-    drawn = {name: reduced(bitmaps[name].imageData) for name in {*glyphs.values()} & {*bitmaps}}
+    drawn = {
+        name: reduce_picture(bitmaps[name].imageData) for name in {*glyphs.values()} & {*bitmaps}
+    }
     return {sequence: drawn[name] for sequence, name in glyphs.items() if name in drawn}
 
 
@@ -199,16 +201,18 @@ def _glyphs(font: Any) -> dict[str, str]:
                 for ligature in ligatures:
                     parts = (first, *ligature.Component)
                     if all(name in characters for name in parts):
-                        names[bare("".join(characters[name] for name in parts))] = ligature.LigGlyph
+                        names[strip_selectors("".join(characters[name] for name in parts))] = (
+                            ligature.LigGlyph
+                        )
     return names
 
 
-def bare(sequence: str) -> str:
+def strip_selectors(sequence: str) -> str:
     """An emoji without the characters that only ask for a picture in place of a letter."""
     return sequence.replace(SELECTOR, "")
 
 
-def reduced(png: bytes) -> np.ndarray:
+def reduce_picture(png: bytes) -> np.ndarray:
     """A picture, made 32 x 32 by the mean over boxes, on white: `[32, 32, 3]` uint8.
 
     Raises:
@@ -233,12 +237,12 @@ def _captions(language: str, names: str | Path | None) -> dict[str, str]:
     files = [
         sorted(folder.rglob(f"{name}/*.xml")) for name in ("annotations", "annotationsDerived")
     ]
-    both = set.intersection(*({file.stem for file in found} for found in files))
+    both = set.intersection(*({file.stem for file in of_kind} for of_kind in files))
     if not both:
         raise FileNotFoundError(f"{NAMES.name}: expected annotations in {folder}")
     choose(language, sorted(both), "language")
     captions = {}
-    for file in (file for found in files for file in found if file.stem == language):
+    for file in (file for of_kind in files for file in of_kind if file.stem == language):
         try:
             entries = ElementTree.parse(file).iter("annotation")
         except ElementTree.ParseError as error:
@@ -246,7 +250,7 @@ def _captions(language: str, names: str | Path | None) -> dict[str, str]:
         for entry in entries:
             # Speech's one name, beside words to search by. Arrows stand for another language's.
             if entry.get("type") == "tts" and entry.text and "\u2191" not in entry.text:
-                captions[bare(entry.get("cp", ""))] = entry.text
+                captions[strip_selectors(entry.get("cp", ""))] = entry.text
     if len(captions) < LEAST:
         raise ValueError(
             "language: expected one that names most emoji, such as en, fr or ja; "

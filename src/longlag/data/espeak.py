@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,14 +73,15 @@ def say(texts: Sequence[str], voices: Sequence[Voice]) -> tuple[list[list[np.nda
         RuntimeError: the library fails.
     """
     _data()
-    asked = json.dumps([[*texts], [*voices]]).encode()
+    request = json.dumps([[*texts], [*voices]]).encode()
     command = (sys.executable, "-m", "longlag.data.espeak")
-    done = subprocess.run(command, input=asked, capture_output=True)
+    done = subprocess.run(command, input=request, capture_output=True)
     if done.returncode:
         message = (done.stderr.decode().strip().splitlines() or ["eSpeak NG ended"])[-1]
         raise (ValueError if done.returncode == _NO_VOICE else RuntimeError)(message)
-    with np.load(io.BytesIO(done.stdout)) as said:
-        ends, samples, rate = np.cumsum(said["lengths"]), said["samples"], int(said["rate"])
+    with np.load(io.BytesIO(done.stdout)) as arrays:
+        ends, samples = np.cumsum(arrays["lengths"]), arrays["samples"]
+        rate = int(arrays["rate"])
     sounds = np.split(samples, ends[:-1])
     return [sounds[i : i + len(texts)] for i in range(0, len(sounds), len(texts))], rate
 
@@ -98,7 +99,7 @@ def _speak(texts: Sequence[str], voices: Sequence[Voice]) -> bytes:
     heard: list[np.ndarray] = []
 
     @_Callback
-    def hear(samples, count, events):
+    def hear(samples: Any, count: int, events: int | None) -> int:
         if samples and count > 0:
             heard.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
@@ -113,8 +114,8 @@ def _speak(texts: Sequence[str], voices: Sequence[Voice]) -> bytes:
         library.espeak_SetParameter(_PITCH, voice.pitch, 0)
         for text in texts:
             heard.clear()
-            said = text.encode()
-            if library.espeak_Synth(said, len(said) + 1, 0, 0, 0, _UTF8, None, None) != 0:
+            encoded = text.encode()
+            if library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8, None, None) != 0:
                 raise RuntimeError(f"eSpeak NG refused to speak {text!r}")
             sounds.append(np.concatenate([np.zeros(0, np.int16), *heard]))
     archive = io.BytesIO()

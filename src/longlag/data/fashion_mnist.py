@@ -57,10 +57,10 @@ def load(path: str | Path | None = None) -> Images:
         ValueError, FileNotFoundError, DiskError: see `longlag.data.debian.Package.folder`.
     """
     root = PACKAGE.folder(path)
-    found = sorted(root.rglob("train-images-idx3-ubyte.gz"))
-    if not found:
+    files = sorted(root.rglob("train-images-idx3-ubyte.gz"))
+    if not files:
         raise FileNotFoundError(f"{PACKAGE.name}: expected train-images-idx3-ubyte.gz in {root}")
-    folder = found[0].parent
+    folder = files[0].parent
     images = [_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
     labels = [_idx(folder / f"{part}-labels-idx1-ubyte.gz") for part in ("train", "t10k")]
     for pictures, classes, count in zip(images, labels, (60_000, 10_000)):

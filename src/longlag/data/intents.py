@@ -24,12 +24,12 @@ __all__ = [
     "LEAST",
     "PAD",
     "UNKNOWN",
-    "Split",
+    "TemplateSplits",
     "Utterances",
     "Vocabulary",
-    "divisible",
     "floors",
     "folds",
+    "keep_divisible",
     "load",
     "split",
     "tokenize",
@@ -72,7 +72,7 @@ class Utterances:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Split:
+class TemplateSplits:
     """Indices of the utterances to learn from and of those to score, by template.
 
     Attributes:
@@ -204,13 +204,13 @@ def load(language: str = "en", per_template: int = 60, seed: int = 0) -> Utteran
                 dropped.append(f"{intent}: {sentence}")
                 continue
             rng = random.Random(f"{seed} {intent} {sentence}")
-            found: dict[str, None] = {}
+            texts: dict[str, None] = {}
             for _ in range(_DRAWS * per_template):
-                found[" ".join(tokenize(source.draw(rng.choice(forms), rng)))] = None
-                if len(found) == per_template:
+                texts[" ".join(tokenize(source.draw(rng.choice(forms), rng)))] = None
+                if len(texts) == per_template:
                     break
-            found.pop("", None)
-            for text in sorted(found):
+            texts.pop("", None)
+            for text in sorted(texts):
                 claims[text].setdefault(intent, []).append(len(sentences))
             sentences.append(sentence)
 
@@ -230,7 +230,7 @@ def load(language: str = "en", per_template: int = 60, seed: int = 0) -> Utteran
     )
 
 
-def divisible(utterances: Utterances) -> Utterances:
+def keep_divisible(utterances: Utterances) -> Utterances:
     """The utterances of the intents with at least `LEAST` templates, labels counted anew.
 
     A template counts if it gave a text that no other one gave: only such a one can be learned from,
@@ -242,7 +242,9 @@ def divisible(utterances: Utterances) -> Utterances:
     Raises:
         ValueError: fewer than two intents are left.
     """
-    kept = [i for i in range(len(utterances.intents)) if len(_own(utterances, i)) >= LEAST]
+    kept = [
+        i for i in range(len(utterances.intents)) if len(_own_templates(utterances, i)) >= LEAST
+    ]
     if len(kept) < 2:
         raise ValueError(
             f"intents: expected a language with at least two intents of {LEAST} templates or more; "
@@ -259,7 +261,7 @@ def divisible(utterances: Utterances) -> Utterances:
     )
 
 
-def _own(utterances: Utterances, label: int) -> np.ndarray:
+def _own_templates(utterances: Utterances, label: int) -> np.ndarray:
     """The templates of an intent that gave a text by themselves, ascending."""
     alone = utterances.labels == label
     alone[[*utterances.shared]] = False
@@ -274,7 +276,7 @@ def folds(utterances: Utterances, count: int = 5, seed: int = 0) -> np.ndarray:
     intent with `LEAST` templates or more no fold has all.
 
     Args:
-        utterances: from `divisible`.
+        utterances: from `keep_divisible`.
         count: of the folds, at least 2.
         seed: another seed deals in another order.
 
@@ -286,29 +288,29 @@ def folds(utterances: Utterances, count: int = 5, seed: int = 0) -> np.ndarray:
     """
     if count < 2:
         raise ValueError(f"folds: expected at least 2, got {count}")
-    found = np.full(len(utterances.sentences), -1, np.int32)
+    fold_of = np.full(len(utterances.sentences), -1, np.int32)
     rng = np.random.default_rng(seed)
     dealt = 0
     for label in range(len(utterances.intents)):
-        own = _own(utterances, label)
+        own = _own_templates(utterances, label)
         owners = [utterances.templates[utterances.labels == label]]
         owners += [t for i, t in utterances.shared.items() if utterances.labels[i] == label]
         # Those without a text of their own last, so that the others are spread over the folds.
         others = np.setdiff1d(np.concatenate(owners), own)
         order = np.concatenate([rng.permutation(own), others])
-        found[order] = (dealt + np.arange(len(order))) % count
+        fold_of[order] = (dealt + np.arange(len(order))) % count
         dealt += len(order)
-    return found
+    return fold_of
 
 
-def split(utterances: Utterances, fold_of: np.ndarray, fold: int) -> Split:
+def split(utterances: Utterances, fold_of: np.ndarray, fold: int) -> TemplateSplits:
     """Holds the templates of one fold out.
 
     A text that templates of this fold and of another gave is in neither part, so that training
     never sees what a held-out template said.
 
     Args:
-        utterances: from `divisible`.
+        utterances: from `keep_divisible`.
         fold_of: from `folds`.
         fold: which.
     """
@@ -317,10 +319,10 @@ def split(utterances: Utterances, fold_of: np.ndarray, fold: int) -> Split:
     for i, owners in utterances.shared.items():
         if len(set(held[list(owners)])) > 1:
             part[i] = 2
-    return Split(*(np.flatnonzero(part == n) for n in range(3)))
+    return TemplateSplits(*(np.flatnonzero(part == n) for n in range(3)))
 
 
-def floors(utterances: Utterances, parts: Split) -> dict[str, np.ndarray]:
+def floors(utterances: Utterances, parts: TemplateSplits) -> dict[str, np.ndarray]:
     """What three classifiers that know little of word order say to the held-out utterances.
 
     They are the majority class, and logistic regression on the counts of words and on those of
@@ -338,9 +340,9 @@ def floors(utterances: Utterances, parts: Split) -> dict[str, np.ndarray]:
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-    known, asked = ([utterances.texts[i] for i in rows] for rows in (parts.train, parts.held))
+    known, held = ([utterances.texts[i] for i in rows] for rows in (parts.train, parts.held))
     labels = utterances.labels[parts.train]
-    said = {"majority class": np.full(len(asked), np.bincount(labels).argmax(), np.int32)}
+    answers = {"majority class": np.full(len(held), np.bincount(labels).argmax(), np.int32)}
     for note, longest in (("bag of words", 1), ("bag of words and bigrams", 2)):
         # sklearn's own token pattern would drop words of one letter: "a", "i", "5".
         counts = CountVectorizer(token_pattern=r"\S+", ngram_range=(1, longest))
@@ -349,5 +351,5 @@ def floors(utterances: Utterances, parts: Split) -> dict[str, np.ndarray]:
         # where other work shares the cores.
         with threadpool_limits(1):
             model.fit(counts.fit_transform(known), labels)
-        said[note] = np.asarray(model.predict(counts.transform(asked)), np.int32)
-    return said
+        answers[note] = np.asarray(model.predict(counts.transform(held)), np.int32)
+    return answers

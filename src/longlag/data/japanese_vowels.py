@@ -15,7 +15,7 @@ import numpy as np
 
 from longlag.data.python_package import Distribution
 
-__all__ = ["CEPSTRA", "LONGEST", "PACKAGE", "SPEAKERS", "Part", "Utterances", "load"]
+__all__ = ["CEPSTRA", "LONGEST", "PACKAGE", "SPEAKERS", "VowelSplits", "VowelUtterances", "load"]
 
 PACKAGE = Distribution(
     name="aeon",
@@ -34,7 +34,7 @@ TEST = (31, 35, 88, 44, 29, 24, 40, 50, 29)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Part:
+class VowelUtterances:
     """Utterances with their speakers, in the order of the file: speaker by speaker.
 
     Attributes:
@@ -55,13 +55,13 @@ class Part:
         """`[N, 29]` bool, true at the steps of each utterance."""
         return np.arange(LONGEST) < self.lengths[:, None]
 
-    def __getitem__(self, rows: np.ndarray) -> Part:
+    def __getitem__(self, rows: np.ndarray) -> VowelUtterances:
         """Some of the utterances, by index or by a mask."""
-        return Part(self.cepstra[rows], self.lengths[rows], self.speakers[rows])
+        return VowelUtterances(self.cepstra[rows], self.lengths[rows], self.speakers[rows])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Utterances:
+class VowelSplits:
     """The standard split.
 
     Attributes:
@@ -69,12 +69,12 @@ class Utterances:
         test: 370 utterances, 24 to 88 of each speaker, recorded on other occasions.
     """
 
-    train: Part
-    test: Part
+    train: VowelUtterances
+    test: VowelUtterances
 
 
 @functools.cache
-def load(path: str | Path | None = None) -> Utterances:
+def load(path: str | Path | None = None) -> VowelSplits:
     """Reads the data set, once per process.
 
     Args:
@@ -84,22 +84,24 @@ def load(path: str | Path | None = None) -> Utterances:
         ValueError, FileNotFoundError, DiskError: see `longlag.data.package_file`.
     """
     root = PACKAGE.folder(path)
-    return Utterances(_part(root, "TRAIN", TRAIN), _part(root, "TEST", TEST))
+    return VowelSplits(_read_split(root, "TRAIN", TRAIN), _read_split(root, "TEST", TEST))
 
 
-def _part(root: Path, name: str, counts: tuple[int, ...]) -> Part:
+def _read_split(root: Path, name: str, counts: tuple[int, ...]) -> VowelUtterances:
     file = f"JapaneseVowels_{name}.ts"
-    found = sorted(root.rglob(file))
-    if not found:
+    paths = sorted(root.rglob(file))
+    if not paths:
         raise FileNotFoundError(f"{PACKAGE.name}: expected {file} in {root}")
-    part = _read(found[0])
-    got = np.bincount(part.speakers, minlength=SPEAKERS).tolist()
-    if got != [*counts]:
-        raise ValueError(f"{found[0]}: expected {[*counts]} utterances of the speakers, got {got}")
-    return part
+    utterances = _read(paths[0])
+    counted = np.bincount(utterances.speakers, minlength=SPEAKERS).tolist()
+    if counted != [*counts]:
+        raise ValueError(
+            f"{paths[0]}: expected {[*counts]} utterances of the speakers, got {counted}"
+        )
+    return utterances
 
 
-def _read(path: Path) -> Part:
+def _read(path: Path) -> VowelUtterances:
     """The utterances of a .ts file: `#` and `@` begin its head, then there is one on each line.
 
     A line has a series of numbers for each coefficient, then the speaker from 1, between colons.
@@ -125,4 +127,4 @@ def _read(path: Path) -> Part:
     for row, steps in zip(cepstra, utterances):
         row[: len(steps)] = steps
     lengths = np.array([len(steps) for steps in utterances], np.int32)
-    return Part(cepstra, lengths, np.array(speakers, np.int32))
+    return VowelUtterances(cepstra, lengths, np.array(speakers, np.int32))

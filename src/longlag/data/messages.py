@@ -19,7 +19,7 @@ import numpy as np
 
 from longlag.core.spec import choose
 from longlag.data.debian import Package
-from longlag.data.parts import Parts, share
+from longlag.data.splits import Splits, share
 
 __all__ = ["SOURCES", "Messages", "Source", "load", "split", "tidy"]
 
@@ -115,7 +115,7 @@ def load(
     """
     if given and len(given) != len(sources):
         raise ValueError(f"given: expected {len(sources)} paths, one a package; got {len(given)}")
-    found: dict[str, tuple[str, int]] = {}
+    translations: dict[str, tuple[str, int]] = {}  # English -> the other, the package
     for i, source in enumerate(sources):
         folder = source.package.folder(given[i] if given else None)
         files = sorted(folder.rglob("locale/*/LC_MESSAGES/*.mo"))
@@ -126,19 +126,19 @@ def load(
             if file.parents[1].name == language:
                 for pair in _read(file):
                     english, other = (tidy(text, source.accelerators) for text in pair)
-                    if _clean(english, other):
-                        found.setdefault(english, (other, i))
+                    if _is_clean(english, other):
+                        translations.setdefault(english, (other, i))
     return Messages(
-        sources=tuple(found),
-        targets=tuple(other for other, _ in found.values()),
-        keys=tuple(" ".join(re.findall(r"\w+", text.casefold())) for text in found),
-        packages=np.array([i for _, i in found.values()], np.int32),
+        sources=tuple(translations),
+        targets=tuple(other for other, _ in translations.values()),
+        keys=tuple(" ".join(re.findall(r"\w+", text.casefold())) for text in translations),
+        packages=np.array([i for _, i in translations.values()], np.int32),
         names=tuple(source.package.name for source in sources),
     )
 
 
-def split(messages: Messages, by: Literal["string", "package"] = "string") -> Parts:
-    """Parts that share no string, whatever its case and punctuation.
+def split(messages: Messages, by: Literal["string", "package"] = "string") -> Splits:
+    """Splits that share no string, whatever its case and punctuation.
 
     Args:
         messages: the pairs.
@@ -155,7 +155,7 @@ def split(messages: Messages, by: Literal["string", "package"] = "string") -> Pa
         known = {key for key, held in zip(messages.keys, last) if not held}
         test, rest = last & np.array([key not in known for key in messages.keys], bool), ~last
     validation = rest & (shares >= 1 - VALIDATION)
-    return Parts(*(np.flatnonzero(part) for part in (rest & ~validation, validation, test)))
+    return Splits(*(np.flatnonzero(part) for part in (rest & ~validation, validation, test)))
 
 
 def tidy(text: str, accelerators: bool = False) -> str:
@@ -167,7 +167,7 @@ def tidy(text: str, accelerators: bool = False) -> str:
     return " ".join(text.translate(str.maketrans(_LIKE)).split())
 
 
-def _clean(english: str, other: str) -> bool:
+def _is_clean(english: str, other: str) -> bool:
     marked = _NO_TEXT.search(english) or _NO_TEXT.search(other)
     return bool(other) and not marked and len(english.split()) in WORDS
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from longlag.system.atomic_files import writing
 
-__all__ = ["PackageFile", "cache", "keeping", "ready"]
+__all__ = ["PackageFile", "cache", "check_writable", "explain_write_errors"]
 
 
 def cache() -> Path:
@@ -28,14 +28,14 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "longlag" / "data"
 
 
-def keeping(there: Path) -> contextlib.AbstractContextManager[None]:
-    """Writes into the cache: `atomic_files.writing`, whose message says what to do."""
+def explain_write_errors(there: Path) -> contextlib.AbstractContextManager[None]:
+    """`atomic_files.writing` for a file of the cache: the message says what to do."""
     instead = "Set LONGLAG_DATA to a folder that can be written."
     return writing("the data", there, instead)
 
 
-def ready(there: Path) -> None:
-    """Looks whether the cache can be written, before something is fetched or made for it.
+def check_writable(there: Path) -> None:
+    """Checks that the cache can be written, before something is fetched or made for it.
 
     Args:
         there: what will be written.
@@ -43,7 +43,7 @@ def ready(there: Path) -> None:
     Raises:
         DiskError: it cannot.
     """
-    with keeping(there):
+    with explain_write_errors(there):
         there.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=there.parent).close()
 
@@ -97,27 +97,27 @@ class PackageFile(abc.ABC):
             if path.is_dir():
                 return path
             if path.is_file():
-                return self._unpacked(path, "Give the path of that one.")
+                return self._unpack(path, "Give the path of that one.")
             raise ValueError(
                 f"{self.name}: expected the path of {self.file} or of a folder it was unpacked "
                 f"into; got {path}"
             )
-        if self._there.is_dir():
-            return self._there
+        if self._cached_folder.is_dir():
+            return self._cached_folder
         brought = cache() / self.file
         if brought.is_file():
-            return self._unpacked(brought, f"Remove {brought} to have it fetched.")
-        ready(self._there)
+            return self._unpack(brought, f"Remove {brought} to have it fetched.")
+        check_writable(self._cached_folder)
         with tempfile.TemporaryDirectory(prefix="longlag-") as work:
             fetched = self._download(Path(work))
-            return self._unpacked(fetched, f"Put {self.file} of that version into {cache()}.")
+            return self._unpack(fetched, f"Put {self.file} of that version into {cache()}.")
 
     @property
-    def _there(self) -> Path:
+    def _cached_folder(self) -> Path:
         """The folder of the cache that it is unpacked into."""
         return cache() / f"{self.name}-{self.sha256[:12]}"
 
-    def _unpacked(self, file: Path, otherwise: str) -> Path:
+    def _unpack(self, file: Path, otherwise: str) -> Path:
         """Checks a package file and unpacks it into the cache, whole or not at all.
 
         Args:
@@ -125,16 +125,17 @@ class PackageFile(abc.ABC):
             otherwise: what the user may do if it is not the one that is known.
         """
         content = file.read_bytes()
-        got = hashlib.sha256(content).hexdigest()
-        if len(content) != self.size or got != self.sha256:
+        checksum = hashlib.sha256(content).hexdigest()
+        if len(content) != self.size or checksum != self.sha256:
             raise ValueError(
                 f"{self.name}: expected version {self.version}, {self.size:,} bytes with sha256 "
-                f"{self.sha256}; got {file.name}, {len(content):,} bytes with {got}. " + otherwise
+                f"{self.sha256}; got {file.name}, {len(content):,} bytes with {checksum}. "
+                + otherwise
             )
-        there = self._there
+        there = self._cached_folder
         if there.is_dir():
             return there
-        with keeping(there):
+        with explain_write_errors(there):
             there.parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f".{there.name}-", dir=there.parent))
             try:

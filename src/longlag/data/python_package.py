@@ -53,9 +53,9 @@ class Distribution(PackageFile):
         if done.returncode or not (work / self.file).is_file():
             lines = done.stderr.strip().splitlines()
             errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-            said = " ".join(errors) or f"pip ended with {done.returncode}"
+            error = " ".join(errors) or f"pip ended with {done.returncode}"
             raise FileNotFoundError(
-                f"{self.name}: pip cannot download {self.file} ({said}). Is there a network, and "
+                f"{self.name}: pip cannot download {self.file} ({error}). Is there a network, and "
                 "does pip's index have this file? Otherwise fetch it on another machine "
                 f"(`pip download --no-deps {kind} :all: {self.name}=={self.version}`) and put it "
                 f"into {cache()}"

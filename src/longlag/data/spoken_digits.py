@@ -16,12 +16,13 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from longlag.data import espeak
 from longlag.data.debian import Package
-from longlag.data.package_file import cache, keeping, ready
+from longlag.data.package_file import cache, check_writable, explain_write_errors
 from longlag.system.optional_packages import needed_for
 
 __all__ = [
@@ -31,12 +32,12 @@ __all__ = [
     "LANGUAGES",
     "LONGEST",
     "SILENCE",
-    "Part",
-    "Spoken",
+    "DigitRecordings",
+    "DigitSplits",
     "features",
-    "human",
+    "human_recordings",
     "load",
-    "synthetic",
+    "synthesise",
 ]
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
@@ -81,7 +82,7 @@ SILENCE = float(np.log(1e-6))  # of a band: what is softer is the codec's own no
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Part:
+class DigitRecordings:
     """Voices, each of which says the ten digits of one language.
 
     Attributes:
@@ -100,8 +101,8 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Spoken:
-    """The parts.
+class DigitSplits:
+    """The splits.
 
     Attributes:
         train: synthetic voices.
@@ -109,13 +110,13 @@ class Spoken:
         test: the human voice of each language.
     """
 
-    train: Part
-    validation: Part
-    test: Part
+    train: DigitRecordings
+    validation: DigitRecordings
+    test: DigitRecordings
 
 
 @functools.cache
-def load() -> Spoken:
+def load() -> DigitSplits:
     """Makes the synthetic voices speak, or finds in the cache what they said; reads the human ones.
 
     Once per process. Other versions of the packages that make the sounds make other data.
@@ -127,14 +128,14 @@ def load() -> Spoken:
     timbres = [t for t in espeak.timbres() if not any(no in t.lower() for no in _LEFT_OUT)]
     # Names of one speaker's several timbres follow each other, and so stay in one part.
     held = {t for t in timbres if timbres.index(t) % 20 >= 17}
-    return Spoken(
-        train=synthetic([timbre for timbre in timbres if timbre not in held], OF_EACH),
-        validation=synthetic([timbre for timbre in timbres if timbre in held], OF_EACH),
-        test=_part([human(language) for language in LANGUAGES], LANGUAGES),
+    return DigitSplits(
+        train=synthesise([timbre for timbre in timbres if timbre not in held], OF_EACH),
+        validation=synthesise([timbre for timbre in timbres if timbre in held], OF_EACH),
+        test=_pack_recordings([human_recordings(language) for language in LANGUAGES], LANGUAGES),
     )
 
 
-def synthetic(timbres: Iterable[str], voices: int) -> Part:
+def synthesise(timbres: Iterable[str], voices: int) -> DigitRecordings:
     """What some timbres say, in all languages, at a speed and a pitch drawn for each voice.
 
     Args:
@@ -156,10 +157,10 @@ def synthetic(timbres: Iterable[str], voices: int) -> Part:
         for language in LANGUAGES
         for _ in range(voices)
     ]
-    return _cached(tuple(chosen))
+    return _load_or_make(tuple(chosen))
 
 
-def _cached(voices: tuple[tuple[str, espeak.Voice], ...]) -> Part:
+def _load_or_make(voices: tuple[tuple[str, espeak.Voice], ...]) -> DigitRecordings:
     """What voices say, with the language of each: from the cache, or made and put there."""
     makers = ("espeakng-loader", "kaldi-native-fbank", "soundfile", "scipy")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in makers]
@@ -168,22 +169,22 @@ def _cached(voices: tuple[tuple[str, espeak.Voice], ...]) -> Part:
     there = cache() / f"spoken-digits-{known[:12]}.npz"
     if there.is_file():
         with np.load(there) as arrays:
-            return Part(**arrays)
-    ready(there)
-    said = _said_by([voice for _, voice in voices])
-    part = _part(said, [language for language, _ in voices])
-    with keeping(there):
+            return DigitRecordings(**arrays)
+    check_writable(there)
+    recordings = _record_voices([voice for _, voice in voices])
+    packed = _pack_recordings(recordings, [language for language, _ in voices])
+    with explain_write_errors(there):
         number, aside = tempfile.mkstemp(prefix=f".{there.name}-", dir=there.parent)
         try:
             with os.fdopen(number, "wb") as file:
-                np.savez(file, **dataclasses.asdict(part))
+                np.savez(file, **dataclasses.asdict(packed))
             Path(aside).rename(there)
         finally:
             Path(aside).unlink(missing_ok=True)
-    return part
+    return packed
 
 
-def _said_by(voices: Sequence[espeak.Voice]) -> list[list[np.ndarray]]:
+def _record_voices(voices: Sequence[espeak.Voice]) -> list[list[np.ndarray]]:
     """The features of the ten digits of each voice."""
     from scipy.signal import resample_poly
 
@@ -192,14 +193,16 @@ def _said_by(voices: Sequence[espeak.Voice]) -> list[list[np.ndarray]]:
     up, down = TELEPHONE // common, rate // common
     return [
         [
-            features(_over_the_telephone(resample_poly(sound.astype(np.float32) / 2**15, up, down)))
+            features(
+                _pass_through_telephone(resample_poly(sound.astype(np.float32) / 2**15, up, down))
+            )
             for sound in sounds
         ]
         for sounds in of_voices
     ]
 
 
-def human(language: str, path: str | Path | None = None) -> list[np.ndarray]:
+def human_recordings(language: str, path: str | Path | None = None) -> list[np.ndarray]:
     """The features of the ten digits as a human says them.
 
     Args:
@@ -211,16 +214,18 @@ def human(language: str, path: str | Path | None = None) -> list[np.ndarray]:
     """
     package = HUMAN[language]
     folder = package.folder(path)
-    found = []
+    recordings = []
     for digit in range(10):
         files = sorted(folder.rglob(f"sounds/*/digits/{digit}.gsm"))
         if not files:
             raise FileNotFoundError(f"{package.name}: expected digits/{digit}.gsm in {folder}")
-        found.append(features(_of_telephone(files[0].read_bytes())))
-    return found
+        recordings.append(features(_decode_gsm(files[0].read_bytes())))
+    return recordings
 
 
-def _part(recordings: list[list[np.ndarray]], languages: Iterable[str]) -> Part:
+def _pack_recordings(
+    recordings: list[list[np.ndarray]], languages: Iterable[str]
+) -> DigitRecordings:
     """Recordings of the ten digits by each voice, one after another in time no more."""
     lengths = np.array([[len(one) for one in of_voice] for of_voice in recordings], np.int32)
     if lengths.max() > LONGEST:
@@ -229,7 +234,9 @@ def _part(recordings: list[list[np.ndarray]], languages: Iterable[str]) -> Part:
     for row, of_voice in zip(filled, recordings):
         for steps, one in zip(row, of_voice):
             steps[: len(one)] = one
-    return Part(filled, lengths, np.array([LANGUAGES.index(name) for name in languages], np.int32))
+    return DigitRecordings(
+        filled, lengths, np.array([LANGUAGES.index(name) for name in languages], np.int32)
+    )
 
 
 def features(sound: np.ndarray) -> np.ndarray:
@@ -258,16 +265,16 @@ def features(sound: np.ndarray) -> np.ndarray:
 _GSM = {"format": "RAW", "subtype": "GSM610"}
 
 
-def _over_the_telephone(sound: np.ndarray) -> np.ndarray:
+def _pass_through_telephone(sound: np.ndarray) -> np.ndarray:
     """A sound as GSM 06.10, the full-rate codec of 1990s mobile telephones, leaves it."""
     soundfile, _ = _packages()
     coded = io.BytesIO()
     loudest = max(float(np.abs(sound).max(initial=0.0)), 1e-3)
     soundfile.write(coded, 0.7 * sound / loudest, TELEPHONE, **_GSM)
-    return _of_telephone(coded.getvalue())
+    return _decode_gsm(coded.getvalue())
 
 
-def _of_telephone(coded: bytes) -> np.ndarray:
+def _decode_gsm(coded: bytes) -> np.ndarray:
     soundfile, _ = _packages()
     sound, _ = soundfile.read(
         io.BytesIO(coded), samplerate=TELEPHONE, channels=1, dtype="float32", **_GSM
@@ -275,7 +282,7 @@ def _of_telephone(coded: bytes) -> np.ndarray:
     return sound
 
 
-def _packages():
+def _packages() -> tuple[Any, Any]:
     with needed_for("sounds"):
         import kaldi_native_fbank
         import soundfile

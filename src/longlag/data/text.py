@@ -73,10 +73,10 @@ def load(name: str = "jargon", path: str | Path | None = None) -> Text:
     choose(name, TEXTS, "text")
     package, file = SOURCES[name]
     root = package.folder(path)
-    found = sorted(root.rglob(file))
-    if not found:
+    files = sorted(root.rglob(file))
+    if not files:
         raise FileNotFoundError(f"{package.name}: expected {file} in {root}")
-    content = np.frombuffer(gzip.decompress(found[0].read_bytes()), np.uint8)
+    content = np.frombuffer(gzip.decompress(files[0].read_bytes()), np.uint8)
     held = len(content) // 20
     return Text(*np.split(content, [len(content) - 2 * held, len(content) - held]))
 
@@ -92,11 +92,11 @@ def repeats(text: np.ndarray, order: int) -> np.ndarray:
         `[N]` int64, the distance in bytes; 0 where it was not seen before.
     """
     codes = _codes(text, order)
-    found = np.zeros(len(text), np.int64)
+    distances = np.zeros(len(text), np.int64)
     by_code = np.argsort(codes, kind="stable")
     same = codes[by_code][1:] == codes[by_code][:-1]
-    found[order - 1 :][by_code[1:][same]] = np.diff(by_code)[same]
-    return found
+    distances[order - 1 :][by_code[1:][same]] = np.diff(by_code)[same]
+    return distances
 
 
 def witten_bell(train: np.ndarray, test: np.ndarray, order: int) -> np.ndarray:
@@ -124,10 +124,10 @@ def witten_bell(train: np.ndarray, test: np.ndarray, order: int) -> np.ndarray:
         contexts, first = np.unique(grams >> np.uint64(8), return_index=True)
         kinds = np.diff([*first, len(grams)])
         totals = np.add.reduceat(counts, first)
-        asked = _codes(test, n)
+        wanted = _codes(test, n)
         # A context not seen in training has no kinds, and leaves the shorter one its word.
-        at, known = _find(contexts, asked >> np.uint64(8))
-        of_gram, seen = _find(grams, asked)
+        at, known = _find(contexts, wanted >> np.uint64(8))
+        of_gram, seen = _find(grams, wanted)
         more = np.where(seen, counts[of_gram], 0)
         mixed = (more + kinds[at] * chance[n - 1 :]) / (totals[at] + kinds[at])
         chance[n - 1 :] = np.where(known, mixed, chance[n - 1 :])
@@ -144,7 +144,7 @@ def _codes(text: np.ndarray, n: int) -> np.ndarray:
     return codes
 
 
-def _find(known: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of `asked` is in `known`, which ascends, and whether it is there at all."""
-    at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return at, known[at] == asked
+def _find(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `wanted` is in `known`, which ascends, and whether it is there at all."""
+    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return at, known[at] == wanted

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["NO_CLASS", "is_nan", "likeliest"]
+__all__ = ["NO_CLASS", "is_nan", "likeliest_class"]
 
 NO_CLASS = -1
 """Stands for the class of an answer that is NaN. No target and no token is -1."""
@@ -17,7 +17,7 @@ def is_nan(answers: jax.Array | np.ndarray) -> jax.Array:
     return jnp.isnan(answers).any(axis=-1)
 
 
-def likeliest(answers: jax.Array | np.ndarray) -> jax.Array:
+def likeliest_class(answers: jax.Array | np.ndarray) -> jax.Array:
     """The class with the greatest score.
 
     `argmax` alone names a class for an answer of NaN, which then counts as right where the target

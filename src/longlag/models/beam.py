@@ -24,7 +24,7 @@ from longlag.core.ops import Params
 from longlag.core.packing import check_no_row_empty, pad_lists
 from longlag.core.spec import take
 from longlag.models.answers import NO_CLASS
-from longlag.models.decoding import Encoded
+from longlag.models.decoding import DecoderState, Encoded
 from longlag.models.seq2seq import Seq2Seq
 
 __all__ = ["Hypotheses", "beam_search", "generate"]
@@ -93,8 +93,8 @@ def beam_search(
             raise ValueError(f"{name}: expected at least {least}, got {value}")
     K = beams
 
-    def body(found):
-        at, states, tokens, count, log_probs, ended = found
+    def extend(beam: Any) -> Any:
+        at, states, tokens, count, log_probs, ended = beam
         last = jnp.where(at == 0, start, tokens[:, jnp.maximum(at - 1, 0)])
         states, logits = jax.vmap(step)(states, last)
         check_rows("logits of a step", logits, (K,), "one row for each beam")
@@ -103,11 +103,11 @@ def beam_search(
                 f"step, stop: expected logits [V] and a token of 0 .. V - 1; got logits "
                 f"{logits.shape[1:]} and {stop}"
             )
-        each = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-        V = each.shape[-1]
+        of_tokens = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        V = of_tokens.shape[-1]
         # What has ended goes on by `stop` alone, at no cost.
         rest = jnp.where(jnp.arange(V) == stop, 0.0, -jnp.inf)
-        total = log_probs[:, None] + jnp.where(ended[:, None], rest, each)
+        total = log_probs[:, None] + jnp.where(ended[:, None], rest, of_tokens)
         count = jnp.where(ended, count, count + 1)
         ranked = total / _penalty(count, length_penalty)[:, None]
         ranked = jnp.where(jnp.isnan(ranked), jnp.inf, ranked).reshape(-1)
@@ -121,8 +121,8 @@ def beam_search(
         tokens = tokens.at[:, at].set(token)
         return at + 1, states, tokens, count, total, ended | (token == stop)
 
-    def going(found):
-        at, *_, log_probs, ended = found
+    def is_unfinished(beam: Any) -> jax.Array:
+        at, *_, log_probs, ended = beam
         return (at < max_length) & ~jnp.all(ended | (log_probs == -jnp.inf))
 
     # One hypothesis to begin with: K equal ones would stay equal.
@@ -134,7 +134,7 @@ def beam_search(
         jnp.full(K, -jnp.inf, jnp.float32).at[0].set(0.0),
         jnp.zeros(K, bool),
     )
-    _, _, tokens, count, log_probs, ended = jax.lax.while_loop(going, body, first)
+    _, _, tokens, count, log_probs, ended = jax.lax.while_loop(is_unfinished, extend, first)
     return Hypotheses(
         tokens=tokens,
         lengths=jnp.where(ended, count - 1, count),
@@ -187,10 +187,10 @@ def generate(
         raise ValueError(f"stop: expected a token of 0 .. {model.out_features - 1}, got {stop}")
     encoded = model.encode(params, inputs, mask=mask)
 
-    def one(encoded: Encoded) -> Hypotheses:
+    def search_one(encoded: Encoded) -> Hypotheses:
         encoded = jax.tree.map(lambda leaf: leaf[None], encoded)
 
-        def step(state, token):
+        def step(state: DecoderState | None, token: jax.Array) -> tuple[Any, jax.Array]:
             state, logits = model.decode(params, encoded, token[None, None], state)
             return state, logits[0, 0]
 
@@ -204,4 +204,4 @@ def generate(
             length_penalty=length_penalty,
         )
 
-    return jax.vmap(one)(encoded)
+    return jax.vmap(search_one)(encoded)

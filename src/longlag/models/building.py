@@ -11,7 +11,7 @@ from longlag.attention import Additive, DotProduct, Multiplicative
 from longlag.attention.read import Read
 from longlag.core.cell import Cell
 from longlag.core.spec import choose, refuse_idle
-from longlag.models.parameter_matching import back_to, matched
+from longlag.models.parameter_matching import map_back, match_parameters
 from longlag.models.sequence import SequenceModel
 from longlag.nn.containers import Repeated, Residual, Stack
 from longlag.nn.layer import Layer
@@ -19,14 +19,15 @@ from longlag.nn.pointwise import MLP, Dropout
 from longlag.nn.recurrent import Recurrent
 from longlag.nn.short_convolution import ShortConvolution
 
-__all__ = ["ATTENTIONS", "build", "idle_options"]
+__all__ = ["ATTENTION_OPTIONS", "build", "idle_options"]
 
 
-ATTENTIONS = ("none", "additive", "multiplicative", "window", "full")
+# The values of the option `attention` of `build`.
+ATTENTION_OPTIONS = ("none", "additive", "multiplicative", "window", "full")
 # The attentions that an option of `build` reaches.
 REACHES = {
-    "placement": ATTENTIONS[1:],
-    "pattern": ATTENTIONS[1:],
+    "placement": ATTENTION_OPTIONS[1:],
+    "pattern": ATTENTION_OPTIONS[1:],
     "heads": ("window", "full"),
     "positions": ("window", "full"),
     "window": ("window",),
@@ -88,7 +89,7 @@ def build(
         ValueError: an unknown name, an option without effect, neither a cell nor an attention, or
             no inner width for `mixer_parameters`.
     """
-    choose(attention, ATTENTIONS, "attention")
+    choose(attention, ATTENTION_OPTIONS, "attention")
     choose(placement, ("auto", "read", "block"), "placement")
     choose(pattern, ("middle", "interleaved"), "pattern")
     if cell is None and attention == "none":
@@ -119,7 +120,7 @@ def build(
         )
 
     def finish(mixer: Layer, before: tuple[Layer, ...] = ()) -> Layer:
-        after = back_to(width, mixer)
+        after = map_back(width, mixer)
         if dropout:
             after += (Dropout(dropout),)
         return Residual(Stack((*before, mixer, *after)) if before or after else mixer)
@@ -147,7 +148,7 @@ def build(
     blocks: list[Layer] = []
     for mixer in mixers:
         if mixer_parameters:
-            mixer = matched(mixer, width, mixer_parameters)
+            mixer = match_parameters(mixer, width, mixer_parameters)
         block = finish(mixer, (ShortConvolution(convolution),) if convolution else ())
         blocks.append(Stack((block, finish(MLP(mlp)))) if mlp else block)
     return SequenceModel(inputs, in_features, width, _runs(blocks), out_features)

@@ -50,15 +50,18 @@ def _context_features(attention: Attention, params: Params, hidden: int, encoded
     """The width of what an attention reads."""
     xs, ms = (jax.ShapeDtypeStruct((1, 1, n), jnp.float32) for n in (hidden, encoded))
 
-    def read(params, xs, ms):
-        return attention.read_memory(params, xs, attention.memorise(params, ms))[0]
+    def read(params: Params, xs: jax.Array, ms: jax.Array) -> jax.Array:
+        return attention.read_memory(params, xs, attention.write_memory(params, ms))[0]
 
     return jax.eval_shape(read, params, xs, ms).shape[-1]
 
 
-def _combine(attention, params, memory, hs):
+def _combine(
+    attention: Attention | None, params: Params, memory: Memory | None, hs: jax.Array
+) -> jax.Array:
     """h̃ from h, at every step: `[L, B, W]`."""
     if attention is not None:
+        assert memory is not None
         contexts, _ = attention.read_memory(params["attention"], hs, memory)
         hs = jnp.concatenate(promote(hs, contexts), axis=-1)
     return jnp.tanh(affine(params["attentional"], hs))

@@ -133,9 +133,10 @@ class Pictures(Spec):
         dtype = at_least_float32(pixels, *jax.tree.leaves(params))
         params, pixels = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, pixels))
         with allow_promotion():
-            found = _Convolutions(self.width).apply({"params": params}, pixels)
-        assert isinstance(found, jax.Array)
-        return jnp.moveaxis(found.reshape(len(inputs), self.grid**2, self.width), 0, 1), None, None
+            regions = _Convolutions(self.width).apply({"params": params}, pixels)
+        assert isinstance(regions, jax.Array)
+        regions = regions.reshape(len(inputs), self.grid**2, self.width)
+        return jnp.moveaxis(regions, 0, 1), None, None
 
     def check(self, inputs: Any, mask: Any = None) -> tuple[jax.Array, None, None]:
         """Returns the pictures as an array, as `Embedding.check` does.

@@ -13,8 +13,9 @@ from longlag.core.checks import as_key
 from longlag.core.ops import Params
 from longlag.core.packing import check_no_row_empty, pad_lists
 from longlag.core.spec import take
-from longlag.models.answers import NO_CLASS, is_nan, likeliest
+from longlag.models.answers import NO_CLASS, is_nan, likeliest_class
 from longlag.models.sequence import SequenceModel
+from longlag.nn.layer import State
 
 __all__ = ["sample"]
 
@@ -74,7 +75,15 @@ def sample(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _sample(model, steps, params, prompt, mask, key, temperature):
+def _sample(
+    model: SequenceModel,
+    steps: int,
+    params: Params,
+    prompt: jax.Array,
+    mask: jax.Array | None,
+    key: jax.Array,
+    temperature: jax.Array,
+) -> jax.Array:
     state = model.init_state(params, prompt.shape[0], prompt.shape[1] + steps)
     state, answers = model.apply(params, prompt, state, mask=mask)
     last = answers[:, -1]
@@ -82,13 +91,15 @@ def _sample(model, steps, params, prompt, mask, key, temperature):
         place = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
         last = jnp.take_along_axis(answers, place[:, None, None], axis=1)[:, 0]
 
-    def draw(logits, key):
+    def draw(logits: jax.Array, key: jax.Array) -> jax.Array:  # [B, V] to [B]
         scale = jnp.where(temperature > 0, temperature, 1).astype(logits.dtype)
         drawn = jax.random.categorical(key, logits / scale).astype(jnp.int32)
         drawn = jnp.where(is_nan(logits), NO_CLASS, drawn)
-        return jnp.where(temperature > 0, drawn, likeliest(logits))
+        return jnp.where(temperature > 0, drawn, likeliest_class(logits))
 
-    def step(carry, key):
+    def step(
+        carry: tuple[State, jax.Array], key: jax.Array
+    ) -> tuple[tuple[State, jax.Array], jax.Array]:
         state, logits = carry
         token = draw(logits, key)
         state, answers = model.apply(params, token[:, None], state)

@@ -206,7 +206,7 @@ class Seq2Seq(Model):
         read = (_mean if self.summary == "mean" else _ends)(ms, mask_t)
         memory = None
         if self.attention is not None:
-            memory = self.attention.memorise(params["attention"], jnp.swapaxes(ms, 0, 1), mask)
+            memory = self.attention.write_memory(params["attention"], jnp.swapaxes(ms, 0, 1), mask)
         return Encoded(affine(params["summary"], read), memory)
 
     def init_state(self, params: Params, batch_size: int, capacity: int) -> DecoderState:
@@ -243,7 +243,7 @@ class Seq2Seq(Model):
         Returns:
             The new state (None if `state` was None), and the answers `[B, L, V]`.
         """
-        state, (states, _) = self._attentional(params, encoded, tokens, state, key)
+        state, (states, _) = self._decode_states(params, encoded, tokens, state, key)
         answers = affine(params["head"], states)
         return state, jnp.swapaxes(answers, 0, 1)
 
@@ -273,7 +273,7 @@ class Seq2Seq(Model):
         key = as_key("key", key)
         keys = (None, None) if key is None else jax.random.split(key)
         encoded = self.encode(params, inputs, mask=mask, key=keys[0])
-        return self.decode(params, encoded, self.shifted(targets), key=keys[1])[1]
+        return self.decode(params, encoded, self.shift_right(targets), key=keys[1])[1]
 
     def alignment(
         self,
@@ -295,12 +295,12 @@ class Seq2Seq(Model):
             raise ValueError("alignment: expected a model with attention, got attention=None")
         targets, _, _ = self.target.check(targets)
         encoded = self.encode(params, inputs, mask=mask)
-        _, (_, hs) = self._attentional(params, encoded, self.shifted(targets), None, None)
+        _, (_, hs) = self._decode_states(params, encoded, self.shift_right(targets), None, None)
         assert encoded.memory is not None
         _, weights = self.attention.read_memory(params["attention"], hs, encoded.memory)
         return jnp.swapaxes(weights, 0, 1)
 
-    def shifted(self, targets: TargetTokens) -> TargetTokens:
+    def shift_right(self, targets: TargetTokens) -> TargetTokens:
         """What the decoder is given: `start`, then the targets but for the last one."""
         return jnp.pad(targets, [(0, 0), (1, 0)], constant_values=self.start)[:, :-1]
 
@@ -344,7 +344,14 @@ class Seq2Seq(Model):
         cache = (encoded.memory, self._stack.cache_of(state.layers))
         return Cost.of(params, (encoded, state), cache, analysis)
 
-    def _attentional(self, params, encoded, tokens, state, key):
+    def _decode_states(
+        self,
+        params: Params,
+        encoded: Encoded,
+        tokens: jax.Array,
+        state: DecoderState | None,
+        key: jax.Array | None,
+    ) -> tuple[DecoderState | None, tuple[jax.Array, jax.Array]]:
         """The decoder's new state, all h̃ `[L, B, W]` and all h `[L, B, H]`."""
         us = add(self.target.apply(params["target"], tokens)[0], encoded.summary)
         if not self.input_feeding:
@@ -356,8 +363,8 @@ class Seq2Seq(Model):
         if self.attention is not None:
             used |= {"attention": params["attention"], "memory": encoded.memory}
         cell = _InputFeeding(self.decoder, self.attention, self.width)
-        last, outputs = unroll(cell, used, us, state, key=key, time_major=True)
-        return (None if state is None else last), outputs
+        last, (attentional, hs) = unroll(cell, used, us, state, key=key, time_major=True)
+        return (None if state is None else last), (attentional, hs)
 
 
 def _ends(ms: jax.Array, mask: jax.Array | None) -> jax.Array:

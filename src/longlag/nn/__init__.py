@@ -1,6 +1,6 @@
 """Layers: maps of sequences that stream, and what layers are put together with."""
 
-from longlag.nn.block import Block, Run, side_by_side
+from longlag.nn.block import Block, Run, concatenate_features
 from longlag.nn.containers import Gated, Repeated, Residual, Stack
 from longlag.nn.layer import Layer, State
 from longlag.nn.pointwise import MLP, Dense, Dropout, Norm, Scale, VariationalDropout
@@ -25,5 +25,5 @@ __all__ = [
     "Stack",
     "State",
     "VariationalDropout",
-    "side_by_side",
+    "concatenate_features",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from longlag.core.ops import Params
 from longlag.core.selection import select
 from longlag.nn.layer import Layer, State
 
-__all__ = ["Block", "Run", "side_by_side"]
+__all__ = ["Block", "Run", "concatenate_features"]
 
 # A part by its name, and what it is given.
 Run = Callable[[str, TimeMajor], TimeMajorOutputs]
@@ -60,7 +60,7 @@ class Block(Layer):
             )
         parts, widths = self.parts, {}
 
-        def measure(name, xs):
+        def measure(name: str, xs: jax.Array) -> jax.Array:
             if name in widths:
                 raise ValueError(f"{self}: expected each part to be run once; {name!r} is twice")
             widths[name] = xs.shape[-1]
@@ -71,60 +71,76 @@ class Block(Layer):
         keys = jax.random.split(key, len(parts))
         return {name: part.init(k, widths[name]) for (name, part), k in zip(parts.items(), keys)}
 
-    def decays(self, params):
+    def decays(self, params: Params) -> Any:
         """By name."""
         return {name: part.decays(params[name]) for name, part in self.parts.items()}
 
-    def init_state(self, params, batch_shape, capacity):
+    def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> State:
         """By name."""
         return {
             name: part.init_state(params[name], batch_shape, capacity)
             for name, part in self.parts.items()
         }
 
-    def cache_of(self, state):
+    def cache_of(self, state: State) -> State:
         """By name."""
         return {name: part.cache_of(state[name]) for name, part in self.parts.items()}
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         parts = self.parts
         keys = [None] * len(parts) if key is None else list(jax.random.split(key, len(parts)))
         key_of = dict(zip(parts, keys))
         if state is not None and (not isinstance(state, dict) or set(state) != set(parts)):
-            got = ", ".join(state) if isinstance(state, dict) else type(state).__name__
-            raise ValueError(f"state: expected one of {', '.join(parts)}; got {got}")
+            given = ", ".join(state) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"state: expected one of {', '.join(parts)}; got {given}")
         new: dict[str, State] = {}
 
-        def run(name, xs):
+        def run(name: str, xs: jax.Array) -> jax.Array:
             old = None if state is None else state[name]
             new[name], ys = parts[name].apply(
                 params[name], xs, old, mask=mask, resets=resets, key=key_of[name]
             )
             return ys
 
-        ys = self._between_masks(run, xs, mask)
+        ys = self._run_equation(run, xs, mask)
         return (None if state is None else new), ys
 
-    def probe(self, params, xs, *, mask=None, resets=None):
+    def probe(
+        self,
+        params: Params,
+        xs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
         """Those of the parts, under `name/`, and the outputs."""
-        found: dict[str, jax.Array] = {}
+        probes: dict[str, jax.Array] = {}
 
-        def run(name, xs):
+        def run(name: str, xs: jax.Array) -> jax.Array:
             of_part = self.parts[name].probe(params[name], xs, mask=mask, resets=resets)
-            found.update({f"{name}/{what}": value for what, value in of_part.items()})
+            probes.update({f"{name}/{what}": value for what, value in of_part.items()})
             return of_part["outputs"]
 
-        ys = self._between_masks(run, xs, mask)
-        return found | {"outputs": ys}
+        ys = self._run_equation(run, xs, mask)
+        return probes | {"outputs": ys}
 
-    def _between_masks(self, run: Run, xs: jax.Array, mask: Any) -> jax.Array:
+    def _run_equation(self, run: Run, xs: jax.Array, mask: jax.Array | None) -> jax.Array:
         if mask is None:
             return self.equation(run, xs)
         ys = self.equation(run, select(mask, xs, jnp.zeros_like(xs)))
         return select(mask, ys, jnp.zeros_like(ys))
 
 
-def side_by_side(*parts: StepFeatures) -> StepOutputs:
+def concatenate_features(*parts: StepFeatures) -> StepOutputs:
     """Concatenate arrays along their features, `[..., K]` each."""
     return jnp.concatenate(parts, axis=-1)

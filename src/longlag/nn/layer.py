@@ -46,9 +46,9 @@ class Layer(Spec, abc.ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "apply" in vars(cls):
-            cls.apply = _checked_apply(vars(cls)["apply"])  # type: ignore[method-assign]
+            cls.apply = _check_before_apply(vars(cls)["apply"])  # type: ignore[method-assign]
         if "probe" in vars(cls):
-            cls.probe = _checked_probe(vars(cls)["probe"])  # type: ignore[method-assign]
+            cls.probe = _check_before_probe(vars(cls)["probe"])  # type: ignore[method-assign]
 
     @abc.abstractmethod
     def init(self, key: PRNGKey, in_features: int) -> Params:
@@ -126,24 +126,40 @@ class Layer(Spec, abc.ABC):
         return {"outputs": self.apply(params, xs, mask=mask, resets=resets)[1]}
 
 
-def _checked_apply(apply: Callable[..., Any]) -> Callable[..., Any]:
+def _check_before_apply(apply: Callable[..., Any]) -> Callable[..., Any]:
     """An `apply` that is given arrays and a typed key."""
 
     @functools.wraps(apply)
-    def checked(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def check_and_apply(
+        self: Layer,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
         key = as_key("key", key)
         return apply(self, params, xs, state, mask=mask, resets=resets, key=key)
 
-    return checked
+    return check_and_apply
 
 
-def _checked_probe(probe: Callable[..., Any]) -> Callable[..., Any]:
+def _check_before_probe(probe: Callable[..., Any]) -> Callable[..., Any]:
     """A `probe` that is given arrays."""
 
     @functools.wraps(probe)
-    def checked(self, params, xs, *, mask=None, resets=None):
+    def check_and_probe(
+        self: Layer,
+        params: Params,
+        xs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
         xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
         return probe(self, params, xs, mask=mask, resets=resets)
 
-    return checked
+    return check_and_probe

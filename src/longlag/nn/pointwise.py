@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -13,7 +14,7 @@ from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot, split_heads
 from longlag.core.promotion import add, at_least_float32, multiply, widen
 from longlag.core.spec import choose
-from longlag.nn.layer import Layer
+from longlag.nn.layer import Layer, State
 
 __all__ = ["MLP", "Dense", "Dropout", "Norm", "Scale", "VariationalDropout"]
 
@@ -21,7 +22,16 @@ __all__ = ["MLP", "Dense", "Dropout", "Norm", "Scale", "VariationalDropout"]
 class _Pointwise(Layer):
     """A layer without memory: the same function at every step."""
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         del mask, resets
         features = self.in_features(params)
@@ -60,7 +70,7 @@ class Dense(_Pointwise):
         if self.blocks < 1:
             raise ValueError(f"Dense.blocks: expected at least 1, got {self.blocks}")
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         """LeCun normal kernel, zero bias."""
         N = self.blocks
         if in_features % N or self.features % N:
@@ -73,15 +83,15 @@ class Dense(_Pointwise):
         params: Params = {"kernel": initializers.lecun_normal(batch_axis=batch)(key, shape)}
         return params | ({"bias": jnp.zeros(self.features)} if self.bias else {})
 
-    def out_features(self, in_features):
+    def out_features(self, in_features: int) -> int:
         """`features`."""
         return self.features
 
-    def in_features(self, params):
+    def in_features(self, params: Params) -> int:
         """D, read off the kernel."""
         return self.blocks * params["kernel"].shape[-2]
 
-    def at_each_step(self, params, xs, key):
+    def at_each_step(self, params: Params, xs: jax.Array, key: jax.Array | None) -> jax.Array:
         """The equation."""
         kernel = params["kernel"]
         if self.blocks == 1:
@@ -97,11 +107,11 @@ class Dense(_Pointwise):
 class Scale(_Pointwise):
     """A learned number for each feature, `s ⊙ x`. Parameters: `scale` `[D]`, begun at one."""
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         """Ones."""
         return {"scale": jnp.ones(in_features)}
 
-    def at_each_step(self, params, xs, key):
+    def at_each_step(self, params: Params, xs: jax.Array, key: jax.Array | None) -> jax.Array:
         """In at least float32."""
         return multiply(xs, params["scale"])
 
@@ -127,7 +137,7 @@ class MLP(_Pointwise):
     def __post_init__(self) -> None:
         choose(self.activation, ("gelu", "silu"), "MLP.activation")
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         """`up`, `down` and, if gated, `gate`."""
         up, down, *gate = jax.random.split(key, 3 if self.gated else 2)
         inner = Dense(self.hidden, bias=self.bias)
@@ -136,11 +146,11 @@ class MLP(_Pointwise):
             "down": Dense(in_features, bias=self.bias).init(down, self.hidden),
         } | ({"gate": inner.init(gate[0], in_features)} if self.gated else {})
 
-    def in_features(self, params):
+    def in_features(self, params: Params) -> int:
         """D, read off the first kernel."""
         return params["up"]["kernel"].shape[0]
 
-    def at_each_step(self, params, xs, key):
+    def at_each_step(self, params: Params, xs: jax.Array, key: jax.Array | None) -> jax.Array:
         """The equation."""
         activation = getattr(jax.nn, self.activation)
         inner = Dense(self.hidden, bias=self.bias)
@@ -169,7 +179,7 @@ class Norm(_Pointwise):
         if self.groups < 1:
             raise ValueError(f"Norm.groups: expected at least 1, got {self.groups}")
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         """Scale one."""
         if in_features % self.groups:
             raise ValueError(
@@ -177,7 +187,7 @@ class Norm(_Pointwise):
             )
         return {"scale": jnp.ones(in_features)}
 
-    def at_each_step(self, params, xs, key):
+    def at_each_step(self, params: Params, xs: jax.Array, key: jax.Array | None) -> jax.Array:
         """In at least float32."""
         xs = widen(xs)
         parts = split_heads(xs, self.groups)
@@ -201,11 +211,11 @@ class Dropout(_Pointwise):
         if not 0 <= self.rate < 1:
             raise ValueError(f"Dropout.rate: expected 0 <= rate < 1, got {self.rate}")
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         """None."""
         return {}
 
-    def at_each_step(self, params, xs, key):
+    def at_each_step(self, params: Params, xs: jax.Array, key: jax.Array | None) -> jax.Array:
         """Fresh zeros at every step and feature."""
         if key is None or self.rate == 0:
             return xs
@@ -233,7 +243,7 @@ class VariationalDropout(Layer):
         if not 0 <= self.rate < 1:
             raise ValueError(f"VariationalDropout.rate: expected 0 <= rate < 1, got {self.rate}")
 
-    def init(self, key, in_features):
+    def init(self, key: jax.Array, in_features: int) -> Params:
         """None."""
         if in_features != self.features:
             raise ValueError(
@@ -242,14 +252,23 @@ class VariationalDropout(Layer):
             )
         return {}
 
-    def init_state(self, params, batch_shape, capacity):
+    def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> State:
         """Nothing drawn yet: `drawn` `[B]` bool, and which features are `kept`, `[B, D]` bool."""
         return {
             "drawn": jnp.zeros(batch_shape, bool),
             "kept": jnp.ones((*batch_shape, self.features), bool),
         }
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         if key is None or self.rate == 0 or not xs.shape[0]:
             return state, xs

@@ -47,7 +47,16 @@ class Recurrent(Layer):
         del capacity
         return self.cell.initial_carry(params, batch_shape)
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         carry, ys = unroll(
             self.cell,
@@ -62,7 +71,14 @@ class Recurrent(Layer):
         )
         return (None if state is None else carry), ys
 
-    def probe(self, params, xs, *, mask=None, resets=None):
+    def probe(
+        self,
+        params: Params,
+        xs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
         """Inputs, as `longlag.analysis.diagnostics` wants them, and outputs."""
         return {"inputs": xs, **super().probe(params, xs, mask=mask, resets=resets)}
 
@@ -102,7 +118,16 @@ class Bidirectional(Layer):
         """Refused."""
         raise ValueError(f"{self}: expected the whole sequence at once; it has no state to stream")
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         if state is not None:
             raise ValueError(f"{self}: expected no state, since it does not stream; got one")

@@ -56,7 +56,16 @@ class ShortConvolution(Layer):
         dtype = at_least_float32(params["kernel"])
         return jnp.zeros((*batch_shape, self.width - 1, features), dtype)
 
-    def apply(self, params, xs, state=None, *, mask=None, resets=None, key=None):
+    def apply(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: State = None,
+        *,
+        mask: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[State, jax.Array]:
         """See `Layer.apply`."""
         del key
         T, B, _ = xs.shape

@@ -179,7 +179,7 @@ def carry_out(
     for lag in experiment.lags:
         check_shapes(task.at_lag(lag))
     validation = evaluation_batch(task, training.eval_size, "validation")
-    check_values(task.evaluated("validation"), validation)
+    check_values(task.evaluation_task("validation"), validation)
     folder = extend(experiment, folder)
     states = init_states(model, training, experiment.seeds, experiment.first_seed)
     done = 0

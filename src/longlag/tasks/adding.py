@@ -65,7 +65,7 @@ class Adding(Task):
         return 1
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The last step."""
         return 1
 

@@ -71,7 +71,7 @@ class AssociativeRecall(Task):
         return self.values + 1
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The last step."""
         return 1
 

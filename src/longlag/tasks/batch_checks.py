@@ -13,7 +13,14 @@ from longlag.core.checks import check_tokens
 from longlag.tasks.pairs import PairTask
 from longlag.tasks.task import Task
 
-__all__ = ["apart", "check_answers", "check_batch", "check_shapes", "check_values", "least_steps"]
+__all__ = [
+    "answers_apart",
+    "check_answers",
+    "check_batch",
+    "check_shapes",
+    "check_values",
+    "least_steps",
+]
 
 KINDS: dict[str, tuple[Any, str]] = {
     "integers": (jnp.integer, "int32"),
@@ -35,7 +42,7 @@ def check_shapes(task: Task) -> None:
     answers = (rows, T)
     if isinstance(task, PairTask):
         T = batch.inputs.shape[1]  # `time_steps` is that of what is said
-    if apart(task):
+    if answers_apart(task):
         answers = (rows, *batch.targets.shape[1:2])  # as many as there are to say
     expected = {
         "inputs": ("integers", (rows, T)) if tokens else ("reals", (rows, T, task.in_features)),
@@ -50,11 +57,11 @@ def check_shapes(task: Task) -> None:
         if array is None and name in ("mask", "resets"):
             continue
         of_kind, dtype = KINDS[kind]
-        got = "None" if array is None else f"{array.dtype} of shape {array.shape}"
+        given = "None" if array is None else f"{array.dtype} of shape {array.shape}"
         if array is None or array.shape != shape or not jnp.issubdtype(array.dtype, of_kind):
             raise ValueError(
                 f"{task}: expected of {rows} sequences of {T} steps (time_steps) {name} of dtype "
-                f"{dtype} and shape {shape}; got {got}"
+                f"{dtype} and shape {shape}; got {given}"
             )
 
 
@@ -66,8 +73,8 @@ def check_values(task: Task, batch: Batch) -> None:
         batch: of shapes that `check_shapes` has looked at.
     """
 
-    def refuse(expected: str, got: Any) -> None:
-        raise ValueError(f"{task}: expected {expected}; got {got}")
+    def refuse(expected: str, given: Any) -> None:
+        raise ValueError(f"{task}: expected {expected}; got {given}")
 
     inputs, targets, weights, scored, mask = jax.device_get(
         (batch.inputs, batch.targets, batch.weights, batch.scored, batch.mask)
@@ -79,7 +86,7 @@ def check_values(task: Task, batch: Batch) -> None:
         refuse("a scored step in each sequence", "none in a whole batch")
     if (scored & ~weighted).any():
         refuse("a weight at every scored step", f"{(scored & ~weighted).sum()} scored without one")
-    if mask is not None and not apart(task) and (weighted & ~mask).any():
+    if mask is not None and not answers_apart(task) and (weighted & ~mask).any():
         refuse("weights at real steps alone", f"{(weighted & ~mask).sum()} where the mask is false")
     for name, numbers, of_classes, limited in (
         ("inputs", inputs, task.inputs_kind == "tokens", "in_features"),
@@ -87,15 +94,15 @@ def check_values(task: Task, batch: Batch) -> None:
     ):
         limit, finite = getattr(task, limited), np.isfinite(numbers)
         if of_classes and (numbers.min() < 0 or numbers.max() >= limit):
-            got = f"{numbers.min()} to {numbers.max()}"
-            refuse(f"{name} of 0 to {limit - 1} ({limited} - 1)", got)
+            given = f"{numbers.min()} to {numbers.max()}"
+            refuse(f"{name} of 0 to {limit - 1} ({limited} - 1)", given)
         if not finite.all():
             refuse(f"finite {name}", f"{(~finite).sum()} that are not")
     counts = weighted.sum(axis=1)
-    counts = counts[counts > 0]  # what fills an evaluation set up is asked nothing
-    if task.asked is not None and (counts != task.asked).any():
-        got = f"{counts.min()} to {counts.max()}"
-        refuse(f"{task.asked} weighted steps in every sequence (asked)", got)
+    counts = counts[counts > 0]  # rows that fill an evaluation set up have no weight
+    if task.weighted_steps is not None and (counts != task.weighted_steps).any():
+        given = f"{counts.min()} to {counts.max()}"
+        refuse(f"{task.weighted_steps} weighted steps in every sequence (weighted_steps)", given)
     if task.targets_kind == "transcripts":
         places = np.arange(weighted.shape[1]) < weighted.sum(axis=1, keepdims=True)
         classes = weighted & (targets > 0)
@@ -161,6 +168,6 @@ def check_answers(task: Task, answers: Any, batch: Batch) -> None:
         check_tokens("targets", targets, shape[2], batch.weights > 0)
 
 
-def apart(task: Task) -> bool:
+def answers_apart(task: Task) -> bool:
     """Whether answers are not given at the steps of the input."""
     return task.targets_kind == "transcripts" or isinstance(task, PairTask)

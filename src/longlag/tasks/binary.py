@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
-from longlag.tasks.outputs import EndedTask, ended, pick
+from longlag.tasks.outputs import EndedTask, append_end, pick
 
-__all__ = ["BinaryTask", "carry", "positive"]
+__all__ = ["BinaryTask", "draw_positive", "propagate_carries"]
 
 OPERATOR = 2
 
@@ -43,17 +43,17 @@ class BinaryTask(EndedTask):
         """Two positive numbers that share the length in any way, and the result."""
         of_share, of_first, of_second = jax.random.split(key, 3)
         share = jax.random.randint(of_share, lengths.shape, 1, lengths - 1, jnp.int32)
-        first = positive(of_first, share, self.max_length)
-        second = positive(of_second, lengths - 1 - share, self.max_length)
+        first = draw_positive(of_first, share, self.max_length)
+        second = draw_positive(of_second, lengths - 1 - share, self.max_length)
         places = jnp.arange(self.max_length, dtype=jnp.int32)[None]
         tokens = jnp.where(places < share, first, pick(second, places - share - 1))
-        bits = carry(self.columns(first, second).T)[0].T
+        bits = propagate_carries(self.columns(first, second).T)[0].T
         counts = jnp.arange(1, bits.shape[1] + 1, dtype=jnp.int32)[None] * bits
-        answers = ended(bits, counts.max(axis=1, keepdims=True))
+        answers = append_end(bits, counts.max(axis=1, keepdims=True))
         return jnp.where(places == share, OPERATOR, tokens), answers
 
 
-def positive(key: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
+def draw_positive(key: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
     """Draws numbers of 1..2^length - 1, leading zeros allowed, as bits from the lowest.
 
     They are uniform up to 30 bits. Of longer numbers one in 2^30 never comes, whose 30 lowest bits
@@ -76,7 +76,7 @@ def positive(key: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
     return jnp.where(places < lengths, bits, 0)
 
 
-def carry(columns: jax.Array, bits: int = 1) -> tuple[jax.Array, jax.Array]:
+def propagate_carries(columns: jax.Array, bits: int = 1) -> tuple[jax.Array, jax.Array]:
     """Carries sums by place, of any sign, so that each becomes a digit.
 
     Args:

@@ -19,9 +19,9 @@ class BinaryAddition(BinaryTask):
 
     Numbers are written from the lowest bit. They share the length, which is uniform in
     min_length..max_length, in any way, and are uniform among the positive numbers of their bits (of
-    more than 30 bits, almost: `longlag.tasks.binary.positive`). The sum has no zeros at its high
-    end, where an end token comes, 2, and zeros up to length + 1 output steps; the loss counts them
-    all, accuracy up to the end token. The input of an output step is a token of its own. Every
+    more than 30 bits, almost: `longlag.tasks.binary.draw_positive`). The sum has no zeros at its
+    high end, where an end token comes, 2, and zeros up to length + 1 output steps; the loss counts
+    them all, accuracy up to the end token. The input of an output step is a token of its own. Every
     sequence is padded to 2 * max_length + 1 under a false mask. With min_length=3, max_length=8,
     where the output token is written `>`, the end token `$`, and `-` is padding:
 

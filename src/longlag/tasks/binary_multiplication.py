@@ -22,10 +22,10 @@ class BinaryMultiplication(BinaryTask):
 
     Numbers are written from the lowest bit. They share the length, which is uniform in
     min_length..max_length, in any way, and are uniform among the positive numbers of their bits (of
-    more than 30 bits, almost: `longlag.tasks.binary.positive`). The product has no zeros at its
-    high end, where an end token comes, 2, and zeros up to as many output steps as the string has
-    tokens; the loss counts them all, accuracy up to the end token. The input of an output step is a
-    token of its own. Every sequence is padded to 2 * max_length under a false mask. With
+    more than 30 bits, almost: `longlag.tasks.binary.draw_positive`). The product has no zeros at
+    its high end, where an end token comes, 2, and zeros up to as many output steps as the string
+    has tokens; the loss counts them all, accuracy up to the end token. The input of an output step
+    is a token of its own. Every sequence is padded to 2 * max_length under a false mask. With
     min_length=3, max_length=8, where the output token is written `>`, the end token `$`, and `-` is
     padding:
 
@@ -62,8 +62,8 @@ class BinaryMultiplication(BinaryTask):
 
     def chances(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Counted over all pairs of short numbers; the low bits by the zeros at the low end."""
-        each = [_chances(n, length - 1 - n) for n in range(1, length - 1)]
-        one, more = np.pad(each, ((0, 0), (0, 0), (0, 1))).mean(axis=0)
+        by_first_length = [_chances(n, length - 1 - n) for n in range(1, length - 1)]
+        one, more = np.pad(by_first_length, ((0, 0), (0, 0), (0, 1))).mean(axis=0)
         return one, more
 
     def picture(self) -> str:
@@ -76,7 +76,7 @@ def _chances(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     """For each of the n + m bits of a product: that it is a one, that the product reaches it."""
     kept = min(n, ENUMERATED), min(m, ENUMERATED)
     cut = n + m - sum(kept)
-    one, more = (np.pad(x, (cut, 0), constant_values=1) for x in _enumerated(*kept))
+    one, more = (np.pad(x, (cut, 0), constant_values=1) for x in _enumerate_products(*kept))
     if cut:
         # The lowest one of a product stands where the lowest ones of its factors add up to; the
         # bits above it are fair as far as the longer number reaches, and nearly so beyond, until
@@ -89,7 +89,7 @@ def _chances(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _enumerated(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+def _enumerate_products(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     products = np.outer(np.arange(1, 2**n), np.arange(1, 2**m)).ravel()
     reached = products >> np.arange(n + m)[:, None]
     return (reached % 2).mean(axis=1), (reached > 0).mean(axis=1)

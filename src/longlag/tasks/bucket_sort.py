@@ -50,16 +50,13 @@ class BucketSort(SymbolTask):
         symbols = jnp.where(steps < lengths, symbols, self.symbols)
         kinds = jnp.arange(self.symbols, dtype=jnp.int32)[:, None, None]
         # [symbols, B], of these or less
-        counts = (symbols[None] <= kinds).sum(
-            axis=2, dtype=jnp.int32
-        )  # [symbols, B], of these or less
+        counts = (symbols[None] <= kinds).sum(axis=2, dtype=jnp.int32)
         return (counts[..., None] <= places[None]).sum(axis=0, dtype=jnp.int32)
 
     def floor(self) -> Floor:
         """The likeliest symbol by the length and the place."""
-        less = (
-            np.arange(1, self.symbols + 1)[:, None] / self.symbols
-        )  # chance of this or a less one
+        # Chance of this symbol or a less one.
+        less = np.arange(1, self.symbols + 1)[:, None] / self.symbols
         counts = np.zeros((self.symbols, self.max_length + 1))  # chances of how many such there are
         counts[:, 0] = 1
         cases = []
@@ -67,8 +64,9 @@ class BucketSort(SymbolTask):
             counts[:, 1:] = less * counts[:, :-1] + (1 - less) * counts[:, 1:]
             counts[:, 0] *= 1 - less[:, 0]
             if length >= self.min_length:
-                said = 1 - np.cumsum(counts, axis=1)[:, :length]  # more such than places before
-                cases.append(np.diff(said, axis=0, prepend=0).clip(0).T)
+                # Chance of more such symbols than places before.
+                exhausted = 1 - np.cumsum(counts, axis=1)[:, :length]
+                cases.append(np.diff(exhausted, axis=0, prepend=0).clip(0).T)
         return Floor.of_chances(np.concatenate(cases), "likeliest at each place")
 
     def picture(self) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
-from longlag.tasks.task import Floor, Task, distinct, sketch
+from longlag.tasks.task import Floor, Task, draw_distinct, sketch
 
 __all__ = ["Compression"]
 
@@ -75,7 +75,7 @@ class Compression(Task):
         return self.symbols
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """Every place once."""
         return self.items
 
@@ -84,7 +84,7 @@ class Compression(Task):
         B, T, items = batch_size, self.time_steps, self.items
         of_string, of_order = jax.random.split(key)
         string = jax.random.randint(of_string, (B, items), 0, self.symbols, jnp.int32)
-        places = distinct(of_order, B, items, items)
+        places = draw_distinct(of_order, B, items, items)
         gap = jnp.full((B, self.lag), self.symbols, jnp.int32)
         answers = jnp.take_along_axis(string, places, axis=1)
         questions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32) >= T - items, (B, T))

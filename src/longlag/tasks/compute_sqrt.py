@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
-from longlag.tasks.binary import carry, positive
+from longlag.tasks.binary import draw_positive, propagate_carries
 from longlag.tasks.outputs import OutputTask, pick
 from longlag.tasks.task import Floor, sketch
 
@@ -23,9 +23,9 @@ class ComputeSqrt(OutputTask):
     """Compute sqrt: a binary number, then half as many output steps for its root, rounded down.
 
     The number is written from its highest bit and is uniform in 1..2^length - 1 (beyond 30 bits,
-    almost: `longlag.tasks.binary.positive`), the length is uniform in min_length..max_length. The
-    root has half as many bits, rounded up, from the highest, zeros too; the input of an output step
-    is one more token, 2. Every sequence is padded under a false mask. With min_length=1,
+    almost: `longlag.tasks.binary.draw_positive`), the length is uniform in min_length..max_length.
+    The root has half as many bits, rounded up, from the highest, zeros too; the input of an output
+    step is one more token, 2. Every sequence is padded under a false mask. With min_length=1,
     max_length=9, where the output token is written `>` and `-` is padding:
 
         inputs  1 0 1 0 0 1 1 > > > > - - -
@@ -65,7 +65,7 @@ class ComputeSqrt(OutputTask):
     def draw(self, key: PRNGKey, lengths: LengthColumn) -> tuple[Tokens, TargetTokens]:
         """Numbers, and the last bits of their roots."""
         longest = self.output_length(self.max_length)
-        bits = positive(key, lengths, 2 * longest)
+        bits = draw_positive(key, lengths, 2 * longest)
         from_the_highest = jnp.arange(self.max_length, dtype=jnp.int32)[None]
         tokens = pick(bits, lengths - 1 - from_the_highest)
         places = jnp.arange(longest, dtype=jnp.int32)[None] - self.output_length(lengths)
@@ -101,7 +101,7 @@ def _root(bits: jax.Array) -> jax.Array:
         rest, root = held
         rest = 4 * rest + unit * pair[None]
         columns = jnp.stack([rest, rest - 4 * root - unit, 2 * root], axis=1)
-        carried, out = carry(columns, DIGIT)
+        carried, out = propagate_carries(columns, DIGIT)
         one = (out[1] >= 0).astype(jnp.int32)
         rest = jnp.where(one[None] > 0, carried[:, 1], carried[:, 0])
         return (rest, carried[:, 2] + unit * one[None]), one

@@ -43,7 +43,7 @@ def pairs(count: int) -> Pairs:
     test, validation = (round(share * len(days)) for share in (TEST, TEST + VALIDATION))
     of_part = {"train": days[validation:], "validation": days[test:validation], "test": days[:test]}
     locales = [Locale.parse(name) for name in LOCALES]
-    said: dict[str, dict[str, set[str]]] = {}  # text -> day -> parts
+    readings: dict[str, dict[str, set[str]]] = {}  # text -> day -> parts
     for part, there in of_part.items():
         for _ in range(count if part == "train" else max(count // 10, 1)):
             day = FIRST + datetime.timedelta(int(there[random.randint(len(there))]))
@@ -51,8 +51,8 @@ def pairs(count: int) -> Pairs:
             text = " ".join(format_date(day, form, locale).split())
             # 03.04.2024 is one day here and another there: a date has to name its month.
             if any(character.isalpha() for character in text):
-                said.setdefault(text, {}).setdefault(day.isoformat(), set()).add(part)
-    kept = {text: next(iter(of.items())) for text, of in said.items() if len(of) == 1}
+                readings.setdefault(text, {}).setdefault(day.isoformat(), set()).add(part)
+    kept = {text: next(iter(of.items())) for text, of in readings.items() if len(of) == 1}
     rows = {
         part: np.array([i for i, (_, parts) in enumerate(kept.values()) if part in parts])
         for part in of_part

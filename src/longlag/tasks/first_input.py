@@ -71,7 +71,7 @@ class FirstInput(Task):
         return self.symbols
 
     @property
-    def asked(self) -> int | None:
+    def weighted_steps(self) -> int | None:
         """The last step, or as many as there are."""
         return None if self.dense else 1
 
@@ -81,11 +81,11 @@ class FirstInput(Task):
         drawn = jax.random.randint(key, (B, T), 0, V, jnp.int32)
         steps = jnp.arange(T, dtype=jnp.int32)[None]
         last = jnp.broadcast_to(steps == T - 1, (B, T))
-        asked = last | self.dense
+        weighted = last | self.dense
         return Batch(
             inputs=jnp.where(steps > 0, drawn + V, drawn),
-            targets=jnp.where(asked, drawn[:, :1], 0),
-            weights=asked.astype(jnp.float32),
+            targets=jnp.where(weighted, drawn[:, :1], 0),
+            weights=weighted.astype(jnp.float32),
             scored=last,
             mask=None,
         )

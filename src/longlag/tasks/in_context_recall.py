@@ -12,7 +12,7 @@ import numpy as np
 
 from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
-from longlag.tasks.task import Floor, Task, distinct, sketch
+from longlag.tasks.task import Floor, Task, draw_distinct, sketch
 
 __all__ = ["InContextRecall"]
 
@@ -213,7 +213,7 @@ def motifs(key: jax.Array, batch_size: int, tokens: int, most: int, full: jax.Ar
     if most == 1:  # spares a search among all tokens
         return jax.random.randint(key, shape, 0, tokens, jnp.int32)
     of_tokens, of_sizes = jax.random.split(key)
-    rows = distinct(of_tokens, batch_size * len(full), tokens, most).reshape(*shape[:2], most)
+    rows = draw_distinct(of_tokens, batch_size * len(full), tokens, most).reshape(*shape[:2], most)
     size = jax.random.randint(of_sizes, shape, 1, most + 1, jnp.int32)
     size = jnp.where(full[None, :, None], most, size)
     return jnp.where(jnp.arange(most, dtype=jnp.int32)[None, None] < size, rows, -1)

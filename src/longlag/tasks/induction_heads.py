@@ -67,7 +67,7 @@ class InductionHeads(Task):
         return self.vocab - 1
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The last step."""
         return 1
 

@@ -17,7 +17,7 @@ from longlag.core.spec import choose
 from longlag.data import intents as data
 from longlag.tasks.task import Floor, Task
 
-__all__ = ["Corpus", "Intents", "corpus", "in_any_order"]
+__all__ = ["Corpus", "Intents", "corpus", "shuffle_words"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Corpus:
     """
 
     utterances: data.Utterances
-    parts: data.Split
+    parts: data.TemplateSplits
     vocabulary: data.Vocabulary
     length: int
     tokens: np.ndarray
@@ -50,9 +50,9 @@ def corpus(language: str, per_template: int, fold: int, folds: int) -> Corpus:
     utterances = _load(language, per_template)
     if fold < 0:
         every = np.arange(len(utterances))
-        parts = data.Split(every, every, every[:0])
+        parts = data.TemplateSplits(every, every, every[:0])
     else:
-        utterances = data.divisible(utterances)
+        utterances = data.keep_divisible(utterances)
         parts = data.split(utterances, data.folds(utterances, folds), fold)
     vocabulary = data.Vocabulary.build(utterances.texts[i] for i in parts.train)
     length = max(len(data.tokenize(text)) for text in utterances.texts)
@@ -133,7 +133,7 @@ class Intents(Task):
         return len(self.corpus.utterances.intents)
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The last word."""
         return 1
 
@@ -142,7 +142,7 @@ class Intents(Task):
         """Indices of the utterances of the part."""
         return self.corpus.parts.train if self.part == "train" else self.corpus.parts.held
 
-    def evaluated(self, purpose: Literal["validation", "test"]) -> Intents:
+    def evaluation_task(self, purpose: Literal["validation", "test"]) -> Intents:
         """The held-out templates at the end, with every word."""
         return (
             self
@@ -164,19 +164,19 @@ class Intents(Task):
         tokens = jnp.asarray(self.corpus.tokens[rows])[chosen]
         mask = jnp.asarray(self.corpus.mask[rows])[chosen]
         if self.shuffled:
-            tokens = in_any_order(of_order, tokens, mask)
-        lost = jax.random.bernoulli(of_words, self.word_dropout, tokens.shape) & mask
-        asked = jnp.arange(tokens.shape[1])[None] == mask.sum(1, keepdims=True) - 1
+            tokens = shuffle_words(of_order, tokens, mask)
+        dropped = jax.random.bernoulli(of_words, self.word_dropout, tokens.shape) & mask
+        last = jnp.arange(tokens.shape[1])[None] == mask.sum(1, keepdims=True) - 1
         target = jnp.asarray(present, jnp.int32)[intent][:, None]
         return Batch(
-            inputs=jnp.where(lost, data.UNKNOWN, tokens),
-            targets=jnp.where(asked, target, 0),
-            weights=asked.astype(jnp.float32),
-            scored=asked,
+            inputs=jnp.where(dropped, data.UNKNOWN, tokens),
+            targets=jnp.where(last, target, 0),
+            weights=last.astype(jnp.float32),
+            scored=last,
             mask=mask,
         )
 
-    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+    def full_utterances(self) -> tuple[np.ndarray, np.ndarray]:
         """The part's utterances with every word, in their order.
 
         Returns:
@@ -186,7 +186,7 @@ class Intents(Task):
         tokens, mask = self.corpus.tokens[self.rows], self.corpus.mask[self.rows]
         if self.shuffled:
             key = jax.random.key(0)
-            tokens = np.asarray(in_any_order(key, jnp.asarray(tokens), jnp.asarray(mask)))
+            tokens = np.asarray(shuffle_words(key, jnp.asarray(tokens), jnp.asarray(mask)))
         return tokens, mask
 
     def floor(self) -> Floor:
@@ -198,7 +198,7 @@ class Intents(Task):
         return "inputs  what time is it\ntargets  .    .   . HassGetCurrentTime"
 
 
-def in_any_order(key: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+def shuffle_words(key: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Array:
     """Puts the words of each row into an order of chance, all orders alike; padding stays behind.
 
     Args:

@@ -91,21 +91,21 @@ class JapaneseVowels(Task):
         """The speakers."""
         return data.SPEAKERS
 
-    def evaluated(self, purpose: Literal["validation", "test"]) -> JapaneseVowels:
+    def evaluation_task(self, purpose: Literal["validation", "test"]) -> JapaneseVowels:
         """What is held out: the fold; without one the test part, at the end alone."""
         if self.fold >= 0:
             return dataclasses.replace(self, part="fold")
         return self if purpose == "validation" else dataclasses.replace(self, part="test")
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The last step of the utterance."""
         return 1
 
     @property
-    def utterances(self) -> data.Part:
+    def utterances(self) -> data.VowelUtterances:
         """The utterances of the part, standardised by what is trained on."""
-        return _standardised(self.fold, self.folds, self.part)
+        return _standardise(self.fold, self.folds, self.part)
 
     def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs `[B, 29, 12]` float32 and targets `[B, 29]` int32; see above."""
@@ -141,7 +141,7 @@ class JapaneseVowels(Task):
 
 
 @functools.cache
-def _standardised(fold: int, folds: int, part: str) -> data.Part:
+def _standardise(fold: int, folds: int, part: str) -> data.VowelUtterances:
     """The utterances of a part; arguments as the fields of `JapaneseVowels`."""
     loaded = data.load()
     # Utterances that follow each other may be of one session: a fold of neighbours is held out
@@ -151,6 +151,6 @@ def _standardised(fold: int, folds: int, part: str) -> data.Part:
     trained = loaded.train[~held]
     steps = trained.cepstra[trained.mask]
     mean, deviation = steps.mean(axis=0), steps.std(axis=0)
-    found = {"train": trained, "fold": loaded.train[held], "test": loaded.test}[part]
-    cepstra = np.where(found.mask[..., None], (found.cepstra - mean) / deviation, 0)
-    return dataclasses.replace(found, cepstra=cepstra.astype(np.float32))
+    utterances = {"train": trained, "fold": loaded.train[held], "test": loaded.test}[part]
+    cepstra = np.where(utterances.mask[..., None], (utterances.cepstra - mean) / deviation, 0)
+    return dataclasses.replace(utterances, cepstra=cepstra.astype(np.float32))

@@ -69,7 +69,7 @@ class LagCopy(Task):
         return self.symbols
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """Every step after the lag."""
         return self.items
 

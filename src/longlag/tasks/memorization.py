@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
-from longlag.tasks.task import Floor, Task, distinct, sketch
+from longlag.tasks.task import Floor, Task, draw_distinct, sketch
 
 __all__ = ["Memorization"]
 
@@ -72,15 +72,15 @@ class Memorization(Task):
     def sample(self, key: PRNGKey, batch_size: int) -> Batch:
         """Draws inputs and targets `[B, T]` int32, asked at every second step."""
         B, N = batch_size, self.length
-        value_of = distinct(jax.random.key(self.map_seed), 1, self.facts, self.facts)[0]
+        value_of = draw_distinct(jax.random.key(self.map_seed), 1, self.facts, self.facts)[0]
         keys = jax.random.randint(key, (B, N // 2), 0, self.facts, jnp.int32)
         asking = jnp.full_like(keys, self.facts)
-        told = jnp.broadcast_to(jnp.arange(N, dtype=jnp.int32) % 2 == 1, (B, N))
+        weighted = jnp.broadcast_to(jnp.arange(N, dtype=jnp.int32) % 2 == 1, (B, N))
         return Batch(
             inputs=jnp.stack([keys, asking], axis=2).reshape(B, N),
             targets=jnp.stack([jnp.zeros_like(keys), value_of[keys]], axis=2).reshape(B, N),
-            weights=told.astype(jnp.float32),
-            scored=told,
+            weights=weighted.astype(jnp.float32),
+            scored=weighted,
             mask=None,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,7 @@ class ModularArithmetic(PrefixTask):
 
     def lengths(self, key: PRNGKey, batch_size: int) -> LengthColumn:
         """Draws a length for each expression, `[B, 1]` int32: an expression ends with a number."""
-        return _odd(super().lengths(key, batch_size))
+        return _round_to_odd(super().lengths(key, batch_size))
 
     def tokens(self, key: PRNGKey, batch_size: int) -> Tokens:
         """Numbers at even places, operators at odd ones."""
@@ -102,7 +104,7 @@ class ModularArithmetic(PrefixTask):
             chances.append(np.bincount(sums.ravel(), held.ravel()))
             added = np.outer(chances[-1], np.full(self.modulus, 1 / self.modulus))
             held = 2 / 3 * added + 1 / 3 * held @ multiplied
-        lengths = _odd(np.arange(self.min_length, self.max_length + 1))
+        lengths = _round_to_odd(np.arange(self.min_length, self.max_length + 1))
         return Floor.of_chances(np.stack(chances)[lengths // 2], "likeliest result")
 
     def picture(self) -> str:
@@ -111,6 +113,6 @@ class ModularArithmetic(PrefixTask):
         return sketch(task, seed=12, names={5: "+", 6: "-", 7: "*"})
 
 
-def _odd(length):
-    """The length itself if it is odd, else one less."""
+def _round_to_odd(length: Any) -> Any:
+    """The length itself if it is odd, else one less, of an integer or an array of them."""
     return length - 1 + length % 2

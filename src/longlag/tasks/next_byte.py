@@ -69,7 +69,7 @@ class NextByte(Task):
         """Bytes."""
         return BYTES
 
-    def evaluated(self, purpose: Literal["validation", "test"]) -> NextByte:
+    def evaluation_task(self, purpose: Literal["validation", "test"]) -> NextByte:
         """The part of that name."""
         return dataclasses.replace(self, part=purpose)
 
@@ -112,7 +112,7 @@ class NextByte(Task):
 
     def floor(self) -> Floor:
         """The bytes as often as they are in the training part."""
-        loss, accuracy = _by_frequency(self.text, self.part)
+        loss, accuracy = _frequency_scores(self.text, self.part)
         return Floor(loss, accuracy, "the commonest byte")
 
     def picture(self) -> str:
@@ -121,7 +121,7 @@ class NextByte(Task):
 
 
 @functools.cache
-def _by_frequency(name: str, part: str) -> tuple[float, float]:
+def _frequency_scores(name: str, part: str) -> tuple[float, float]:
     """Nats per byte and accuracy of the training part's frequencies."""
     text = data.load(name)
     counts = np.bincount(text.train, minlength=BYTES)

@@ -15,7 +15,7 @@ from longlag.core.batch import Batch
 from longlag.tasks.strings import StringTask
 from longlag.tasks.task import Floor
 
-__all__ = ["END", "EndedTask", "OutputTask", "SymbolTask", "ended", "pick"]
+__all__ = ["END", "EndedTask", "OutputTask", "SymbolTask", "append_end", "pick"]
 
 END = 2  # the answer after the last bit of an `EndedTask`
 
@@ -147,7 +147,7 @@ class EndedTask(OutputTask):
         return Floor(loss, float(accuracy), "likeliest at each place")
 
 
-def ended(bits: jax.Array, counts: jax.Array) -> jax.Array:
+def append_end(bits: jax.Array, counts: jax.Array) -> jax.Array:
     """The first `counts [B, 1]` bits of each row `[B, N]`, then END, then zeros."""
     places = jnp.arange(bits.shape[1], dtype=jnp.int32)[None]
     return jnp.where(places < counts, bits, jnp.where(places == counts, END, 0))

@@ -14,12 +14,12 @@ import numpy as np
 from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import choose
-from longlag.data.coders import Coder, padded
+from longlag.data.coders import Coder, encode_texts
 from longlag.tasks.task import Floor, Task
 
-__all__ = ["PairTask", "Pairs", "Part"]
+__all__ = ["PairTask", "Pairs", "SplitName"]
 
-Part = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,11 +31,11 @@ class Pairs:
         targets: what each is to be turned into.
         reader: turns sources into numbers; None if they are pictures.
         writer: turns targets into numbers.
-        rows: which pairs each part has.
+        rows: which pairs each split has.
         inputs: `[N, S]` int32, or of pictures `[N, S, D]` uint8.
         mask: `[N, S]` bool, or of pictures None.
         answers: `[N, L]` int32, with `STOP` at the end and zero beyond it.
-        asked: `[N, L]` bool, up to `STOP` and with it.
+        answer_mask: `[N, L]` bool, up to `STOP` and with it.
     """
 
     sources: tuple[str, ...]
@@ -46,7 +46,7 @@ class Pairs:
     inputs: np.ndarray
     mask: np.ndarray | None
     answers: np.ndarray
-    asked: np.ndarray
+    answer_mask: np.ndarray
 
     @classmethod
     def of(
@@ -59,7 +59,7 @@ class Pairs:
     ) -> Pairs:
         """Encodes pairs of texts, each side as long as its longest."""
         longest = max(len(reader.encode(text)) for text in sources)
-        inputs, mask = padded(reader, sources, longest)
+        inputs, mask = encode_texts(reader, sources, longest)
         return cls(
             tuple(sources),
             tuple(targets),
@@ -68,7 +68,7 @@ class Pairs:
             rows,
             inputs,
             mask,
-            *_said(writer, targets),
+            *_encode_answers(writer, targets),
         )
 
     @classmethod
@@ -83,14 +83,21 @@ class Pairs:
         """Pictures `[N, H, W, C]` uint8, read row by row, and what each is to be turned into."""
         inputs = pictures.reshape(*pictures.shape[:2], -1)
         return cls(
-            tuple(names), tuple(targets), None, writer, rows, inputs, None, *_said(writer, targets)
+            tuple(names),
+            tuple(targets),
+            None,
+            writer,
+            rows,
+            inputs,
+            None,
+            *_encode_answers(writer, targets),
         )
 
 
-def _said(writer: Coder, targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Answers, and where they are asked for, as long as the longest."""
+def _encode_answers(writer: Coder, targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Answers and their mask, as long as the longest."""
     steps = 1 + max(len(writer.encode(text)) for text in targets)
-    return padded(writer, targets, steps, stop=True)
+    return encode_texts(writer, targets, steps, stop=True)
 
 
 class PairTask(Task):
@@ -106,7 +113,7 @@ class PairTask(Task):
         part: what is drawn from.
     """
 
-    part: Part = "train"
+    part: SplitName = "train"
 
     lag_field = "length"
 
@@ -139,7 +146,7 @@ class PairTask(Task):
         """Numbers that a target is made of."""
         return self.pairs.writer.size
 
-    def evaluated(self, purpose: Literal["validation", "test"]) -> Self:
+    def evaluation_task(self, purpose: Literal["validation", "test"]) -> Self:
         """Pairs that are not learned from: some to choose by, others for the test."""
         return dataclasses.replace(self, part=purpose)
 
@@ -147,14 +154,15 @@ class PairTask(Task):
         """Draws pairs: inputs `[B, S]` int32 or `[B, S, D]` float32, targets `[B, L]` int32."""
         pairs, rows = self.pairs, self.pairs.rows[self.part]
         chosen = jax.random.randint(key, (batch_size,), 0, len(rows), jnp.int32)
-        inputs, mask, answers, asked = (
+        inputs, mask, answers, scored = (
             None if array is None else jnp.asarray(array[rows])[chosen]
-            for array in (pairs.inputs, pairs.mask, pairs.answers, pairs.asked)
+            for array in (pairs.inputs, pairs.mask, pairs.answers, pairs.answer_mask)
         )
-        assert inputs is not None and answers is not None and asked is not None
-        return Batch(self.shown(inputs), answers, asked.astype(jnp.float32), asked, mask)
+        assert inputs is not None and answers is not None and scored is not None
+        inputs = self.to_model_inputs(inputs)
+        return Batch(inputs, answers, scored.astype(jnp.float32), scored, mask)
 
-    def shown(self, inputs: Any) -> Any:
+    def to_model_inputs(self, inputs: Any) -> Any:
         """Some of the pairs' inputs as a model is given them: of a picture's bytes parts of one."""
         return inputs if self.inputs_kind == "tokens" else inputs.astype(jnp.float32) / 255
 
@@ -163,8 +171,8 @@ class PairTask(Task):
         rows = self.pairs.rows["train"]
         counts = np.stack(
             [
-                np.bincount(step[asked], minlength=self.out_features)
-                for step, asked in zip(self.pairs.answers[rows].T, self.pairs.asked[rows].T)
+                np.bincount(step[scored], minlength=self.out_features)
+                for step, scored in zip(self.pairs.answers[rows].T, self.pairs.answer_mask[rows].T)
             ]
         )
         chances = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
-from longlag.tasks.task import Floor, Task, distinct, sketch
+from longlag.tasks.task import Floor, Task, draw_distinct, sketch
 
 __all__ = ["Recall"]
 
@@ -77,7 +77,7 @@ class Recall(Task):
         return self.vocab
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """Every key once."""
         return self.pairs
 
@@ -85,8 +85,8 @@ class Recall(Task):
         """Draws inputs and targets `[B, T]` int32, asked where a key comes again."""
         B, N, D, V = batch_size, self.length, self.pairs, self.vocab
         of_keys, of_values, of_gaps = jax.random.split(key, 3)
-        keys = 1 + distinct(of_keys, B, V // 2 - 1, D)
-        values = V // 2 + distinct(of_values, B, V - V // 2, D)
+        keys = 1 + draw_distinct(of_keys, B, V // 2 - 1, D)
+        values = V // 2 + draw_distinct(of_values, B, V - V // 2, D)
         queries = 2 * D + 2 * power_law_gaps(of_gaps, B, N // 2 - D, D)
         pairs = jnp.stack([keys, values], axis=2).reshape(B, 2 * D)
         filler = jnp.zeros((B, N), jnp.int32)

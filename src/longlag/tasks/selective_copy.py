@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from longlag.core.array_types import PRNGKey
 from longlag.core.batch import Batch
-from longlag.tasks.task import Floor, Task, distinct, sketch
+from longlag.tasks.task import Floor, Task, draw_distinct, sketch
 
 __all__ = ["SelectiveCopy"]
 
@@ -81,7 +81,7 @@ class SelectiveCopy(Task):
         return self.vocab
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The output steps."""
         return self.items
 
@@ -89,7 +89,7 @@ class SelectiveCopy(Task):
         """Draws inputs and targets `[B, T]` int32, asked at the output steps."""
         B, T, V = batch_size, self.time_steps, self.vocab
         of_places, of_data = jax.random.split(key)
-        places = jnp.sort(distinct(of_places, B, self.length, self.items), axis=1)
+        places = jnp.sort(draw_distinct(of_places, B, self.length, self.items), axis=1)
         data = jax.random.randint(of_data, (B, self.items), 1, V, jnp.int32)
         noise = jnp.zeros((B, self.length), jnp.int32)
         stream = jnp.put_along_axis(noise, places, data, axis=1, inplace=False)

@@ -76,12 +76,12 @@ class SequentialImages(Task):
         """The classes."""
         return len(fashion_mnist.CLASSES)
 
-    def evaluated(self, purpose: Literal["validation", "test"]) -> SequentialImages:
+    def evaluation_task(self, purpose: Literal["validation", "test"]) -> SequentialImages:
         """The standard test part at the end."""
         return self if purpose == "validation" else dataclasses.replace(self, part="test")
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The last step."""
         return 1
 

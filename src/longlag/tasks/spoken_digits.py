@@ -21,7 +21,7 @@ __all__ = ["SpokenDigits"]
 PAUSE = 7  # steps at most, before, between and after the digits
 # What a channel adds, in logarithms of the power of a band: from nothing to what hides a whisper.
 QUIETEST, LOUDEST = data.SILENCE, -10.0
-LOST = 8  # bands at most that a channel loses
+MOST_SILENCED = 8  # bands at most that a channel silences
 SOFTEST = 7.0  # so much below the mean is silence
 SPREAD = 3.0  # about the deviation of the logarithms
 
@@ -83,12 +83,12 @@ class SpokenDigits(Task):
         """The digits, and the blank."""
         return 11
 
-    def evaluated(self, purpose: Literal["validation", "test"]) -> SpokenDigits:
+    def evaluation_task(self, purpose: Literal["validation", "test"]) -> SpokenDigits:
         """Synthetic voices of other timbres to choose by; human ones for the test."""
         return dataclasses.replace(self, part=purpose)
 
     @property
-    def voices(self) -> data.Part:
+    def voices(self) -> data.DigitRecordings:
         """The voices of the part."""
         return getattr(data.load(), self.part)
 
@@ -107,27 +107,27 @@ class SpokenDigits(Task):
             row = jnp.arange(batch_size, dtype=jnp.int32)
             whole = row < 10 * voices
             voice, digits = jnp.where(whole, row // 10, 0), (row % 10)[:, None]
-        said = jnp.arange(N)[None] < count[:, None]
+        present = jnp.arange(N)[None] < count[:, None]
         pauses = jax.random.uniform(of_pauses, (batch_size, N + 1))
         of_slowness, of_hiss, of_band, of_width = jax.random.split(of_channel, 4)
         slowness = jnp.ones(batch_size)
         if self.part == "train":
             slowness = jax.random.uniform(of_slowness, (batch_size,), minval=0.75, maxval=1.5)
-        sounds, mask = self._spoken(voice, digits, said, pauses, slowness)
+        sounds, mask = self._speak(voice, digits, present, pauses, slowness)
         if self.part == "train":
             level = jax.random.uniform(of_hiss, (batch_size, 1, 1), minval=QUIETEST, maxval=LOUDEST)
             sounds = jnp.logaddexp(sounds, level)
             lowest = jax.random.randint(of_band, (batch_size, 1), 0, data.BANDS)
-            width = jax.random.randint(of_width, (batch_size, 1), 0, LOST + 1)
+            width = jax.random.randint(of_width, (batch_size, 1), 0, MOST_SILENCED + 1)
             band = jnp.arange(data.FEATURES) % data.BANDS
-            lost = (band >= lowest) & (band < lowest + width)
-            sounds = jnp.where(lost[:, None], data.SILENCE, sounds)
-        asked = said & whole[:, None]
+            silenced = (band >= lowest) & (band < lowest + width)
+            sounds = jnp.where(silenced[:, None], data.SILENCE, sounds)
+        weighted = present & whole[:, None]
         return Batch(
-            inputs=_centred(sounds, mask),
-            targets=jnp.where(asked, digits + 1, 0),
-            weights=asked.astype(jnp.float32),
-            scored=asked,
+            inputs=_centre(sounds, mask),
+            targets=jnp.where(weighted, digits + 1, 0),
+            weights=weighted.astype(jnp.float32),
+            scored=weighted,
             mask=mask,
         )
 
@@ -142,34 +142,41 @@ class SpokenDigits(Task):
             Inputs `[B, T, 96]` float32 and their mask `[B, T]` bool.
         """
         pauses = jnp.full((len(voice), self.digits + 1), 0.5)
-        said, slowness = jnp.ones(digits.shape, bool), jnp.ones(len(voice))
-        sounds, mask = self._spoken(voice, digits, said, pauses, slowness)
-        return _centred(sounds, mask), mask
+        present, slowness = jnp.ones(digits.shape, bool), jnp.ones(len(voice))
+        sounds, mask = self._speak(voice, digits, present, pauses, slowness)
+        return _centre(sounds, mask), mask
 
-    def _spoken(self, voice, digits, said, pauses, slowness):
+    def _speak(
+        self,
+        voice: jax.Array,
+        digits: jax.Array,
+        present: jax.Array,
+        pauses: jax.Array,
+        slowness: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
         """One recording after another: logarithms `[B, T, 96]`, and where there is sound.
 
         Args:
             voice: `[B]`.
             digits: `[B, N]`.
-            said: `[B, N]` bool, those that are spoken.
+            present: `[B, N]` bool, the digits that are spoken.
             pauses: `[B, N + 1]` in [0, 1), how much of the longest pause there is before each digit
                 and at the end.
             slowness: `[B]`, what the steps of a recording are multiplied by, up to the longest
                 there is.
         """
         T = self.time_steps
-        recorded = jnp.asarray(self.voices.lengths)[voice[:, None], digits] * said
+        recorded = jnp.asarray(self.voices.lengths)[voice[:, None], digits] * present
         lengths = jnp.minimum((recorded * slowness[:, None]).astype(jnp.int32), data.LONGEST)
         # Pauses are shorter where slow voices leave no room.
-        room = (T - lengths.sum(axis=1, keepdims=True)) // (said.sum(axis=1, keepdims=True) + 1)
+        room = (T - lengths.sum(axis=1, keepdims=True)) // (present.sum(axis=1, keepdims=True) + 1)
         pauses = (pauses * jnp.minimum(PAUSE, room)).astype(jnp.int32)
-        before, last = pauses[:, :-1] * said, pauses[:, -1]
+        before, last = pauses[:, :-1] * present, pauses[:, -1]
         begins = jnp.cumsum(before + lengths, axis=1) - lengths
         ends = (begins + lengths).max(axis=1) + last
         steps = jnp.arange(T)
         # The digit that began last, and how far it is spoken.
-        began = (steps[None, :, None] >= begins[:, None]) & said[:, None]
+        began = (steps[None, :, None] >= begins[:, None]) & present[:, None]
         which = jnp.maximum(began.sum(axis=-1) - 1, 0)
         at_step = functools.partial(jnp.take_along_axis, indices=which, axis=1)
         length = at_step(lengths)
@@ -190,7 +197,7 @@ class SpokenDigits(Task):
         return f'inputs  {steps}: "quatre, sept"\ntargets 4 7'
 
 
-def _centred(sounds: jax.Array, mask: jax.Array) -> jax.Array:
+def _centre(sounds: jax.Array, mask: jax.Array) -> jax.Array:
     """Every sequence less the mean of its loud steps, which is what its channel and its gain add.
 
     What is softer than `SOFTEST` below that is as good as silence: how silent it is is the room's.

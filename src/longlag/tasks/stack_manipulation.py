@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.core.array_types import LengthColumn, PRNGKey, TargetTokens, Tokens
-from longlag.tasks.outputs import EndedTask, ended, pick
+from longlag.tasks.outputs import EndedTask, append_end, pick
 from longlag.tasks.task import sketch
 
 __all__ = ["StackManipulation"]
@@ -76,7 +76,7 @@ class StackManipulation(EndedTask):
         steps = tokens.T[..., None], (places < lengths).T[..., None]
         stack, depth = jax.lax.scan(act, empty, steps)[0]
         from_the_top = jnp.arange(self.max_length + 1, dtype=jnp.int32)[None]
-        return tokens, ended(pick(stack, depth - 1 - from_the_top), depth)
+        return tokens, append_end(pick(stack, depth - 1 - from_the_top), depth)
 
     def chances(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """By how deep the stack is in the end; all bits are fair."""

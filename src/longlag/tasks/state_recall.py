@@ -14,7 +14,7 @@ from longlag.core.batch import Batch
 from longlag.core.spec import choose
 from longlag.tasks.groups import Group, multiplication_table, prefix_products
 from longlag.tasks.strings import StringTask
-from longlag.tasks.task import Floor, distinct, sketch
+from longlag.tasks.task import Floor, draw_distinct, sketch
 
 __all__ = ["StateRecall"]
 
@@ -84,7 +84,7 @@ class StateRecall(StringTask):
         return self.values
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The query."""
         return 1
 
@@ -92,8 +92,8 @@ class StateRecall(StringTask):
         """Draws inputs and targets `[B, T]` int32, asked at the query."""
         B, D, V = batch_size, self.pairs, self.values
         of_order, of_values, of_word, of_lengths = jax.random.split(key, 4)
-        order = distinct(of_order, B, D, D)
-        values = distinct(of_values, B, V, D)  # by the number of their key
+        order = draw_distinct(of_order, B, D, D)
+        values = draw_distinct(of_values, B, V, D)  # by the number of their key
         pairs = jnp.stack([V + order, jnp.take_along_axis(values, order, axis=1)], axis=2)
 
         size = len(multiplication_table(self.group))

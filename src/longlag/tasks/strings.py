@@ -59,7 +59,7 @@ class AnswerTask(StringTask):
         return self.max_length
 
     @property
-    def asked(self) -> int | None:
+    def weighted_steps(self) -> int | None:
         """The last token."""
         return 1
 
@@ -86,12 +86,12 @@ class AnswerTask(StringTask):
         of_token = (batch_size, self.max_length)
         self._require_shape("tokens", tokens, of_token)
         self._require_shape("answers", answers, (batch_size, 1), of_token)
-        asked = mask if self.asked is None else last
+        weighted = mask if self.weighted_steps is None else last
         return Batch(
             inputs=jnp.where(mask, tokens, 0),
-            targets=jnp.where(asked, answers, 0),
-            weights=asked.astype(jnp.float32),
-            scored=asked,
+            targets=jnp.where(weighted, answers, 0),
+            weights=weighted.astype(jnp.float32),
+            scored=weighted,
             mask=mask,
         )
 
@@ -114,7 +114,7 @@ class PrefixTask(AnswerTask):
     dense: ClassVar[bool] = False
 
     @property
-    def asked(self) -> int | None:
+    def weighted_steps(self) -> int | None:
         """The last token, or as many as there are."""
         return None if self.dense else 1
 

@@ -15,7 +15,7 @@ from longlag.core.array_types import Index, PRNGKey
 from longlag.core.batch import Batch
 from longlag.core.spec import Spec
 
-__all__ = ["Floor", "Task", "distinct", "pad", "sketch"]
+__all__ = ["Floor", "Task", "draw_distinct", "pad", "sketch"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Task(Spec, abc.ABC):
         """
         return self.sample(jax.random.fold_in(key, step), batch_size)
 
-    def evaluated(self, purpose: Literal["validation", "test"]) -> Self:
+    def evaluation_task(self, purpose: Literal["validation", "test"]) -> Self:
         """The task that an evaluation set is drawn from: of data with parts, another part.
 
         Args:
@@ -124,7 +124,7 @@ class Task(Spec, abc.ABC):
         """Loss and accuracy of the best fixed answer; a table prints them as a row."""
 
     @property
-    def asked(self) -> int | None:
+    def weighted_steps(self) -> int | None:
         """How many steps of a sequence have a weight, if all have as many, whatever the lag.
 
         The answers of a model are then computed at these alone.
@@ -182,13 +182,13 @@ def pad(batch: Batch, length: int) -> Batch:
     if batch.mask is None:
         batch = batch.replace(mask=jnp.ones((B, T), bool))  # type: ignore[attr-defined]
 
-    def padded(x):
+    def pad_leaf(x: jax.Array) -> jax.Array:
         return jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)) if x.shape[1] == T else x
 
-    return jax.tree.map(padded, batch)
+    return jax.tree.map(pad_leaf, batch)
 
 
-def distinct(key: jax.Array, batch_size: int, size: int, count: int) -> jax.Array:
+def draw_distinct(key: jax.Array, batch_size: int, size: int, count: int) -> jax.Array:
     """Draws `count` different numbers from `0..size-1` in each row, every ordered choice alike.
 
     Returns:
@@ -216,8 +216,8 @@ def sketch(
         answers: how to write an answer; as a token if it is None.
     """
     batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), 1)
-    asked = np.asarray(batch.weights[0]) > 0
-    mask = np.ones_like(asked) if batch.mask is None else np.asarray(batch.mask[0])
+    weighted = np.asarray(batch.weights[0]) > 0
+    mask = np.ones_like(weighted) if batch.mask is None else np.asarray(batch.mask[0])
 
     def write(value: float, named: Mapping[int, str] | None) -> str:
         return (named or {}).get(int(value), f"{round(float(value), 2):g}")
@@ -225,7 +225,7 @@ def sketch(
     lines: list[tuple[str, list[str]]] = []
     for label, array, shown, named in (
         ("inputs", batch.inputs, mask, names),
-        ("targets", batch.targets, asked, names if answers is None else answers),
+        ("targets", batch.targets, weighted, names if answers is None else answers),
     ):
         for i, row in enumerate(np.asarray(array[0]).reshape(len(mask), -1).T):
             steps = zip(row, shown, mask)

@@ -74,7 +74,7 @@ class TemporalOrder(Task):
         return 2**self.symbols
 
     @property
-    def asked(self) -> int:
+    def weighted_steps(self) -> int:
         """The last step."""
         return 1
 

@@ -6,7 +6,7 @@ Every case is a row of one program. So a cell costs two compilations, however ma
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from longlag.core.cell import Cell
 from longlag.core.linear_cell import LinearCell
 from longlag.core.matrix_cell import MatrixCell
+from longlag.core.ops import Params
 from longlag.core.unrolling import unroll
 from longlag.testing.running import in_chunks, jit, random_like
 
@@ -57,19 +58,19 @@ def check_extremes(cell: Cell, in_features: int = 2, *, fixed: Collection[str] =
     """
     names, params, xs = extremes(cell, in_features, fixed)
     with in_chunks():
-        got = jax.tree.map(np.asarray, low_precision(cell, params, xs))
+        results = jax.tree.map(np.asarray, run_in_float32(cell, params, xs))
     with jax.enable_x64(True):
-        expected, spread = high_precision(cell, params, xs)
-    inputs = 1 + largest(xs)
+        expected, spread = run_in_float64(cell, params, xs)
+    inputs = 1 + largest_magnitude(xs)
     memory = isinstance(cell, (LinearCell, MatrixCell))
     kept = TINY if memory else SPREADS * ULP
     # A slope that is wrong by an ulp is multiplied by the input and by what the gate lets through:
     # in a memory the product of a value, a key and a query.
-    passed = inputs * np.maximum(inputs, largest(params)) ** (3 if memory else 1)
-    slope = SPREADS * ULP * np.maximum(passed, largest(expected[1]))
+    passed = inputs * np.maximum(inputs, largest_magnitude(params)) ** (3 if memory else 1)
+    slope = SPREADS * ULP * np.maximum(passed, largest_magnitude(expected[1]))
     # Where an output is no number of float32, its gradients need not be.
-    slope = np.where(largest(expected[0]) < LARGEST, slope, np.inf)
-    for way, (ys, gradients) in got.items():
+    slope = np.where(largest_magnitude(expected[0]) < LARGEST, slope, np.inf)
+    for way, (ys, gradients) in results.items():
         what = f"{cell}, {way}: outputs"
         compare(ys, expected[0], spread[0], kept * inputs, LARGEST, names, what)
         if gradients is not None:
@@ -97,7 +98,7 @@ def extremes(
         cases.append((f"an input of {value:g} at step {step}", fresh, spiked))
     for level in LEVELS:
         for signs in ((1,), (-1,), (-1, 0, 1), (-1, 0, 1)):
-            moved = moved_vectors(fresh, level, signs, {*fixed, "carry"}, rng)
+            moved = move_vectors(fresh, level, signs, {*fixed, "carry"}, rng)
             cases.append((f"vectors moved by {level:g} times {signs}", moved, inputs))
     zero = {k: jax.tree.map(np.zeros_like, v) if k == "input" else v for k, v in fresh.items()}
     cases.append(("no input", zero, 0 * inputs))
@@ -105,10 +106,12 @@ def extremes(
     return list(names), jax.tree.map(lambda *x: np.stack(x), *params), np.stack(xs).astype("f4")
 
 
-def moved_vectors(params: Any, level: float, signs: tuple[int, ...], fixed: set[str], rng) -> Any:
+def move_vectors(
+    params: Params, level: float, signs: tuple[int, ...], fixed: set[str], rng: np.random.Generator
+) -> Params:
     """The vectors among the parameters moved up or down; a learned first state stays."""
 
-    def move(path, leaf):
+    def move(path: tuple[Any, ...], leaf: np.ndarray) -> np.ndarray:
         if leaf.ndim != 1 or path[0].key in fixed:
             return leaf
         return leaf + np.float32(level) * rng.choice(signs, leaf.shape).astype(np.float32)
@@ -116,21 +119,23 @@ def moved_vectors(params: Any, level: float, signs: tuple[int, ...], fixed: set[
     return jax.tree_util.tree_map_with_path(move, params)
 
 
-def pulled(run, params, xs) -> tuple[Any, Any]:
+def outputs_and_gradients(
+    run: Callable[[Params, jax.Array], Any], params: Params, xs: jax.Array
+) -> tuple[Any, Any]:
     """Outputs and the gradient of their weighted sum in parameters and inputs."""
     ys, pull = jax.vjp(run, params, xs)
     return ys, pull(jax.tree.map(jnp.asarray, random_like(ys)))
 
 
 @functools.partial(jit, static_argnums=0)
-def low_precision(cell: Cell, params, xs) -> dict[str, tuple[Any, Any]]:
+def run_in_float32(cell: Cell, params: Params, xs: jax.Array) -> dict[str, tuple[Any, Any]]:
     """Outputs and gradients by every method, and outputs of one step at a time."""
 
-    def whole(method, params, xs):
+    def run_whole(method: Any, params: Params, xs: jax.Array) -> Any:  # xs [T, D]
         return unroll(cell, params, xs[None], method=method)[1]
 
-    def by_steps(params, xs):
-        def body(carry, x):
+    def run_by_steps(params: Params, xs: jax.Array) -> Any:
+        def body(carry: Any, x: jax.Array) -> tuple[Any, Any]:  # x [D]
             return unroll(cell, params, x[None, None], carry)
 
         ys = jax.lax.scan(body, cell.initial_carry(params, (1,)), xs)[1]
@@ -139,18 +144,18 @@ def low_precision(cell: Cell, params, xs) -> dict[str, tuple[Any, Any]]:
     methods = ["scan"]
     methods += ["chunked"] * isinstance(cell, (LinearCell, MatrixCell))
     methods += ["associative"] * isinstance(cell, LinearCell)
-    found: dict[str, tuple[Any, Any]] = {
-        method: jax.vmap(functools.partial(pulled, functools.partial(whole, method)))(params, xs)
-        for method in methods
-    }
-    return found | {"step by step": (jax.vmap(by_steps)(params, xs), None)}
+    results: dict[str, tuple[Any, Any]] = {}
+    for method in methods:
+        run = functools.partial(outputs_and_gradients, functools.partial(run_whole, method))
+        results[method] = jax.vmap(run)(params, xs)
+    return results | {"step by step": (jax.vmap(run_by_steps)(params, xs), None)}
 
 
-def high_precision(cell: Cell, params, xs) -> tuple[Any, Any]:
+def run_in_float64(cell: Cell, params: Params, xs: np.ndarray) -> tuple[Any, Any]:
     """Outputs and gradients of the step in float64, and how far neighbours of the inputs are."""
     rng = np.random.default_rng(4)
 
-    def neighbours(leaf):
+    def neighbours(leaf: Any) -> np.ndarray:  # [...] to [1 + NEIGHBOURS, ...]
         leaf = np.asarray(leaf, np.float64)
         signs = rng.choice([-1, 1], (NEIGHBOURS, *leaf.shape))
         return np.concatenate([leaf[None], leaf * (1 + ULP * signs)])
@@ -164,64 +169,70 @@ def high_precision(cell: Cell, params, xs) -> tuple[Any, Any]:
         one_input,
     )
     ones = jax.tree.map(lambda leaf: neighbours(np.ones((*xs.shape[:2], *leaf.shape))), stored)
-    expected = jax.tree.map(np.asarray, in_float64(cell, *everything, ones))
+    expected = jax.tree.map(np.asarray, run_steps_in_float64(cell, *everything, ones))
     with np.errstate(invalid="ignore", over="ignore"):
         spread = jax.tree.map(lambda leaf: np.abs(leaf[1:] - leaf[0]).max(axis=0), expected)
     return jax.tree.map(lambda leaf: leaf[0], expected), spread
 
 
 @functools.partial(jit, static_argnums=0)
-def in_float64(cell: Cell, params, xs, ones) -> tuple[Any, Any]:
+def run_steps_in_float64(cell: Cell, params: Params, xs: jax.Array, ones: Any) -> tuple[Any, Any]:
     """Of every case and its neighbours, by jax's own gradient of a plain loop.
 
     What float32 rounds at each step, the projected input and the carry, is multiplied by numbers
     that are one, or an ulp more or less.
     """
 
-    def one_case(params, xs, ones):
-        def run(params, xs):
-            def body(carry, inputs):
+    def run_case(params: Params, xs: jax.Array, ones: Any) -> tuple[Any, Any]:
+        def run(params: Params, xs: jax.Array) -> Any:  # xs [T, D]
+            def body(carry: Any, inputs: tuple[jax.Array, Any]) -> tuple[Any, Any]:
                 x, ones = inputs
-                z, carry = jax.tree.map(rounded, (cell.project(params, x[None]), carry), ones)
+                z, carry = jax.tree.map(perturb, (cell.project(params, x[None]), carry), ones)
                 return cell.step(params, carry, z)
 
             ys = jax.lax.scan(body, cell.initial_carry(params, (1,)), (xs, ones))[1]
             return jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)
 
-        return pulled(run, params, xs)
+        return outputs_and_gradients(run, params, xs)
 
-    return jax.vmap(jax.vmap(one_case))(params, xs, ones)
+    return jax.vmap(jax.vmap(run_case))(params, xs, ones)
 
 
-def rounded(leaf: jax.Array, ones: jax.Array) -> jax.Array:
+def perturb(leaf: jax.Array, ones: jax.Array) -> jax.Array:
     """A floating leaf and its neighbour."""
     return leaf * ones if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
-def largest(tree: Any) -> np.ndarray:
-    """The largest number of each case, `[N]`."""
+def largest_magnitude(tree: Any) -> np.ndarray:
+    """The largest magnitude in each case, `[N]`."""
     leaves = [np.abs(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(tree)]
     return np.concatenate(leaves, axis=1).max(axis=1)
 
 
 def compare(
-    got: Any, expected: Any, spread: Any, atol: np.ndarray, most: float, names: list[str], what: str
-):
+    actual: Any,
+    expected: Any,
+    spread: Any,
+    atol: np.ndarray,
+    most: float,
+    names: list[str],
+    what: str,
+) -> None:
     """Leaves `[N, ...]` agree, case by case."""
 
-    def leaf(path, g, e, s):
-        each = atol.reshape(-1, *(1,) * (e.ndim - 1))
+    def compare_leaf(path: tuple[Any, ...], a: np.ndarray, e: np.ndarray, s: np.ndarray) -> None:
+        slack = atol.reshape(-1, *(1,) * (e.ndim - 1))
         with np.errstate(invalid="ignore", over="ignore"):
-            counts = (np.abs(e) + s < most) & np.isfinite(each)
-            off = np.abs(g - e) - RTOL * np.abs(e) - SPREADS * s - each
+            counts = (np.abs(e) + s < most) & np.isfinite(slack)
+            off = np.abs(a - e) - RTOL * np.abs(e) - SPREADS * s - slack
         wrong = counts & ~(off <= 0)
         if wrong.any():
             at = tuple(np.argwhere(wrong)[0])
             cases = [names[i] for i in sorted({*np.argwhere(wrong)[:, 0]})]
             raise AssertionError(
                 f"{what}{jax.tree_util.keystr(path)}, {names[at[0]]}: expected {e[at]:g} "
-                f"(give or take {s[at]:g}), got {g[at]:g}; wrong in {wrong.sum()} numbers of the "
+                f"(give or take {s[at]:g}), got {a[at]:g}; wrong in {wrong.sum()} numbers of the "
                 f"cases: {', '.join(cases)}"
             )
 
-    jax.tree_util.tree_map_with_path(leaf, got, expected, spread)
+    jax.tree_util.tree_map_with_path(compare_leaf, actual, expected, spread)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.core.cell import Cell
+from longlag.core.ops import Params
 
 
 class Flags(NamedTuple):
@@ -24,18 +25,18 @@ class Flags(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def one_step(cell: Cell, params, carry, x):
+def one_step(cell: Cell, params: Params, carry: Any, x: jax.Array) -> tuple[Any, Any]:
     """A step from an input as it comes."""
     return cell.step(params, carry, cell.project(params, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def first_carry(cell: Cell, params):
+def first_carry(cell: Cell, params: Params) -> Any:
     """Of one row."""
     return cell.initial_carry(params)
 
 
-def loop(cell: Cell, flags: Flags, params, xs, carry) -> tuple[Any, Any]:
+def loop(cell: Cell, flags: Flags, params: Params, xs: jax.Array, carry: Any) -> tuple[Any, Any]:
     """All carries and outputs, `[B, T, ...]`, by the words of the contract."""
     rows, steps = flags.mask.shape
     each_x = iter(jnp.unstack(xs.reshape(rows * steps, *xs.shape[2:])))
@@ -53,7 +54,7 @@ def loop(cell: Cell, flags: Flags, params, xs, carry) -> tuple[Any, Any]:
                 y = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), y)
             done.append((state, y))
 
-    def stack(*leaves):
+    def stack(*leaves: jax.Array) -> jax.Array:
         return jnp.stack(leaves).reshape(rows, steps, *leaves[0].shape)
 
     return jax.tree.map(stack, *done)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.core.cell import Cell
+from longlag.core.ops import Params
 from longlag.core.scans import matrix, step
 from longlag.core.unrolling import unroll
 from longlag.testing.python_loop import Flags
@@ -88,36 +89,46 @@ class Weights(NamedTuple):
 
 
 @functools.partial(jit, static_argnums=(0, 1))
-def program(cell: Cell, lengths: tuple[int, ...], params, xs, carry, flags, weights):
+def program(
+    cell: Cell,
+    lengths: tuple[int, ...],
+    params: Params,
+    xs: jax.Array,
+    carry: Any,
+    flags: Flags,
+    weights: Weights,
+) -> Result:
     """A run in pieces and its gradient, in one program for all clauses."""
     floats, join = partition(carry)
 
-    def piece(params, carry, part):
+    def run_piece(
+        params: Params, carry: Any, part: tuple[jax.Array, Flags]
+    ) -> tuple[Any, tuple[Any, Any]]:
         xs, flags = part
         options = flags._asdict()
         carries, ys = unroll(cell, params, xs, carry, **options, method="scan", carries="all")
         return jax.tree.map(lambda leaf: leaf[:, -1], carries), (carries, ys)
 
-    def pieces(params, carry, xs):
+    def run_pieces(params: Params, carry: Any, xs: jax.Array) -> tuple[Any, Any]:
         parts, end = [], 0
         for length in lengths:
             now = np.s_[:, end : end + length]
             end += length
             part = jax.tree.map(lambda leaf, now=now: leaf[now], (xs, flags))
-            carry, part = piece(params, carry, part)
+            carry, part = run_piece(params, carry, part)
             parts.append(part)
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *parts)
 
-    def equal_pieces(params, carry, xs):
-        def cut(leaf):
+    def run_equal_pieces(params: Params, carry: Any, xs: jax.Array) -> tuple[Any, Any]:
+        def cut(leaf: jax.Array) -> jax.Array:  # [B, T, ...] to [pieces, B, T / pieces, ...]
             return jnp.swapaxes(leaf.reshape(len(leaf), len(lengths), -1, *leaf.shape[2:]), 0, 1)
 
         inputs = jax.tree.map(cut, (xs, flags))
-        _, out = jax.lax.scan(functools.partial(piece, params), carry, inputs)
+        _, out = jax.lax.scan(functools.partial(run_piece, params), carry, inputs)
         return jax.tree.map(lambda leaf: jnp.concatenate(jnp.unstack(leaf), 1), out)
 
-    def outputs(params, xs, floats):
-        run = equal_pieces if len({*lengths}) == 1 else pieces
+    def outputs(params: Params, xs: jax.Array, floats: list[jax.Array]) -> tuple[Any, Any]:
+        run = run_equal_pieces if len({*lengths}) == 1 else run_pieces
         carries, ys = run(params, join(floats), xs)
         return (partition(carries)[0], ys), carries
 
@@ -128,12 +139,12 @@ def program(cell: Cell, lengths: tuple[int, ...], params, xs, carry, flags, weig
         (weights.carries * leaf).at[:, -1].add(weights.last * last)
         for leaf, last in zip(of_parts, of_last)
     ]
-    each = jnp.asarray(weights.ys)
-    of_ys = jax.tree.map(lambda y: y * each.reshape(each.shape + (1,) * (y.ndim - 2)), of_ys)
+    by_step = jnp.asarray(weights.ys)  # [B, T]
+    of_ys = jax.tree.map(lambda y: y * by_step.reshape(by_step.shape + (1,) * (y.ndim - 2)), of_ys)
     return Result(carries, ys, *pull((of_parts, of_ys)))
 
 
-def unrolled(
+def run_unroll(
     case: Case,
     flags: Flags,
     lengths: tuple[int, ...] = WHOLE,
@@ -149,7 +160,7 @@ def differentiate(run: Run, case: Case) -> Result:
     """Runs, and pulls random weights on outputs and carries back, the same as `program`."""
     floats, join = partition(case.carry)
 
-    def outputs(params, xs, floats):
+    def outputs(params: Params, xs: jax.Array, floats: list[jax.Array]) -> tuple[Any, Any]:
         carries, ys = run(params, xs, join(floats))
         return (partition(carries)[0], ys), carries
 
@@ -162,7 +173,7 @@ def partition(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], A
     leaves, structure = jax.tree.flatten(tree)
     where = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
-    def join(floats):
+    def join(floats: list[jax.Array]) -> Any:
         joined = list(leaves)
         for i, leaf in zip(where, floats):
             joined[i] = leaf
@@ -179,8 +190,8 @@ def parameter_shapes(cell: Cell, in_features: int) -> Any:
 def random_like(tree: Any, seed: int = 0) -> Any:
     """Normal numbers, those of a leaf by its place in the tree, whatever the others are."""
     leaves, structure = jax.tree.flatten(tree)
-    drawn = [np.random.default_rng((seed, i)).normal(size=x.shape) for i, x in enumerate(leaves)]
-    return jax.tree.unflatten(structure, [d.astype(x.dtype) for d, x in zip(drawn, leaves)])
+    noise = [np.random.default_rng((seed, i)).normal(size=x.shape) for i, x in enumerate(leaves)]
+    return jax.tree.unflatten(structure, [d.astype(x.dtype) for d, x in zip(noise, leaves)])
 
 
 def draw(cell: Cell, in_features: int, shape: tuple[int, int], dtype: Any = jnp.float64) -> Case:
@@ -189,33 +200,33 @@ def draw(cell: Cell, in_features: int, shape: tuple[int, int], dtype: Any = jnp.
     fresh = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), fresh)
     params = jax.tree.map(lambda leaf, noise: leaf + 0.1 * noise, fresh, random_like(fresh, 2))
     xs = random_like(np.zeros((*shape, in_features), dtype), 3)
-    return in_use(Case(cell, fresh, params, xs, cell.initial_carry(params, shape[:1])))
+    return advance_carry(Case(cell, fresh, params, xs, cell.initial_carry(params, shape[:1])))
 
 
-def in_use(case: Case) -> Case:
+def advance_carry(case: Case) -> Case:
     """The same with the carry that its steps leave: natural to the cell, other in every row."""
     flags = Flags(np.ones(case.xs.shape[:2], bool), np.zeros(case.xs.shape[:2], bool))
     earlier = case._replace(xs=random_like(case.xs, 4))
-    carries = unrolled(earlier, flags, (1,) * case.xs.shape[1]).carries
+    carries = run_unroll(earlier, flags, (1,) * case.xs.shape[1]).carries
     return case._replace(carry=jax.tree.map(lambda leaf: leaf[:, -1], carries))
 
 
-def assert_close(got: Any, expected: Any, what: str, rtol: float = 1e-10) -> None:
+def assert_close(actual: Any, expected: Any, what: str, rtol: float = 1e-10) -> None:
     """Two trees agree: floats within `rtol` of the largest entry of a leaf, all else exactly."""
-    assert jax.tree.structure(got) == jax.tree.structure(expected), what
+    assert jax.tree.structure(actual) == jax.tree.structure(expected), what
 
-    def compare(path, g, e):
+    def compare(path: tuple[Any, ...], a: Any, e: Any) -> None:
         message = f"{what}: {jax.tree_util.keystr(path)}"
-        assert g.dtype == e.dtype, f"{message}: expected {e.dtype}, got {g.dtype}"
+        assert a.dtype == e.dtype, f"{message}: expected {e.dtype}, got {a.dtype}"
         if jnp.issubdtype(e.dtype, jax.dtypes.prng_key):
-            g, e = jax.random.key_data(g), jax.random.key_data(e)
+            a, e = jax.random.key_data(a), jax.random.key_data(e)
         if not rtol or not jnp.issubdtype(e.dtype, jnp.floating):
-            np.testing.assert_array_equal(g, e, message)
+            np.testing.assert_array_equal(a, e, message)
         else:
             atol = rtol * max(1e-3, np.abs(e).max(initial=0))
-            np.testing.assert_allclose(g, e, rtol=rtol, atol=atol, err_msg=message)
+            np.testing.assert_allclose(a, e, rtol=rtol, atol=atol, err_msg=message)
 
-    jax.tree_util.tree_map_with_path(compare, got, expected)
+    jax.tree_util.tree_map_with_path(compare, actual, expected)
 
 
 def same(tree: Any, other: Any) -> bool:
@@ -228,7 +239,7 @@ def as_shape(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtype
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def differently(case: Case, modes: Sequence[str]) -> Any:
+def run_modes(case: Case, modes: Sequence[str]) -> Any:
     """Last carries, outputs and gradients for three seeds, which share some of their parameters.
 
     Args:
@@ -241,12 +252,12 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
     flags = FLAGS["both"]
     leaves, structure = jax.tree.flatten(case.params)
     axes = [None if i % 2 else 0 for i in range(len(leaves))]
-    drawn = [random_like(np.stack([leaf] * SEEDS), 5 + i) for i, leaf in enumerate(leaves)]
-    leaves = [leaf if axis is None else new for leaf, new, axis in zip(leaves, drawn, axes)]
+    noise = [random_like(np.stack([leaf] * SEEDS), 5 + i) for i, leaf in enumerate(leaves)]
+    leaves = [leaf if axis is None else new for leaf, new, axis in zip(leaves, noise, axes)]
     flip = functools.partial(jnp.flip, axis=1) if "reverse" in modes else lambda leaf: leaf
     swap = (lambda leaf: jnp.swapaxes(leaf, 0, 1)) if "time_major" in modes else lambda leaf: leaf
 
-    def run(params, xs, carry):
+    def run(params: Params, xs: jax.Array, carry: Any) -> tuple[Any, Any]:
         mask, resets = (swap(flip(flag)) for flag in flags)
         last, ys = unroll(
             with_checkpointed_step(case.cell) if "checkpoint inside" in modes else case.cell,
@@ -265,28 +276,28 @@ def differently(case: Case, modes: Sequence[str]) -> Any:
     if "checkpoint around" in modes:
         run = jax.checkpoint(run)
 
-    def one_seed(leaves):
+    def run_seed(leaves: list[Any]) -> Result:
         seed = case._replace(params=jax.tree.unflatten(structure, leaves))
         if modes:
             return differentiate(run, seed)
-        every = unrolled(seed, flags, weights=Weights(carries=0, last=1))
-        last = jax.tree.map(lambda leaf: leaf[:, -1], every.carries)
-        return every._replace(carries=last)
+        result = run_unroll(seed, flags, weights=Weights(carries=0, last=1))
+        last = jax.tree.map(lambda leaf: leaf[:, -1], result.carries)
+        return result._replace(carries=last)
 
     if "seeds" in modes:
-        return jit(jax.vmap(one_seed, in_axes=(axes,)))(leaves)
-    each = [
-        one_seed([leaf if axis is None else leaf[seed] for leaf, axis in zip(leaves, axes)])
+        return jit(jax.vmap(run_seed, in_axes=(axes,)))(leaves)
+    results = [
+        run_seed([leaf if axis is None else leaf[seed] for leaf, axis in zip(leaves, axes)])
         for seed in range(SEEDS)
     ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
 
 def with_checkpointed_step(cell: Cell) -> Cell:
     """The same cell, with `jax.checkpoint` inside."""
     kind = type(cell)
 
-    def step(self, params, carry, z):
+    def step(self: Any, params: Params, carry: Any, z: Any) -> tuple[Any, Any]:
         return jax.checkpoint(functools.partial(kind.step, self))(params, carry, z)
 
     checkpointed = type(f"Checkpointed{kind.__name__}", (kind,), {"step": step})

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.tasks import Batch, Task
-from longlag.tasks.batch_checks import apart, check_shapes, check_values
+from longlag.tasks.batch_checks import answers_apart, check_shapes, check_values
 
 __all__ = ["check_task"]
 
@@ -32,12 +32,12 @@ def check_task(task: Task) -> None:
     Raises:
         ValueError, AssertionError: with the clause that is broken, and what came.
     """
-    for of_lag in (task, *longer(task)):
+    for of_lag in (task, *longer_tasks(task)):
         check_shapes(of_lag)
-        check_conventions(of_lag, drawn(of_lag, 0))
+        check_conventions(of_lag, draw_batch(of_lag, 0))
     check_keys(task)
-    told = task.targets_kind != "values" or task.tolerance > 0
-    assert told, f"{task}: expected a tolerance above 0, within which a value counts as right"
+    tolerant = task.targets_kind != "values" or task.tolerance > 0
+    assert tolerant, f"{task}: expected a tolerance above 0, within which a value counts as right"
     floor = task.floor()
     assert math.isfinite(floor.loss) and 0 <= floor.accuracy <= 1, f"{task}: floor: got {floor}"
     assert task.picture().strip(), f"{task}: expected a picture, got an empty one"
@@ -49,19 +49,19 @@ def check_conventions(task: Task, batch: Batch) -> None:
     for leaf in jax.tree.leaves(batch):
         expected = (np.int32, np.float32, np.bool)
         assert leaf.dtype in expected, f"{task}: expected int32, float32 or bool, got {leaf.dtype}"
-    unasked = (~batch.scored.any(axis=1)).sum()
-    assert not unasked, f"{task}: expected a scored step in every sequence; {unasked} have none"
+    unscored = (~batch.scored.any(axis=1)).sum()
+    assert not unscored, f"{task}: expected a scored step in every sequence; {unscored} have none"
     left = batch.targets[batch.weights == 0].any()
     assert not left, f"{task}: expected targets of zero where the weight is zero"
-    if batch.mask is not None and not apart(task):
+    if batch.mask is not None and not answers_apart(task):
         left = batch.inputs[~batch.mask].any()
         assert not left, f"{task}: expected inputs of zero where the mask is false"
 
 
 def check_keys(task: Task) -> None:
     """A batch is a function of its key, and of nothing else."""
-    batch, other = drawn(task, 0), drawn(task, 1)
-    assert same(batch, drawn(task, 0)), f"{task}: expected the same batch from the same key"
+    batch, other = draw_batch(task, 0), draw_batch(task, 1)
+    assert same(batch, draw_batch(task, 0)), f"{task}: expected the same batch from the same key"
     different = not np.array_equal(batch.inputs, other.inputs)
     assert different, f"{task}: expected other inputs from another key"
     with jax.enable_x64(True):
@@ -69,7 +69,7 @@ def check_keys(task: Task) -> None:
     assert same(batch, plain), f"{task}: expected the same batch without jit, and with x64"
 
 
-def longer(task: Task) -> list[Task]:
+def longer_tasks(task: Task) -> list[Task]:
     """The task at twice its lag, or two beyond it where its other dials do not allow that."""
     for lag in (2 * task.lag, task.lag + 2):
         with contextlib.suppress(ValueError):
@@ -83,7 +83,7 @@ def sample(task: Task, key: jax.Array) -> Batch:
     return task.sample(key, SEQUENCES)
 
 
-def drawn(task: Task, seed: int) -> Any:
+def draw_batch(task: Task, seed: int) -> Any:
     """A batch, as NumPy arrays."""
     return jax.tree.map(np.asarray, sample(task, jax.random.key(seed)))
 

@@ -2,7 +2,7 @@
 
 from longlag.training.config import Training
 from longlag.training.evaluation import Evaluation, evaluate, evaluation_batch, note_evaluation
-from longlag.training.objective import answered, losses, mean_loss, nan_answers, transcript
+from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers, transcript
 from longlag.training.optax_by_name import (
     Options,
     check_optimizer,
@@ -21,7 +21,7 @@ from longlag.training.step import (
     compiled_dispatch,
     dispatch,
     init_states,
-    over_seeds,
+    map_over_seeds,
 )
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "Options",
     "TrainState",
     "Training",
-    "answered",
+    "answer_batch",
     "check_optimizer",
     "check_streaming",
     "compiled_dispatch",
@@ -39,12 +39,12 @@ __all__ = [
     "freeze",
     "init_states",
     "losses",
+    "map_over_seeds",
     "mean_loss",
     "nan_answers",
     "note_evaluation",
     "optimizer",
     "optimizers",
-    "over_seeds",
     "schedule",
     "schedule_names",
     "schedule_needs_end",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.struct
@@ -18,8 +19,8 @@ from longlag.models.model import Model
 from longlag.tasks import Batch, Task, pad
 from longlag.tasks.batch_checks import check_batch
 from longlag.training.config import Training
-from longlag.training.objective import answered, losses, mean_loss, nan_answers
-from longlag.training.step import TEST, VALIDATION, TrainState, over_seeds
+from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers
+from longlag.training.step import TEST, VALIDATION, TrainState, map_over_seeds
 
 __all__ = ["Evaluation", "evaluate", "evaluation_batch", "note_evaluation"]
 
@@ -87,22 +88,23 @@ def evaluate(
             f"batch: expected at least one sequence of one step, got {batch.inputs.shape}"
         )
 
-    def one(params):
-        each, right, nan = _in_parts(lambda part: _everywhere(model, task, params, part), batch)
+    def evaluate_seed(params: Params) -> Evaluation:
+        score = functools.partial(_score_all_steps, model, task, params)
+        of_positions, right, nan = _map_in_parts(score, batch)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
         count = jnp.maximum(scored.sum(), 1)
-        # A sequence of which nothing is asked fills a batch up, and is no match.
-        whole, asked = (right | ~batch.scored).all(1), batch.scored.any(1)
+        # A sequence without a scored step fills a batch up, and is no match.
+        exact, has_scored = (right | ~batch.scored).all(1), batch.scored.any(1)
         return Evaluation(
-            loss=mean_loss(each, batch.weights),
+            loss=mean_loss(of_positions, batch.weights),
             accuracy=hits.sum() / count,
-            exact_match=(whole & asked).sum() / jnp.maximum(asked.sum(), 1),
+            exact_match=(exact & has_scored).sum() / jnp.maximum(has_scored.sum(), 1),
             nan=(nan & batch.scored).sum() / count,
             hits=hits,
             scored=scored,
         )
 
-    return over_seeds(training, one, params)
+    return map_over_seeds(training, evaluate_seed, params)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -119,7 +121,7 @@ def evaluation_batch(
     """
     choose(purpose, ("validation", "test"), "purpose")
     stream = VALIDATION if purpose == "validation" else TEST
-    batch = task.evaluated(purpose).sample(
+    batch = task.evaluation_task(purpose).sample(
         jax.random.fold_in(jax.random.key(EVALUATION_SEED), stream), size
     )
     return batch if padded_to is None else pad(batch, padded_to)
@@ -141,17 +143,19 @@ def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> Tr
     return state.replace(streak=jnp.where(keep, state.streak, streak), solved_at=solved_at)  # type: ignore[attr-defined]
 
 
-def _everywhere(model, task, params, batch):
-    """Losses, rightness and NaN, `[B, T]`; what is not asked has none of them."""
-    answers, asked, at = answered(model, task, params, batch)
-    found = (*losses(task, answers, asked), nan_answers(task, answers, asked))
+def _score_all_steps(
+    model: Model, task: Task, params: Params, batch: Batch
+) -> tuple[jax.Array, ...]:
+    """Losses, rightness and NaN, `[B, T]`; a step without a weight has none of them."""
+    answers, answered, at = answer_batch(model, task, params, batch)
+    scores = (*losses(task, answers, answered), nan_answers(task, answers, answered))
     if at is None:
-        return found
+        return scores
     fill = functools.partial(jnp.put_along_axis, indices=at, axis=1, inplace=False)
-    return tuple(fill(jnp.zeros(batch.weights.shape, x.dtype), values=x) for x in found)
+    return tuple(fill(jnp.zeros(batch.weights.shape, x.dtype), values=x) for x in scores)
 
 
-def _in_parts(function: Any, batch: Batch) -> Any:
+def _map_in_parts(function: Callable[[Batch], Any], batch: Batch) -> Any:
     """What a function of a batch gives, row by row alike, a part of the rows at a time."""
     rows, steps = batch.inputs.shape[:2]
     most = max(TOKENS // steps, 1)
@@ -159,5 +163,5 @@ def _in_parts(function: Any, batch: Batch) -> Any:
     if parts == 1:
         return function(batch)
     split = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), batch)
-    found = jax.lax.map(function, split)
-    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), found)
+    results = jax.lax.map(function, split)
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), results)

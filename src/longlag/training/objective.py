@@ -12,12 +12,12 @@ from longlag.core.array_types import Answers, Losses, Right
 from longlag.core.checks import is_zero
 from longlag.core.ops import Params
 from longlag.core.promotion import add, allow_promotion, promote, widen
-from longlag.models.answers import is_nan, likeliest
+from longlag.models.answers import is_nan, likeliest_class
 from longlag.models.model import Model
 from longlag.tasks import Batch, Task
 from longlag.tasks.batch_checks import check_answers, least_steps
 
-__all__ = ["answered", "losses", "mean_loss", "nan_answers", "transcript"]
+__all__ = ["answer_batch", "losses", "mean_loss", "nan_answers", "transcript"]
 
 
 def losses(task: Task, answers: Answers, batch: Batch) -> tuple[Losses, Right]:
@@ -43,18 +43,18 @@ def losses(task: Task, answers: Answers, batch: Batch) -> tuple[Losses, Right]:
     check_answers(task, answers, batch)
     answers = widen(answers)
     if task.targets_kind == "transcripts":
-        return _transcribed(task, answers, batch)
+        return _transcript_losses(task, answers, batch)
     # Selected, not only weighted: what is not asked must not reach the gradient either.
-    asked = batch.weights[..., None] > 0
+    weighted = batch.weights[..., None] > 0
     if task.targets_kind == "classes":
-        logits = jnp.where(asked, answers, 0.0)
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-        right = likeliest(answers) == batch.targets
+        logits = jnp.where(weighted, answers, 0.0)
+        of_positions = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+        right = likeliest_class(answers) == batch.targets
     else:
-        error = jnp.where(asked, add(answers, -batch.targets), 0.0)
-        each = (error * error).mean(-1)
+        error = jnp.where(weighted, add(answers, -batch.targets), 0.0)
+        of_positions = (error * error).mean(-1)
         right = (jnp.abs(error) < task.tolerance).all(-1)
-    return jnp.where(batch.weights > 0, each, 0.0), right
+    return jnp.where(batch.weights > 0, of_positions, 0.0), right
 
 
 def nan_answers(task: Task, answers: jax.Array, batch: Batch) -> jax.Array:
@@ -68,24 +68,25 @@ def nan_answers(task: Task, answers: jax.Array, batch: Batch) -> jax.Array:
     if task.targets_kind != "transcripts":
         return nan
     return jnp.broadcast_to(
-        (nan & _heard(answers, batch)).any(1, keepdims=True), batch.scored.shape
+        (nan & _real_steps(answers, batch)).any(1, keepdims=True), batch.scored.shape
     )
 
 
-def _heard(answers: jax.Array, batch: Batch) -> jax.Array:
+def _real_steps(answers: jax.Array, batch: Batch) -> jax.Array:
     """`[B, T]` bool, the real steps of a batch of transcripts."""
     return jnp.ones(answers.shape[:2], bool) if batch.mask is None else batch.mask
 
 
-def _transcribed(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def _transcript_losses(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """`losses` of transcripts."""
-    asked = batch.weights > 0
-    L, mask, is_nan = asked.shape[1], _heard(answers, batch), nan_answers(task, answers, batch)
+    weighted = batch.weights > 0
+    L, mask = weighted.shape[1], _real_steps(answers, batch)
+    nan = nan_answers(task, answers, batch)
     if is_zero(mask.shape[1]):  # optax needs a step: one of padding is like none
         answers, mask = (
             jnp.pad(x, [(0, 0), (0, 1)] + [(0, 0)] * (x.ndim - 2)) for x in (answers, mask)
         )
-    classes = asked & (batch.targets > 0)
+    classes = weighted & (batch.targets > 0)
     # What optax calls paddings are steps without sound, and places without a class.
     silent, over = (1.0 - flag.astype(answers.dtype) for flag in (mask, classes))
     with allow_promotion():
@@ -93,16 +94,16 @@ def _transcribed(task: Task, answers: jax.Array, batch: Batch) -> tuple[jax.Arra
     # optax has a large number for what cannot be.
     possible = least_steps(batch.targets, classes) <= mask.sum(axis=1)
     whole = jnp.where(possible[:, None], whole, jnp.inf)
-    count = asked.sum(axis=1, keepdims=True)
-    written = _padded_to(transcript(answers, mask), L)
+    count = weighted.sum(axis=1, keepdims=True)
+    written = _pad_places(transcript(answers, mask), L)
     ended = (written != 0).sum(axis=1, keepdims=True) == classes.sum(axis=1, keepdims=True)
     last = jnp.arange(L)[None] == count - 1
     right = (written[:, :L] == batch.targets) & (ended | ~last)
-    right &= ~is_nan
-    return jnp.where(asked, whole / jnp.maximum(count, 1).astype(whole.dtype), 0.0), right
+    right &= ~nan
+    return jnp.where(weighted, whole / jnp.maximum(count, 1).astype(whole.dtype), 0.0), right
 
 
-def _padded_to(written: jax.Array, places: int) -> jax.Array:
+def _pad_places(written: jax.Array, places: int) -> jax.Array:
     """At least so many places: there may be fewer steps than a transcript has classes."""
     return jnp.pad(written, ((0, 0), (0, max(places - written.shape[1], 0))))
 
@@ -117,30 +118,30 @@ def transcript(answers: jax.Array, mask: jax.Array) -> jax.Array:
     Returns:
         `[B, T]` int32, zero after the end. Steps whose answer is NaN write `answers.NO_CLASS`.
     """
-    said = jnp.where(mask, likeliest(answers), 0)
-    before = jnp.pad(said[:, :-1], ((0, 0), (1, 0)))
-    new = (said != 0) & (said != before)
+    classes = jnp.where(mask, likeliest_class(answers), 0)
+    before = jnp.pad(classes[:, :-1], ((0, 0), (1, 0)))
+    new = (classes != 0) & (classes != before)
     order = jnp.argsort(~new, axis=1, stable=True)
-    return jnp.take_along_axis(jnp.where(new, said, 0), order, axis=1)
+    return jnp.take_along_axis(jnp.where(new, classes, 0), order, axis=1)
 
 
-def answered(
+def answer_batch(
     model: Model, task: Task, params: Params, batch: Batch, key: jax.Array | None = None
 ) -> tuple[jax.Array, Batch, jax.Array | None]:
-    """Answers `[B, K, ...]`, the batch cut down to what is asked, and where that is."""
-    asked, at = batch, None
-    if task.asked is not None:
+    """Answers `[B, K, ...]`, the batch cut down to its weighted steps, and where these are."""
+    answered, at = batch, None
+    if task.weighted_steps is not None:
         # Of ties, top-k takes the earlier, so that the steps stay in order.
-        at = jax.lax.top_k((batch.weights > 0).astype(jnp.float32), task.asked)[1]
+        at = jax.lax.top_k((batch.weights > 0).astype(jnp.float32), task.weighted_steps)[1]
         pick = functools.partial(jnp.take_along_axis, indices=at, axis=1)
         targets = jax.vmap(lambda row, steps: row[steps])(batch.targets, at)
-        asked = batch.replace(  # type: ignore[attr-defined]
+        answered = batch.replace(  # type: ignore[attr-defined]
             targets=targets, weights=pick(batch.weights), scored=pick(batch.scored)
         )
-    return model.answer(params, batch, key, at), asked, at
+    return model.answer(params, batch, key, at), answered, at
 
 
-def mean_loss(each: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weighted mean over all positions."""
-    each, weights = promote(each, weights)
-    return (each * weights).sum() / weights.sum()
+def mean_loss(of_positions: jax.Array, weights: jax.Array) -> jax.Array:
+    """Weighted mean of the losses of all positions."""
+    of_positions, weights = promote(of_positions, weights)
+    return (of_positions * weights).sum() / weights.sum()

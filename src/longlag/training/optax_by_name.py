@@ -82,7 +82,7 @@ def freeze(options: Any, what: str) -> tuple[tuple[str, Any], ...]:
         pairs = dict(options)
         if not all(isinstance(key, str) for key in pairs):
             raise TypeError
-        return tuple((key, _frozen(pairs[key])) for key in sorted(pairs))
+        return tuple((key, _freeze_value(pairs[key])) for key in sorted(pairs))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{what}: expected keywords with values that JSON can hold, such as "
@@ -108,7 +108,7 @@ def optimizer_options(name: str, options: tuple[tuple[str, Any], ...]) -> dict[s
     elsewhere = {"learning_rate": "learning_rate", **dict.fromkeys(MASKS, "Model.decays")}
     if takes_weight_decay(name):
         elsewhere["weight_decay"] = "weight_decay"
-    chosen = DEFAULTS.get(name, {}) | _thawed(options)
+    chosen = DEFAULTS.get(name, {}) | _thaw_options(options)
     for key in chosen:
         if key.endswith("weight_decay") and key not in elsewhere:
             raise ValueError(
@@ -194,13 +194,14 @@ def _try(
     except Exception as error:
         raise ValueError(
             "optimizer: expected one that makes updates from gradients and parameters alone; "
-            f"{name!r} with {_thawed(options)} fails: {error}"
+            f"{name!r} with {_thaw_options(options)} fails: {error}"
         ) from error
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(part)):
         if not np.allclose(one, other / PART, rtol=1e-4, atol=1e-6):
             raise ValueError(
                 "optimizer: expected updates proportional to the learning rate, since one program "
-                f"serves all rates; got {name!r} with {_thawed(options)}, whose updates are not"
+                f"serves all rates; got {name!r} with {_thaw_options(options)}, whose updates are "
+                "not"
             )
 
 
@@ -209,13 +210,13 @@ def schedule_needs_end(name: str, options: tuple[tuple[str, Any], ...]) -> bool:
     if name in ("constant", "cosine"):
         return name == "cosine"
     given = dict(options)
-    return any(key not in given for key in _required(name) if key in _LENGTHS)
+    return any(key not in given for key in _required_keywords(name) if key in _LENGTHS)
 
 
 _LENGTHS = ("decay_steps", "transition_steps")
 
 
-def _required(name: str) -> list[str]:
+def _required_keywords(name: str) -> list[str]:
     empty = inspect.Parameter.empty
     return [key for key, p in _keywords(schedules()[name]).items() if p.default is empty]
 
@@ -247,15 +248,15 @@ def schedule(
     if name in ("constant", "cosine"):
         raise ValueError(
             f"schedule_options: expected none, since schedule {name!r} has none; got "
-            f"{_thawed(options)}"
+            f"{_thaw_options(options)}"
         )
     keywords = _keywords(schedules()[name])
     peak = next((key for key in ("peak_value", "init_value", "value") if key in keywords), None)
     warms = "warmup_steps" in keywords
-    chosen = _thawed(options)
+    chosen = _thaw_options(options)
     for key in chosen:
         choose(key, keywords, f"keyword of schedule {name}")
-    for key in _required(name):
+    for key in _required_keywords(name):
         left = max(steps if warms else steps - warmup, 1)
         fill = {"warmup_steps": warmup, "init_value": 0.0, "end_value": 0.0}
         fill |= dict.fromkeys(_LENGTHS, left) | {peak: 1.0}
@@ -282,11 +283,11 @@ def _keywords(function: Any) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def _frozen(value: Any) -> Any:
+def _freeze_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return tuple((key, _frozen(item)) for key, item in value.items())
+        return tuple((key, _freeze_value(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return tuple(map(_frozen, value))
+        return tuple(map(_freeze_value, value))
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -294,7 +295,7 @@ def _frozen(value: Any) -> Any:
     raise TypeError(type(value))
 
 
-def _thawed(options: Any) -> dict[str, Any]:
+def _thaw_options(options: Any) -> dict[str, Any]:
     return {key: _thaw(value) for key, value in options}
 
 

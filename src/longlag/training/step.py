@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from longlag.core.array_types import SeedFlags, SeedIntegers, SeedNumbers
+from longlag.core.batch import Batch
 from longlag.core.chunks import sum_over_time
 from longlag.core.ops import Params
 from longlag.core.platforms import on_cpu_or_else
@@ -19,7 +20,7 @@ from longlag.models.model import Model
 from longlag.models.sequence import SequenceModel, WholeSequenceModel
 from longlag.tasks import Task
 from longlag.training.config import Training
-from longlag.training.objective import answered, losses, mean_loss
+from longlag.training.objective import answer_batch, losses, mean_loss
 
 __all__ = [
     "TrainState",
@@ -27,7 +28,7 @@ __all__ = [
     "compiled_dispatch",
     "dispatch",
     "init_states",
-    "over_seeds",
+    "map_over_seeds",
 ]
 
 
@@ -70,20 +71,30 @@ class TrainState:
     carry: Any = None
 
 
-def _loss(model, task, training, params, batch, key, carry):
+def _loss(
+    model: Model,
+    task: Task,
+    training: Training,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    carry: Any,
+) -> tuple[jax.Array, Any]:
     """The mean loss of a batch, and the state after it if one is carried."""
     if training.carry:
+        assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
         carry, answers = model.apply(
             params, batch.inputs, carry, mask=batch.mask, resets=batch.resets, key=key
         )
         return mean_loss(losses(task, answers, batch)[0], batch.weights), carry
     if training.time_chunk == 0:
-        answers, asked, _ = answered(model, task, params, batch, key)
-        return mean_loss(losses(task, answers, asked)[0], asked.weights), None
+        answers, answered, _ = answer_batch(model, task, params, batch, key)
+        return mean_loss(losses(task, answers, answered)[0], answered.weights), None
 
+    assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
     params_of_chunk = through_float32(params)
 
-    def chunk_loss(state, chunk, index):
+    def chunk_loss(state: Any, chunk: Batch, index: jax.Array) -> tuple[Any, jax.Array]:
         state, answers = model.apply(
             params_of_chunk(),
             chunk.inputs,
@@ -94,7 +105,6 @@ def _loss(model, task, training, params, batch, key, carry):
         )
         return state, multiply(losses(task, answers, chunk)[0], chunk.weights).sum()
 
-    assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
     rows, steps = batch.weights.shape
     _, total = sum_over_time(
         chunk_loss,
@@ -145,22 +155,22 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
         first_seed: the seeds are first_seed .. first_seed + S - 1.
     """
 
-    def carried(params):
+    def first_carry(params: Params) -> Any:
         if not training.carry:
             return None
         assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
         return model.init_state(params, training.batch_size, 1)
 
-    def strong(tree):
+    def strengthen(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
-    def one(seed):
+    def init_seed(seed: jax.Array) -> TrainState:
         params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
         # A parameter that was written as a number is an array like the others from here on.
-        params = strong(params)
+        params = strengthen(params)
         with allow_promotion():
             # No leaf is weakly typed: a checkpoint has no such thing.
-            opt_state = strong(training.transformation_for(model).init(params))
+            opt_state = strengthen(training.transformation_for(model).init(params))
         return TrainState(
             seed=seed,
             rate=jnp.float32(training.learning_rate),
@@ -171,10 +181,10 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
             norm=jnp.float32(0),
             streak=jnp.int32(0),
             solved_at=jnp.int32(-1),
-            carry=carried(params),
+            carry=first_carry(params),
         )
 
-    states = [one(jnp.uint32(seed)) for seed in range(first_seed, first_seed + seeds)]
+    states = [init_seed(jnp.uint32(seed)) for seed in range(first_seed, first_seed + seeds)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
@@ -209,12 +219,12 @@ def compiled_dispatch(
     optimizer = training.at_unit_rate.transformation_for(model)
     loss_dtype = at_least_float32(*jax.tree.leaves(states.params))
 
-    def step(state: TrainState, _):
+    def step(state: TrainState, _: None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
         key = jax.random.key(state.seed)
         dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
         batch = task.at_step(jax.random.fold_in(key, DATA), state.step, training.batch_size)
 
-        def loss_of(params):
+        def loss_of(params: Params) -> tuple[jax.Array, Any]:
             return _loss(model, task, training, params, batch, dropout_key, state.carry)
 
         (loss, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -232,27 +242,27 @@ def compiled_dispatch(
             carry=carry,
         )
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        known = jnp.where(jnp.isnan(norm), jnp.inf, norm).astype(jnp.float32)
-        stuck = state.replace(failed=jnp.bool_(True), norm=known)  # type: ignore[attr-defined]
-        going = ~state.failed & (state.step < training.steps)
+        norm = jnp.where(jnp.isnan(norm), jnp.inf, norm).astype(jnp.float32)
+        stuck = state.replace(failed=jnp.bool_(True), norm=norm)  # type: ignore[attr-defined]
+        running = ~state.failed & (state.step < training.steps)
         new = jax.tree.map(
-            lambda m, s, o: jnp.where(going, jnp.where(finite, m, s), o), moved, stuck, state
+            lambda m, s, o: jnp.where(running, jnp.where(finite, m, s), o), moved, stuck, state
         )
-        return new, (jnp.where(going, loss, 0.0), going)
+        return new, (jnp.where(running, loss, 0.0), running)
 
-    def one(inputs):
+    def train_seed(inputs: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state, active = inputs
 
-        def run(state):
-            state, (each, taken) = jax.lax.scan(step, state, length=training.dispatch)
-            return state, each.sum() / jnp.maximum(taken.sum(), 1).astype(loss_dtype)
+        def run(state: TrainState) -> tuple[TrainState, jax.Array]:
+            state, (step_losses, taken) = jax.lax.scan(step, state, length=training.dispatch)
+            return state, step_losses.sum() / jnp.maximum(taken.sum(), 1).astype(loss_dtype)
 
         return jax.lax.cond(active, run, lambda state: (state, jnp.zeros((), loss_dtype)), state)
 
-    return over_seeds(training, one, (states, active))
+    return map_over_seeds(training, train_seed, (states, active))
 
 
-def over_seeds(training: Training, function: Any, inputs: Any) -> Any:
+def map_over_seeds(training: Training, function: Any, inputs: Any) -> Any:
     """A function of one seed's inputs, for the leading axis S of all, as `seeds_as` has it."""
     ways = {"map": functools.partial(jax.lax.map, function), "vmap": jax.vmap(function)}
     if training.seeds_as == "auto":

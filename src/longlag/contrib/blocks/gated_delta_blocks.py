@@ -8,7 +8,7 @@ from jax.nn import silu
 
 from longlag.cells import GatedDeltaNet
 from longlag.core.array_types import TimeMajor, TimeMajorOutputs
-from longlag.nn.block import Block, Run, side_by_side
+from longlag.nn.block import Block, Run, concatenate_features
 from longlag.nn.containers import Residual, Stack
 from longlag.nn.layer import Layer
 from longlag.nn.pointwise import MLP, Dense, Norm
@@ -79,7 +79,7 @@ class GatedDeltaNetMixer(Block):
     def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class; the activations of q, k, v, β and α are the cell's."""
         qkv = run("conv", run("qkv", xs))
-        memory_reads = run("delta", side_by_side(qkv, run("beta", xs), run("alpha", xs)))
+        memory_reads = run("delta", concatenate_features(qkv, run("beta", xs), run("alpha", xs)))
         return run("out", silu(run("gate", xs)) * run("norm", memory_reads))
 
 

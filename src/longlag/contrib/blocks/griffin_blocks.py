@@ -9,7 +9,7 @@ from jax.nn import gelu
 from longlag.attention import DotProduct
 from longlag.cells import RGLRU
 from longlag.core.array_types import TimeMajor, TimeMajorOutputs
-from longlag.nn.block import Block, Run, side_by_side
+from longlag.nn.block import Block, Run, concatenate_features
 from longlag.nn.containers import Repeated, Residual, Stack
 from longlag.nn.layer import Layer
 from longlag.nn.pointwise import MLP, Dense
@@ -70,7 +70,7 @@ class GriffinMixer(Block):
     def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class."""
         u = run("conv", run("x", xs))
-        h = run("rg_lru", side_by_side(run("r", u), run("i", u), u))
+        h = run("rg_lru", concatenate_features(run("r", u), run("i", u), u))
         return run("out", gelu(run("gate", xs)) * h)
 
 

@@ -8,7 +8,7 @@ from jax.nn import silu
 
 from longlag.cells import MLSTM, SLSTM
 from longlag.core.array_types import TimeMajor, TimeMajorOutputs
-from longlag.nn.block import Block, Run, side_by_side
+from longlag.nn.block import Block, Run, concatenate_features
 from longlag.nn.containers import Residual, Stack
 from longlag.nn.layer import Layer
 from longlag.nn.pointwise import MLP, Dense, Norm, Scale
@@ -80,8 +80,8 @@ class MLSTMMixer(Block):
         """See the class."""
         u = run("up", xs)
         c = silu(run("conv", u))
-        qkv = side_by_side(run("q", c), run("k", c), run("v", u))
-        h = run("norm", run("mlstm", side_by_side(qkv, run("gates", qkv))))
+        qkv = concatenate_features(run("q", c), run("k", c), run("v", u))
+        h = run("norm", run("mlstm", concatenate_features(qkv, run("gates", qkv))))
         return run("down", silu(run("gate", xs)) * (h + run("skip", c)))
 
 
@@ -128,7 +128,7 @@ class SLSTMMixer(Block):
     def equation(self, run: Run, xs: TimeMajor) -> TimeMajorOutputs:
         """See the class."""
         c = silu(run("conv", xs))
-        gates = side_by_side(run("i", c), run("f", c), run("z", xs), run("o", xs))
+        gates = concatenate_features(run("i", c), run("f", c), run("z", xs), run("o", xs))
         return run("norm", run("slstm", gates))
 
 

@@ -1,4 +1,4 @@
-"""What a pair is, and how a layer of somebody else is run and differentiated.
+"""What a counterpart is, and how a layer of somebody else is run and differentiated.
 
 Carries are ours on both sides; weights are in the layout of whoever has them.
 """
@@ -52,7 +52,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Pair:
+class Counterpart:
     """One thing that is here and elsewhere.
 
     Attributes:

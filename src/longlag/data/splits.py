@@ -1,4 +1,4 @@
-"""How data are parted: to learn from, to choose by, to test on; the same everywhere."""
+"""The splits of a data set, the same everywhere: for training, for validation, for the test."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import hashlib
 
 import numpy as np
 
-__all__ = ["Parts", "share"]
+__all__ = ["Splits", "share"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Parts:
-    """Indices of the pairs to learn from, to choose by, and to test on; none in two of them."""
+class Splits:
+    """Indices of the pairs of each split. No pair is in two of them."""
 
     train: np.ndarray
     validation: np.ndarray
