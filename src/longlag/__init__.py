@@ -34,6 +34,7 @@ _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
     "running a cell": {
         "longlag.core.unrolling": ("unroll",),
         "longlag.core.reference": ("scan_reference",),
+        "longlag.core.explaining": ("explain",),
         "longlag.contrib.newton_method": ("newton",),
         "longlag.contrib.newton_solver": ("NewtonInfo",),
         "longlag.core.scans.linear": ("linear_scan",),

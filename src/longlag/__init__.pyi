@@ -57,6 +57,7 @@ from longlag.core.cell import Carry as Carry
 from longlag.core.cell import Cell as Cell
 from longlag.core.chunks import sum_over_time as sum_over_time
 from longlag.core.dense_cell import DenseCell as DenseCell
+from longlag.core.explaining import explain as explain
 from longlag.core.linear_cell import GatedLinearCell as GatedLinearCell
 from longlag.core.linear_cell import LinearCell as LinearCell
 from longlag.core.matrix_cell import Association as Association

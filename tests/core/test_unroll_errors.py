@@ -121,7 +121,7 @@ CASES = {
     ),
     "unknown method": (
         {"method": "asociative"},
-        "unknown method: expected one of auto, scan, associative, chunked, cudnn; "
+        "unknown method: expected one of auto, scan, associative, chunked, fused, cudnn; "
         "got 'asociative'. Did you mean 'associative'?",
     ),
     "unknown carries": (
@@ -130,7 +130,7 @@ CASES = {
     ),
     "associative on a nonlinear cell": (
         {"method": "associative"},
-        "method: expected 'auto' or 'scan' for GRU, which is not a linear cell; got 'associative'",
+        "method: expected 'auto', 'scan' or 'fused' for GRU, which is not a linear cell; got 'associative'",
     ),
 }
 

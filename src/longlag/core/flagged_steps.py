@@ -44,9 +44,9 @@ def scan_steps(
 ) -> tuple[Any, jax.Array]:
     """`Cell.scan` of a cell whose steps wait for each other; arguments and results are its own."""
     method, backward = options.method, options.backward
-    if method not in ("auto", "scan"):
+    if method not in ("auto", "scan", "fused"):
         raise ValueError(
-            f"method: expected 'auto' or 'scan' for {type(cell).__name__}, which is not a "
+            f"method: expected 'auto', 'scan' or 'fused' for {type(cell).__name__}, which is not a "
             f"linear cell; got {method!r}"
         )
     rows = xs.shape[1]
@@ -101,6 +101,7 @@ def scan_steps(
         every_carry=options.every_carry,
         backward=cell._backward() if backward == "auto" else backward,
         rows=rows,
+        fused=method != "scan",
     )
 
 

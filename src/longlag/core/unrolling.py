@@ -72,6 +72,8 @@ def unroll(
         reverse: from the last step to the first.
         method: "scan" (one step after another), "associative" (linear cells only) or "chunked"
             (linear and matrix cells: parallel in time, as in `linear_scan` and `matrix_scan`),
+            "fused" (all but matrix cells: on a CPU the loop runs as one native call where the step
+            has a normal form, see `explain`, and as with "scan" elsewhere),
             "cudnn" (an LSTM on CUDA; what it refuses is in `longlag.contrib.cudnn`), another name
             in `longlag.core.backends`, or "auto": by kind of cell and platform, never a backend.
         backward: how gradients are taken. "recompute" keeps the carries and takes everything else

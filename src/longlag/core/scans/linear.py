@@ -25,6 +25,7 @@ from longlag.core.derivative import custom_derivative
 from longlag.core.placement import zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32
+from longlag.core.scans import linear_fused
 from longlag.core.scans.linear_methods import (
     RUN,
     _before,
@@ -57,13 +58,13 @@ from longlag.core.spec import choose, take
 __all__ = ["AUTO", "METHODS", "Method", "by_method", "linear_scan", "linear_step"]
 
 
-Method = Literal["auto", "scan", "associative", "chunked"]
-METHODS = ("auto", "scan", "associative", "chunked")
+Method = Literal["auto", "scan", "associative", "chunked", "fused"]
+METHODS = ("auto", "scan", "associative", "chunked", "fused")
 
 # What "auto" takes on CPU, and on every other platform. CPU: in
 # benchmarks/results/linear_scan-cpu.json "scan" is the fastest at every shape and pass. Elsewhere
 # nothing was measured by us; "associative" is what others found the fastest of these there.
-AUTO = ("scan", "associative")
+AUTO = ("fused", "associative")
 
 
 def linear_scan(
@@ -101,7 +102,9 @@ def linear_scan(
             `log2(T)` levels), "chunked" (all chunks of 32 steps side by side, twice, and a tree
             over the chunks in between: far less traffic than the tree alone), or "auto": "scan" in
             a program that is lowered for CPU and "associative" in any other. Only CPU was measured
-            by us. Always "scan" for a T that is symbolic (`jax.export`).
+            by us. "fused" runs the recurrence and its adjoint as one native call each on a CPU
+            (`longlag.kernels`), and is "scan" elsewhere. Always "scan" for a T that is symbolic
+            (`jax.export`).
         reverse: runs from the last step to the first; `h0` is then the state after the last step.
         contracting: a promise that no decay is larger than one, so that no product of decays
             overflows. "associative" and "chunked" then do less work. "scan" is the same program.
@@ -193,7 +196,8 @@ def _run(way: Way, a: Number, b: Number, h0: Number, h_reset: Number | None, res
         return b
 
     def run(method: str, *args: Any) -> Number:
-        return RUN[method](*args, way.reverse, PLAIN if way.contracting else WIDE)
+        run = linear_fused.run if method == "fused" else RUN[method]
+        return run(*args, way.reverse, PLAIN if way.contracting else WIDE)
 
     return by_method(run, way.method, a, b, h0, h_reset, resets)
 
@@ -237,6 +241,10 @@ def _pull(
     resets: Flags,
 ) -> tuple[Number, Number, Number, Any]:
     """The gradients of `a`, `b`, `h0` and, with resets, `h_reset`."""
+    if method == "fused":
+        states = dh, a, h, h0, h_reset, resets
+        by_scan = functools.partial(_pull, way, "scan")
+        return linear_fused.pull(*states, way.reverse, way.contracting, by_scan)
     way = way._replace(method=method)
     lam, dh0, dh_reset = _adjoint(way, a, dh, _zeros(h0), resets)
     if method == "scan" and a[0].shape != h[0].shape:
