@@ -130,7 +130,8 @@ CASES = {
     ),
     "associative on a nonlinear cell": (
         {"method": "associative"},
-        "method: expected 'auto', 'scan' or 'fused' for GRU, which is not a linear cell; got 'associative'",
+        "method: expected 'auto', 'scan' or 'fused' for GRU, which is not a linear cell; "
+        "got 'associative'",
     ),
 }
 

@@ -141,7 +141,7 @@ def move_columns(
             return None
         numbers = numbers[tuple(cut for a, cut in enumerate(cuts) if a != axis)]
     elif name == "rev" and axis not in params["dimensions"]:
-        numbers = np.flip(numbers, [x.column_axis(a) for a in params["dimensions"]])
+        numbers = np.flip(numbers, tuple(x.column_axis(a) for a in params["dimensions"]))
     elif name == "split" and params["axis"] != axis:
         ends = np.cumsum(params["sizes"])[:-1]
         parts = np.split(numbers, ends, x.column_axis(params["axis"]))

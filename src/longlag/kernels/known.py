@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from longlag.kernels.columns import Rows
 from longlag.kernels.program import Constant, Known, Piece, Unsupported
@@ -37,7 +37,7 @@ class Constants:
     def array(self, array: Any) -> Known:
         """An array that the jaxpr brings along."""
         shape = np.shape(array)
-        zero = not isinstance(array, jax.core.Tracer) and not np.any(np.asarray(array))
+        zero = not isinstance(array, Tracer) and not np.any(np.asarray(array))
         return Known(
             shape, literal=array, zero=zero, uniform=frozenset(range(len(shape)) if zero else ())
         )

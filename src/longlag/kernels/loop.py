@@ -203,8 +203,10 @@ def _natively(
     for count in counts:
         groups.append(args[at : at + count])
         at += count
-    arrays, *rest = groups
-    return native.run(schedule, known, arrays, *rest, types, steps=steps, reverse=reverse)
+    arrays, carry, given, before, entry = groups
+    return native.run(
+        schedule, known, arrays, carry, given, before, entry, types, steps=steps, reverse=reverse
+    )
 
 
 def _plainly(*args: Any, plain: Callable[..., Any], **params: Any) -> list[jax.Array]:

@@ -58,7 +58,7 @@ def _build() -> Path:
     flags = (*FLAGS, *_machine_flags())
     sources = sorted(SOURCE.glob("*.cc"))
     content = [p.read_bytes() for p in sorted(SOURCE.iterdir()) if p.suffix in (".cc", ".h")]
-    said = [compiler, jax.lib.__version__, *flags]
+    said = [compiler, jax.__version__, *flags]
     digest = hashlib.sha256(b"\0".join([*content, *(text.encode() for text in said)]))
     path = _cache() / f"loop-{digest.hexdigest()[:16]}.so"
     if not path.exists():

@@ -249,12 +249,13 @@ class Reader:
         if name in INNER:
             inner = equation.params[INNER[name]]
             return self.walk(inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ()), ins)
-        if any(isinstance(each, Known) and each.summed for each in ins):
-            if any(isinstance(each, Rows) for each in ins):
+        known = [each for each in ins if isinstance(each, Known)]
+        if any(each.summed for each in known):
+            if len(known) < len(ins):
                 raise Unsupported("a sum over the batch meets the step's own values")
-            return list(follow_sum(equation, ins))
-        if not any(isinstance(each, Rows) for each in ins):
-            return list(self.constants.fold(equation, ins))
+            return list(follow_sum(equation, known))
+        if len(known) == len(ins):
+            return list(self.constants.fold(equation, known))
         for var in equation.outvars:
             self._check_dtype(var.aval, name)
         results = self._step(name, equation, ins)

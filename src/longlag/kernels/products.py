@@ -48,6 +48,7 @@ def contract(reader: Reader, numbers: Any, left: Rows | Known, right: Rows | Kno
         return _row_by_row(reader, left, right, contracted, batched)
     if isinstance(left, Rows):
         return _with_kernel(reader, left, right, contracted, batched, rows_first=True)
+    assert isinstance(right, Rows)
     return _with_kernel(reader, right, left, contracted[::-1], batched[::-1], rows_first=False)
 
 
@@ -75,7 +76,9 @@ def _with_kernel(
     width, column_stride = _one_axis(kernel.shape, strides, free_axes)
     _, row_stride = _one_axis(kernel.shape, strides, contracted[1])
     places = [np.arange(kernel.shape[a]) * strides[a] for a in batched[1]]
-    offsets = sum(np.ix_(*places)).ravel() if places else np.zeros(1, int)
+    offsets = np.zeros(1, int)
+    for place in places:
+        offsets = (offsets[:, None] + place).ravel()
     if batch * free > MOST_PIECES or inner == 0 or width == 0:
         raise Unsupported("a product for each of many columns")
     if not rows_first and free > 1:

@@ -191,13 +191,15 @@ Flags = jax.Array | None
 Residuals = tuple[Number, Number, Number, Number | None, Flags]
 
 
+BY_NAME: dict[str, Callable[..., Number]] = {**RUN, "fused": linear_fused.run}
+
+
 def _run(way: Way, a: Number, b: Number, h0: Number, h_reset: Number | None, resets: Flags) -> Any:
     if is_zero(b[0].shape[0]):
         return b
 
     def run(method: str, *args: Any) -> Number:
-        run = linear_fused.run if method == "fused" else RUN[method]
-        return run(*args, way.reverse, PLAIN if way.contracting else WIDE)
+        return BY_NAME[method](*args, way.reverse, PLAIN if way.contracting else WIDE)
 
     return by_method(run, way.method, a, b, h0, h_reset, resets)
 

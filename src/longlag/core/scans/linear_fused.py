@@ -165,11 +165,12 @@ def _pull(
         reverse=not reverse,
     )
 
-    def as_state(number: Number | None, *leading: int) -> Number | None:
-        return number and tuple(part.reshape(*leading, *state) for part in number)
+    def as_state(number: Number, *leading: int) -> Number:
+        return tuple(part.reshape(*leading, *state) for part in number)
 
-    da = as_state(da, shape[0]) if varies else _reduce(as_state(total, 1) or (), a)
-    return da or (), as_state(lam, shape[0]) or (), as_state(dh0) or (), as_state(dh_reset)
+    da = as_state(da, shape[0]) if varies else _reduce(as_state(total, 1), a)
+    dh_reset = None if resets is None else as_state(dh_reset)
+    return da, as_state(lam, shape[0]), as_state(dh0), dh_reset
 
 
 def _rows(state: tuple[int, ...]) -> tuple[int, int]:
@@ -215,7 +216,7 @@ def _flags(resets: jax.Array | None, shape: tuple[int, ...], rows: tuple[int, in
     """Resets `[T, *leading]` as `[T, R]` or `[T, R, W]`."""
     if resets is None:
         return None
-    if resets.shape == shape[:2] and len(shape) > 2:
+    if resets.ndim == 2 and len(shape) > 2:
         return resets
     full = resets.reshape(resets.shape + (1,) * (len(shape) - resets.ndim))
-    return jnp.broadcast_to(full, shape).reshape(shape[0], *rows)
+    return jnp.broadcast_to(full, shape).reshape((shape[0], *rows))
