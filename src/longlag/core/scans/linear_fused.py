@@ -216,7 +216,8 @@ def _flags(resets: jax.Array | None, shape: tuple[int, ...], rows: tuple[int, in
     """Resets `[T, *leading]` as `[T, R]` or `[T, R, W]`."""
     if resets is None:
         return None
-    if resets.ndim == 2 and len(shape) > 2:
+    rank = len(shape)
+    if resets.ndim == 2 < rank:
         return resets
-    full = resets.reshape(resets.shape + (1,) * (len(shape) - resets.ndim))
+    full = resets.reshape(resets.shape + (1,) * (rank - resets.ndim))
     return jnp.broadcast_to(full, shape).reshape((shape[0], *rows))
