@@ -28,6 +28,7 @@ env:
 		&& $(PYTHON) -m venv --clear $(VENV) \
 		&& $(PIP) --upgrade pip \
 		&& $(PIP) --editable '.[experiments,data]' \
+		&& $(BIN)/python -m longlag.kernels \
 		&& touch $(VENV)/.ready; }
 
 env-test: env

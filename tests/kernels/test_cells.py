@@ -12,9 +12,9 @@ import longlag as ll
 from longlag.core.dense_cell import DenseCell
 from longlag.core.explaining import explain
 from longlag.core.ops import dot
-from longlag.core.scans import step
+from longlag.core.scans import step, step_back
 from longlag.kernels import native
-from longlag.kernels.loop import loop
+from longlag.kernels.looping import loop
 from tests.helpers.members import CELLS
 
 BATCH, STEPS, IN, OUT = 5, 7, 3, 8
@@ -89,7 +89,8 @@ def never_falls_back(monkeypatch):
         return loop(body, plain, *args, reverse=reverse)
 
     assert native.is_available()
-    monkeypatch.setattr(step, "loop_or_else", strictly)
+    for module in (step, step_back):
+        monkeypatch.setattr(module, "loop_or_else", strictly)
 
 
 def arguments(cell, dtype=jnp.float32):

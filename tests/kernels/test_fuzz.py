@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from longlag.kernels import native
-from longlag.kernels.loop import loop
+from longlag.kernels.looping import loop
 
 WIDTHS = (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 48, 64, 65, 100, 128, 130)
 BATCHES = (1, 2, 3, 5, 7, 8, 13, 16, 17)

@@ -13,7 +13,7 @@ import pytest
 
 import longlag as ll
 from longlag.kernels import native
-from longlag.kernels.loop import loop
+from longlag.kernels.looping import loop
 
 ULP = 4
 

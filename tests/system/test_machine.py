@@ -21,6 +21,7 @@ def test_it_names_versions_device_and_processor(monkeypatch: pytest.MonkeyPatch)
     assert record["device_count"] == jax.device_count()
     assert record["backend"] == jax.default_backend()
     assert record["cpu"] and record["xla_flags"] == "--xla_example=1" and record["argv"]
+    assert record["loops"] == "native" or record["loops"].startswith("jax.lax.scan: ")
 
 
 def test_the_commit_and_whether_the_tree_differs_from_it(tmp_path: Path):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from longlag.core.cell import Cell
 from longlag.core.unrolling import unroll
-from longlag.kernels.loop import outcomes
+from longlag.kernels.looping import outcomes
 
 __all__ = ["explain"]
 

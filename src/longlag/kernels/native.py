@@ -26,18 +26,29 @@ import numpy as np
 from longlag.kernels.program import Constant, Known, evaluate
 from longlag.kernels.schedule import Schedule
 
-__all__ = ["is_available", "run"]
+__all__ = ["describe", "is_available", "run"]
 
 SOURCE = Path(__file__).parent / "native"
 TARGET = "longlag_loop"
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-shared", "-fPIC", "-Wno-psabi")
 
 
-@functools.cache
 def is_available() -> bool:
     """Whether programs can run natively here; builds and loads the library when first asked."""
+    return _missing() is None
+
+
+def describe() -> str:
+    """What runs the loops here: "native", or why it is jax.lax.scan."""
+    reason = _missing()
+    return "native" if reason is None else f"jax.lax.scan: {reason}"
+
+
+@functools.cache
+def _missing() -> str | None:
+    """Why programs cannot run natively, or None if they can."""
     if os.environ.get("LONGLAG_KERNELS", "1") == "0":
-        return False
+        return "LONGLAG_KERNELS=0"
     try:
         path = _build()
         library = ctypes.CDLL(str(path))
@@ -45,8 +56,8 @@ def is_available() -> bool:
         jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
     except (OSError, subprocess.SubprocessError) as error:
         print(f"longlag: no native loops, jax.lax.scan runs instead: {error}", file=sys.stderr)
-        return False
-    return True
+        return str(error)
+    return None
 
 
 def _build() -> Path:
@@ -58,8 +69,9 @@ def _build() -> Path:
     flags = (*FLAGS, *_machine_flags())
     sources = sorted(SOURCE.glob("*.cc"))
     content = [p.read_bytes() for p in sorted(SOURCE.iterdir()) if p.suffix in (".cc", ".h")]
-    said = [compiler, jax.__version__, *flags]
-    digest = hashlib.sha256(b"\0".join([*content, *(text.encode() for text in said)]))
+    # A home may be shared by machines that know other instructions.
+    settings = [compiler, jax.__version__, *flags, _instructions()]
+    digest = hashlib.sha256(b"\0".join([*content, *(text.encode() for text in settings)]))
     path = _cache() / f"loop-{digest.hexdigest()[:16]}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +90,17 @@ def _machine_flags() -> tuple[str, ...]:
     if platform.machine() in ("x86_64", "AMD64"):
         return ("-march=native", "-mprefer-vector-width=512")
     return ("-mcpu=native",) if platform.machine() in ("aarch64", "arm64") else ()
+
+
+def _instructions() -> str:
+    """What the processor knows, as Linux tells it, or else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line for line in lines if line.startswith(("flags", "Features"))), platform.machine()
+    )
 
 
 def _cache() -> Path:

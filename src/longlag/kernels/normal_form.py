@@ -35,7 +35,7 @@ from longlag.kernels.program import (
     Value,
 )
 from longlag.kernels.reductions import REDUCTIONS, reduce_axes
-from longlag.kernels.tidy import tidy
+from longlag.kernels.tidying import tidy
 
 __all__ = ["Reader", "normalise"]
 

@@ -215,7 +215,7 @@ class Program:
         dtype: float32 or float64, in which all of it is computed.
         carry: values before the step.
         given: inputs of the step.
-        before: what the step sees of another array one step further on, see `loop`.
+        before: what the step sees of another array one step further on, see `looping.loop`.
         operations: in an order in which they can be run.
         new_carry: ranges that make the carry after the step.
         outputs: ranges that make the outputs of the step.

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from longlag.kernels import native
+
 __all__ = ["environment", "provenance", "version"]
 
 # What a recording writes, from the root of the repository; nothing of it is run.
@@ -28,7 +30,8 @@ def environment() -> dict[str, Any]:
     Returns:
         `python`; `versions` by package; `platform` (operating system); `backend`, `device_kind` and
         `device_count` of jax; `cpu`; `cpu_count`; `commit` and `dirty` of longlag's sources (None
-        where they are not in a git repository); `argv`; `xla_flags`.
+        where they are not in a git repository); `argv`; `xla_flags`; `loops`, what runs loops over
+        time on a CPU ("native", or why it is jax.lax.scan).
     """
     devices = jax.devices()
     commit, dirty = _commit(Path(__file__))
@@ -45,6 +48,7 @@ def environment() -> dict[str, Any]:
         "dirty": dirty,
         "argv": list(sys.argv),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "loops": native.describe(),
     }
 
 

@@ -27,7 +27,7 @@ from longlag.core.scans.numbers import (
     _zeros,
 )
 from longlag.core.selection import select
-from longlag.kernels.loop import loop, or_else
+from longlag.kernels.looping import loop, or_else
 from longlag.kernels.program import Unsupported
 
 __all__ = ["pull", "run"]

@@ -28,7 +28,7 @@ from longlag.core.chunks import chunk_length, over_chunks
 from longlag.core.derivative import custom_derivative, derivative_like, split
 from longlag.core.promotion import through_float32
 from longlag.core.scans.step_back import prepare_step, pull_back
-from longlag.kernels.loop import loop_or_else
+from longlag.kernels.looping import loop_or_else
 
 __all__ = ["BACKWARDS", "Backward", "scan"]
 

@@ -18,7 +18,7 @@ from longlag.core.chunks import over_chunks
 from longlag.core.derivative import derivative_like, split
 from longlag.core.placement import zeros_like
 from longlag.core.promotion import at_least_float32
-from longlag.kernels.loop import loop_or_else
+from longlag.kernels.looping import loop_or_else
 
 if TYPE_CHECKING:
     from longlag.core.scans.step import Prepare, Residuals, Static
