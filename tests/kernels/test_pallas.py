@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 import longlag as ll
 from longlag.kernels import native, pallas
@@ -53,6 +54,11 @@ def calls(monkeypatch):
     return seen
 
 
+def assert_same(one, other):
+    for got, want in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(got, want, 1e-4, 2e-5 * float(np.abs(want).max()))
+
+
 def check_cell(cell, options):
     params, xs = arguments(cell)
     options = dict(options)
@@ -63,14 +69,36 @@ def check_cell(cell, options):
         jax.jit(loss_of(cell, method, **options), compiler_options=CHEAP)(params, xs)
         for method in ("fused", "scan")
     )
-    for got, want in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(got, want, 1e-4, 2e-5 * float(np.abs(want).max()))
+    assert_same(one, other)
 
 
 @pytest.mark.parametrize("cell", ORDINARY, ids=repr)
 def test_cells_with_every_option_equal_the_scan(cell, never_falls_back, calls):
     check_cell(cell, EVERYTHING)
     assert [options["reverse"] for _, options in calls] == [True, False]
+
+
+def draw(random, x):
+    if x.dtype == bool:
+        return random.integers(2, size=x.shape).astype(bool)
+    return random.normal(size=x.shape).astype(x.dtype)
+
+
+def test_a_simulated_tpu_reads_nothing_that_was_not_written(never_falls_back, calls):
+    """What was not written, or lies beyond an array, is NaN there."""
+    simulated = pltpu.InterpretParams(uninitialized_memory="nan")
+    cell = ll.LSTM(3, learned_carry=True)
+    types = jax.eval_shape(lambda: arguments(cell))
+    jax.jit(loss_of(cell, "fused", mask=jnp.ones((BATCH, STEPS), bool))).lower(*types)
+    random = np.random.default_rng(0)
+    for (schedule, known, *groups, results), options in calls:
+        groups = jax.tree.map(functools.partial(draw, random), groups)
+        run = functools.partial(pallas.run, schedule, known, types=results, **options)
+        one, other = (
+            jax.jit(functools.partial(run, rows=4, chunk=CHUNK, interpret=interpret))(*groups)
+            for interpret in (simulated, True)
+        )
+        assert_same(one, other)
 
 
 @pytest.mark.deep
@@ -96,8 +124,34 @@ def test_tiles_that_divide(steps, never_falls_back):
         jax.jit(loss_of(cell, method), compiler_options=CHEAP)(params, xs)
         for method in ("fused", "scan")
     )
-    for got, want in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(got, want, 1e-4, 2e-5 * float(np.abs(want).max()))
+    assert_same(one, other)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("parts", [1, 2], ids=["real", "complex"])
+def test_linear_recurrences_equal_the_scan(parts, reverse, calls):
+    keys = iter(jax.random.split(jax.random.key(4), 9))
+
+    def draw(*shape):
+        drawn = tuple(jax.random.normal(next(keys), shape) for _ in range(parts))
+        return drawn if parts == 2 else drawn[0]
+
+    arguments = draw(STEPS, BATCH, 4), draw(STEPS, BATCH, 4), draw(BATCH, 4), draw(BATCH, 4)
+    resets = jax.random.bernoulli(next(keys), 0.3, (STEPS, BATCH))
+
+    def loss(a, b, h0, h_reset, *, method):
+        options = {"resets": resets, "h_reset": h_reset, "method": method, "reverse": reverse}
+        return sum(jnp.sin(x).sum() for x in jax.tree.leaves(ll.linear_scan(a, b, h0, **options)))
+
+    one, other = (
+        jax.jit(
+            jax.value_and_grad(functools.partial(loss, method=method), argnums=(0, 1, 2, 3)),
+            compiler_options=CHEAP,
+        )(*arguments)
+        for method in ("fused", "scan")
+    )
+    assert len(calls) == 2
+    assert_same(one, other)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -125,10 +179,15 @@ def test_kernels_lower_for_a_tpu(cell, dtype, never_falls_back, calls):
         assert lowered.as_text().count("tpu_custom_call") == 1
 
 
-def test_what_a_tpu_has_no_room_for_is_unsupported(never_falls_back, calls, monkeypatch):
+def test_what_a_tpu_cannot_do_is_unsupported(never_falls_back, calls, monkeypatch):
     cell = ll.Elman(24)
     jax.jit(loss_of(cell, "fused")).lower(*jax.eval_shape(lambda: arguments(cell)))
     (args, options), _ = calls
+    with (
+        jax.default_matmul_precision("high"),
+        pytest.raises(Unsupported, match="precision 'high'"),
+    ):
+        jax.eval_shape(lambda: pallas.run(*args, **options))
     monkeypatch.setattr(pallas, "ROOM", 50_000)
     with pytest.raises(Unsupported, match="bytes of matrices"):
         jax.eval_shape(lambda: pallas.run(*args, **options))

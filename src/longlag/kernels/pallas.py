@@ -33,6 +33,7 @@ MOST_ROWS, MOST_STEPS = 128, 64
 # A TPU lays out a matrix in blocks of this many rows and columns.
 SUBLANES, LANES = 8, 128
 MISSING_ON_TPU = {"cbrt"}
+PRECISIONS = {None, "default", "fastest", "bfloat16", "highest", "float32"}
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
     reverse: bool,
     rows: int | None = None,
     chunk: int | None = None,
-    interpret: bool = False,
+    interpret: bool | pltpu.InterpretParams = False,
 ) -> list[jax.Array]:
     """Runs a program over all steps, in one kernel.
 
@@ -66,7 +67,8 @@ def run(
         reverse: from the last step to the first; "one step further on" is then the step before.
         rows: of a tile of the batch, a multiple of 8 unless interpreted. None: what has room.
         chunk: steps of a chunk. None: what has room.
-        interpret: run the kernel as operations of XLA, on any platform.
+        interpret: run the kernel as operations of XLA, on any platform; or how to simulate a TPU,
+            `pltpu.InterpretParams`.
 
     Returns:
         The last carry, the outputs, and the sums, in the order of the body.
@@ -139,9 +141,7 @@ def _call(
     of_inputs = [each.form in ("column", "full") for each in layout.constants]
     of_inputs += [False] * len(layout.kernels)
     of_inputs += [True] * (len(inputs) - len(of_inputs))
-    of_results = [True] * (len(results) - len(layout.term_shapes)) + [False] * len(
-        layout.term_shapes
-    )
+    of_results = [i < len(results) - len(layout.term_shapes) for i in range(len(results))]
     dtype = layout.schedule.program.dtype
     return pl.pallas_call(
         functools.partial(run_tile, layout, tile, reverse),
@@ -191,17 +191,25 @@ def _finish(
 
 
 def _choose_tile(
-    layout: Layout, steps: int, rows: int | None, chunk: int | None, *, interpret: bool
+    layout: Layout,
+    steps: int,
+    rows: int | None,
+    chunk: int | None,
+    *,
+    interpret: bool | pltpu.InterpretParams,
 ) -> Tile:
     """The largest tile that has room on a TPU. The chunk is halved first, then the rows."""
     batch, program = layout.schedule.batch, layout.schedule.program
     if interpret:
-        return Tile(min(rows or batch, batch), min(chunk or steps, steps), batch, steps, True)
+        return Tile(min(rows or batch, batch), min(chunk or steps, steps), batch, steps, interpret)
     if program.dtype.itemsize > 4:
         raise Unsupported("float64 on a TPU")
     for operation in program.operations:
         if operation.name in MISSING_ON_TPU:
             raise Unsupported(f"{operation.name} on a TPU")
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    if precision not in PRECISIONS:
+        raise Unsupported(f"products in precision {precision!r} on a TPU")
     rows_now = rows or min(MOST_ROWS, pl.cdiv(batch, SUBLANES) * SUBLANES)
     chunk_now = min(chunk or MOST_STEPS, steps)
     # Kernels stay. What comes and goes is there twice, since it is moved while others are used.

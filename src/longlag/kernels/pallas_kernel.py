@@ -36,14 +36,14 @@ class Tile:
         chunk: steps.
         batch: B.
         steps: T.
-        interpret: whether the kernel runs as operations of XLA.
+        interpret: whether, or how, the kernel runs as operations of XLA.
     """
 
     rows: int
     chunk: int
     batch: int
     steps: int
-    interpret: bool
+    interpret: Any
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -183,7 +183,7 @@ def run_tile(layout: Layout, tile: Tile, reverse: bool, *refs: Any) -> None:
             return jnp.broadcast_to(array, (*shape, piece.size))
 
         for each in layout.operations[part]:
-            values[each.out] = _operate(each, read, kernels, interpret=tile.interpret)
+            values[each.out] = _operate(each, read, kernels, interpret=bool(tile.interpret))
         for value in layout.kept:
             if layout.part_of(value) == part:
                 in_time[value][here] = values[value]
