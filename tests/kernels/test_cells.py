@@ -85,8 +85,8 @@ def loss_of(cell, method, **options):
 def never_falls_back(monkeypatch):
     """A step without a normal form is an error."""
 
-    def strictly(body, plain, *args, reverse=False):
-        return loop(body, plain, *args, reverse=reverse)
+    def strictly(body, plain, *args, **options):
+        return loop(body, plain, *args, **options)
 
     assert native.is_available()
     for module in (step, step_back):

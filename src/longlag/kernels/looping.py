@@ -38,6 +38,7 @@ def loop(
     entry: Any = None,
     *,
     reverse: bool = False,
+    anywhere: bool = False,
 ) -> tuple[Any, Any, Any]:
     """A loop over time.
 
@@ -52,6 +53,7 @@ def loop(
         before: of this, leaves `[T, B, ...]`, a step sees what stands one step further on.
         entry: what it sees at the last step, leaves `[B, ...]`.
         reverse: from the last step to the first. "One step further on" is then the step before.
+        anywhere: in a program for a TPU too, where nobody has measured it.
 
     Returns:
         The last carry, the outputs `[T, B, ...]` and the sums.
@@ -108,13 +110,16 @@ def loop(
         types=tuple(types),
         steps=steps,
         reverse=reverse,
+        anywhere=anywhere,
     )
     return _unflatten(structures, counts_out, made)  # type: ignore[return-value]
 
 
-def or_else(fused: Callable[[], Result], plain: Callable[[], Result]) -> Result:
+def or_else(
+    fused: Callable[[], Result], plain: Callable[[], Result], *, anywhere: bool = False
+) -> Result:
     """`fused()`, or `plain()` where that has no normal form or the machine no native loops."""
-    if not _listeners and not native.is_available():
+    if not (anywhere or _listeners or native.is_available()):
         return plain()
     try:
         return fused()
@@ -129,10 +134,11 @@ def loop_or_else(
     plain: Callable[..., tuple[Any, Any, Any]],
     *args: Any,
     reverse: bool = False,
+    anywhere: bool = False,
 ) -> tuple[Any, Any, Any]:
     """`loop`, or `plain` where a step has no normal form or the machine no native loops."""
-    fused = functools.partial(loop, body, plain, *args, reverse=reverse)
-    return or_else(fused, functools.partial(plain, *args))
+    fused = functools.partial(loop, body, plain, *args, reverse=reverse, anywhere=anywhere)
+    return or_else(fused, functools.partial(plain, *args), anywhere=anywhere)
 
 
 _listeners: list[list[str]] = []
@@ -190,6 +196,7 @@ def _types(*args: Any, types: tuple[Any, ...], **params: Any) -> list[Any]:
 
 def _natively(
     *args: Any,
+    run: Callable[..., list[jax.Array]],
     schedule: Schedule,
     known: Any,
     counts: Any,
@@ -198,15 +205,27 @@ def _natively(
     reverse: bool,
     **params: Any,
 ) -> list[jax.Array]:
-    del params
+    """The loop by a function like `native.run`."""
     groups, at = [], 0
     for count in counts:
         groups.append(args[at : at + count])
         at += count
     arrays, carry, given, before, entry = groups
-    return native.run(
-        schedule, known, arrays, carry, given, before, entry, types, steps=steps, reverse=reverse
-    )
+    try:
+        return run(
+            schedule,
+            known,
+            arrays,
+            carry,
+            given,
+            before,
+            entry,
+            types,
+            steps=steps,
+            reverse=reverse,
+        )
+    except Unsupported:
+        return _plainly(*args, **params)
 
 
 def _plainly(*args: Any, plain: Callable[..., Any], **params: Any) -> list[jax.Array]:
@@ -221,15 +240,30 @@ def _run(*args: Any, **params: Any) -> list[jax.Array]:
     return jax.jit(functools.partial(loop_p.bind, **params))(*args)
 
 
+def _is_exported(ctx: Any) -> bool:
+    """Whether the program must run where this library is not."""
+    return getattr(ctx.module_context.lowering_parameters, "for_export", False)
+
+
 def _lower_on_cpu(ctx: Any, *args: Any, **params: Any) -> Any:
-    # An exported program must run where this library is not.
-    exported = getattr(ctx.module_context.lowering_parameters, "for_export", False)
-    rule = mlir.lower_fun(_plainly if exported else _natively, multiple_results=True)
-    return rule(ctx, *args, **params)
+    way = _plainly
+    if native.is_available() and not _is_exported(ctx):
+        way = functools.partial(_natively, run=native.run)
+    return mlir.lower_fun(way, multiple_results=True)(ctx, *args, **params)
+
+
+def _lower_on_tpu(ctx: Any, *args: Any, **params: Any) -> Any:
+    way = _plainly
+    if params["anywhere"] and not _is_exported(ctx):
+        from longlag.kernels import pallas  # which only a TPU needs
+
+        way = functools.partial(_natively, run=pallas.run)
+    return mlir.lower_fun(way, multiple_results=True)(ctx, *args, **params)
 
 
 mlir.register_lowering(loop_p, mlir.lower_fun(_plainly, multiple_results=True))
 mlir.register_lowering(loop_p, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(loop_p, _lower_on_tpu, platform="tpu")
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:

@@ -16,10 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from longlag.kernels.parts import assign_parts
-from longlag.kernels.program import Constant, Kernel, Operation, Piece, Value
+from longlag.kernels.program import Constant, Kernel, Operation, Piece
 from longlag.kernels.schedule import Schedule
-from longlag.kernels.tables import CODES, EARLY, LATE, STEP
+from longlag.kernels.tables import EARLY, LATE, STEP
 
 __all__ = ["Layout", "Tile", "run_tile", "width_of"]
 
@@ -77,9 +76,9 @@ class Layout:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule, program = schedule, schedule.program
-        parts, _ = assign_parts(program)
+        parts = schedule.parts
         self._part_of = {operation.out: part for operation, part in parts.items()}
-        self._carry_of = _carries_of_copies(schedule)
+        self._carry_of = {value: carry for carry, value in schedule.kept.items()}
         self.operations: dict[int, list[Operation]] = {EARLY: [], STEP: [], LATE: []}
         for operation in program.operations:
             self.operations[parts[operation]].append(operation)
@@ -118,18 +117,6 @@ class Layout:
     def part_of(self, source: Any) -> int:
         """The part that makes a value. What it does not make is at hand in every step."""
         return self._part_of.get(source, STEP)
-
-
-def _carries_of_copies(schedule: Schedule) -> dict[Value, Value]:
-    """The carries of which the schedule keeps copies, by the copies."""
-    homes, carries = schedule._home, schedule.program.carry
-    numbers = {slot: i for i, slot in enumerate(schedule.slots)}
-    copies = [i for i in schedule.instructions if (i.code, i.part) == (CODES["copy"], STEP)]
-    copied = {each.to: each.a for each in copies}
-    at = {numbers[homes[carry]]: carry for carry in carries if homes[carry] in numbers}
-    made = {*carries, *(each.out for each in schedule.program.operations)}
-    places = {v: copied.get(numbers.get(home, -1)) for v, home in homes.items() if v not in made}
-    return {value: at[place] for value, place in places.items() if place in at}
 
 
 def run_tile(layout: Layout, tile: Tile, reverse: bool, *refs: Any) -> None:

@@ -52,6 +52,8 @@ class Schedule:
         scratch: columns of scratch memory of a step.
         chunk: columns that are kept for a chunk.
         totals: `(result, size)` of the sums over rows and steps.
+        parts: the part of a chunk in which each operation is done.
+        kept: from a carry to the value that keeps it after the step has changed it.
     """
 
     def __init__(self, program: Program, batch: int) -> None:
@@ -76,6 +78,7 @@ class Schedule:
     def _assign(self) -> None:
         program = self.program
         parts, self._home_of_early = assign_parts(program)
+        self.parts = parts
         for i, value in enumerate(program.carry):
             slot = self._new_scratch(value.width)
             self._home[value] = slot
@@ -106,6 +109,7 @@ class Schedule:
         ]
         carries = {*program.carry}
         kept: dict[Value, Value] = {}
+        self.kept = kept
         for operation in ordered:
             part = parts[operation]
             if part == LATE:

@@ -52,7 +52,7 @@ def run(
     """
     arguments = a, b, h0, h_reset, resets, reverse
     by_scan = functools.partial(RUN["scan"], *arguments, how)
-    return or_else(functools.partial(_run, *arguments), by_scan)
+    return or_else(functools.partial(_run, *arguments), by_scan, anywhere=True)
 
 
 def _run(
@@ -86,7 +86,9 @@ def _run(
         h = RUN["scan"](_decay(a, always), b, h0, h_reset, resets, reverse, None)
         return tuple(part[0 if reverse else -1] for part in h), h, None
 
-    _, h, _ = loop(body, run_by_scan, (always, reset), _row(h0, rows), given, reverse=reverse)
+    _, h, _ = loop(
+        body, run_by_scan, (always, reset), _row(h0, rows), given, reverse=reverse, anywhere=True
+    )
     return tuple(part.reshape(shape) for part in h)
 
 
@@ -107,7 +109,7 @@ def pull(
     """
     states = dh, a, h, h0, h_reset, resets
     fused = functools.partial(_pull, *states, reverse, contracting, by_scan)
-    return or_else(fused, functools.partial(by_scan, *states))
+    return or_else(fused, functools.partial(by_scan, *states), anywhere=True)
 
 
 def _pull(
@@ -163,6 +165,7 @@ def _pull(
         _every(h, rows),
         _row(h0, rows),
         reverse=not reverse,
+        anywhere=True,
     )
 
     def as_state(number: Number, *leading: int) -> Number:

@@ -58,7 +58,7 @@ class Static(NamedTuple):
     every_carry: bool
     store: bool
     length: int
-    fused: bool
+    fused: Literal["no", "cpu", "anywhere"]
 
 
 def scan(
@@ -73,7 +73,7 @@ def scan(
     every_carry: bool = False,
     backward: Literal["recompute", "store", "autodiff"] = "recompute",
     rows: int = 1,
-    fused: bool = False,
+    fused: Literal["no", "cpu", "anywhere"] = "no",
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` of a step over `prepare(consts, xs)`, with the backward described above.
 
@@ -96,8 +96,9 @@ def scan(
             mode they take the steps twice, and "autodiff" once, which is `jax.lax.scan` as it
             stands.
         rows: the batch size, from which the length of the chunks follows.
-        fused: on a CPU, run the forward and the backward as one native call each, where the step
-            has a normal form (`docs/design/kernels.md`).
+        fused: where to run the forward and the backward as one native call each, if the step has a
+            normal form (`docs/design/kernels.md`): nowhere, in programs for a CPU, or in those for
+            a TPU too.
 
     Returns:
         The carry or carries, and the outputs `[T, ...]`.
@@ -158,9 +159,12 @@ def _forward(static: Static, consts: Any, carry: Any, xs: Any) -> tuple[Any, Any
     def take_whole_step(consts: Any, carry: Any, x: Any, _: None) -> tuple[Any, Any, None]:
         return *take_step(consts, carry, prepare_step(static.prepare, consts, x)), None
 
-    if static.fused:
+    if static.fused != "no":
         arguments = consts, carry, xs, None, None
-        results = loop_or_else(take_whole_step, run_chunks, *arguments, reverse=reverse)
+        anywhere = static.fused == "anywhere"
+        results = loop_or_else(
+            take_whole_step, run_chunks, *arguments, reverse=reverse, anywhere=anywhere
+        )
     else:
         results = run_chunks(consts, carry, xs)
     last, (apart, every, zs), _ = results
@@ -181,7 +185,7 @@ def _scan_forward(
 def _scan_tangent(static: Static, residuals: Residuals, tangents: Any) -> Any:
     """The tangent of every step after that of the step before, the steps taken once more."""
     consts, xs, carry, _, _ = residuals
-    static = static._replace(fused=False)
+    static = static._replace(fused="no")
     floats, others, join = split((consts, carry, xs))
 
     def run(floats: list[Any]) -> tuple[list[Any], Any]:

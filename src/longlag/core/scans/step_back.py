@@ -50,9 +50,12 @@ def pull_back(static: Static, residuals: Residuals, cotangents: Any) -> tuple[An
     lam, d_every, dys = map(jax.tree.leaves, cotangents)
     arguments = consts, lam, (xs, zs, d_every, dys), every, carry
     by_chunks = functools.partial(_pull_chunks, static)
-    if static.fused:
+    if static.fused != "no":
         by_step = functools.partial(_pull_step, static)
-        results = loop_or_else(by_step, by_chunks, *arguments, reverse=not static.reverse)
+        anywhere = static.fused == "anywhere"
+        results = loop_or_else(
+            by_step, by_chunks, *arguments, reverse=not static.reverse, anywhere=anywhere
+        )
     else:
         results = by_chunks(*arguments)
     lam, d_xs, d_consts = results
