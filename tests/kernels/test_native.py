@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from longlag.kernels import native
 from longlag.kernels.looping import loop
 
 ULP = 4
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +97,35 @@ def test_any_number_of_threads_gives_the_same_bits(tmp_path):
     for other in runs[1:]:
         for name in runs[0]:
             np.testing.assert_array_equal(other[name], runs[0][name])
+
+
+@pytest.mark.deep
+def test_no_fault_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
+    """Random programs and cells, with the loop compiled to notice every fault of memory."""
+    compiler = os.environ.get("CXX", "g++")
+
+    def find(library: str) -> str:
+        command = [compiler, f"-print-file-name={library}"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    settings = os.environ | {
+        "CXXFLAGS": "-O1 -fsanitize=address,undefined -fno-sanitize-recover=all",
+        # The second since the sanitizer looks for `__cxa_throw` before jax brings it.
+        "LD_PRELOAD": f"{find('libasan.so')} {find('libstdc++.so.6')}",
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    tests = ["tests/kernels/test_fuzz.py", "tests/kernels/test_cells.py"]
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env=settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
+    assert [*(tmp_path / "longlag" / "kernels").glob("loop-*.so")]
 
 
 WITHOUT = """

@@ -66,7 +66,7 @@ def _build() -> Path:
     if compiler is None:
         raise OSError("found no C++ compiler (g++, clang++ or $CXX)")
     include = jax.ffi.include_dir()
-    flags = (*FLAGS, *_machine_flags())
+    flags = (*FLAGS, *_machine_flags(), *os.environ.get("CXXFLAGS", "").split())
     sources = sorted(SOURCE.glob("*.cc"))
     content = [p.read_bytes() for p in sorted(SOURCE.iterdir()) if p.suffix in (".cc", ".h")]
     # A home may be shared by machines that know other instructions.
