@@ -147,7 +147,7 @@ def test_bad_options():
     with pytest.raises(ValueError, match=r"backward: .*Did you mean 'recompute'"):
         unroll(CELL, params, xs, backward="recompte")  # type: ignore[arg-type]
     linear = MinGRU(H)
-    with pytest.raises(ValueError, match="expected 'auto' for MinGRU"):
+    with pytest.raises(ValueError, match="the same for MinGRU: it stores no products"):
         unroll(linear, draw(linear, 2)[0], xs, backward="store")
 
 

@@ -9,7 +9,7 @@ dict. Four kinds say what the library may do with it, and the author writes the 
 | `DenseCell`  | products with recurrent kernels,   | `gates`, `update`, perhaps `mix`      |
 |              | then an update                     |                                       |
 | `LinearCell` | `h = a * h + b`, elementwise       | `gates`, `project`, perhaps `readout` |
-| `MatrixCell` | `S = A S + k uᵀ`, a matrix         | `gates`, `project`, perhaps `readout` |
+| `MatrixCell` | `S = A S + k wᵀ`, a matrix         | `gates`, `project`, perhaps `readout` |
 
 `Cell` is here, and each other kind in a file of its own name.
 Whatever the kind, `longlag.unroll` runs it over a sequence with masks, resets and streaming, and
@@ -69,8 +69,9 @@ CarryT = TypeVar("CarryT", default=Any)
 class Cell(Spec, abc.ABC, Generic[CarryT]):
     """A recurrent cell of any form. Write `init`, `initial_carry` and `step`; the rest is optional.
 
-    Whatever in the input does not meet the carry belongs into `project`, which sees the whole
-    sequence at once; `step` then holds only what must be done one step after another.
+    Whatever in the input does not meet the carry belongs into `project`. It is given many steps at
+    once: a chunk of the sequence, or all of it where there is noise. It must treat every step by
+    itself. `step` then holds only what must be done one step after another.
     """
 
     @abc.abstractmethod
@@ -193,6 +194,6 @@ class Cell(Spec, abc.ABC, Generic[CarryT]):
         del z
         return self.step(params, carry, u)
 
-    def _backward(self) -> Literal["recompute", "store"]:
-        """What "auto" stands for."""
+    def _auto_backward(self) -> Literal["recompute", "store"]:
+        """What `backward="auto"` stands for."""
         return "recompute"

@@ -158,48 +158,51 @@ def rematerialise(
 
 
 def over_chunks(
-    chunk: Callable[[Any, Any, Any], tuple[Any, Any, Any]],
+    run_chunk: Callable[[Any, Any, Any], tuple[Any, Any, Any]],
     state: Any,
-    steps: Any,
-    chunks: Any,
+    by_step: Any,
+    by_chunk: Any,
     length: int,
     reverse: bool,
 ) -> tuple[Any, Any, Any]:
     """Scans over chunks of time; what is left over is a shorter chunk at the end.
 
     Args:
-        chunk: `(state, steps, chunks) -> (state, steps, chunks)` for one chunk.
+        run_chunk: `(state, by_step, by_chunk) -> (state, out_by_step, out_by_chunk)` for one chunk.
         state: passed from chunk to chunk.
-        steps: leaves `[T, ...]`.
-        chunks: leaves `[number of chunks, ...]`.
+        by_step: leaves `[T, ...]`.
+        by_chunk: leaves `[number of chunks, ...]`.
         length: of a chunk.
         reverse: from the last chunk to the first.
 
     Returns:
-        The last state, and what every step and every chunk returned, in the order of time.
+        The last state, out_by_step and out_by_chunk: what every step and every chunk returned, in
+        the order of time.
     """
-    total = jax.tree.leaves(steps)[0].shape[0]
+    total = jax.tree.leaves(by_step)[0].shape[0]
     whole, rest = divmod(total, length)
 
     def scan_whole(state: Any, start: int, stop: int) -> tuple[Any, Any, Any]:
         n = (stop - start) // length
-        cut = jax.tree.map(lambda x: x[start:stop].reshape(n, length, *x.shape[1:]), steps)
-        first = jax.tree.map(lambda x: x[:n], chunks)
+        cut = jax.tree.map(lambda x: x[start:stop].reshape(n, length, *x.shape[1:]), by_step)
+        first = jax.tree.map(lambda x: x[:n], by_chunk)
 
         def body(state: Any, inputs: tuple[Any, Any]) -> tuple[Any, list[Any]]:
-            state, *outs = chunk(state, *inputs)
+            state, *outs = run_chunk(state, *inputs)
             return state, outs
 
         # What the steps return is `[n, C, ...]`, and what the chunks return is `[n, ...]`.
-        state, (of_steps, of_chunks) = jax.lax.scan(body, state, (cut, first), reverse=reverse)
-        of_steps = jax.tree.map(lambda x: x.reshape(n * length, *x.shape[2:]), of_steps)
-        return state, of_steps, of_chunks
+        state, outs = jax.lax.scan(body, state, (cut, first), reverse=reverse)
+        out_by_step, out_by_chunk = outs
+        out_by_step = jax.tree.map(lambda x: x.reshape(n * length, *x.shape[2:]), out_by_step)
+        return state, out_by_step, out_by_chunk
 
     def run_one(state: Any, start: int, stop: int) -> tuple[Any, Any, Any]:
-        cut = jax.tree.map(lambda x: x[start:stop], steps)
+        cut = jax.tree.map(lambda x: x[start:stop], by_step)
         index = start // length
-        state, of_steps, of_chunk = chunk(state, cut, jax.tree.map(lambda x: x[index], chunks))
-        return state, of_steps, jax.tree.map(lambda x: x[None], of_chunk)
+        this = jax.tree.map(lambda x: x[index], by_chunk)
+        state, out_by_step, out_by_chunk = run_chunk(state, cut, this)
+        return state, out_by_step, jax.tree.map(lambda x: x[None], out_by_chunk)
 
     parts = [(run_one if whole == 1 else scan_whole, 0, whole * length)] if whole else []
     parts += [(run_one, whole * length, total)] if rest or not whole else []

@@ -17,7 +17,7 @@ from longlag.core.spec import choose
 __all__ = ["DenseCell"]
 
 
-# Width from which it costs less to store what `mix` returned than to take it again.
+# Width from which keeping what `mix` returned is faster than computing it again in the backward.
 STORE_FROM = 256
 
 
@@ -57,8 +57,9 @@ class DenseCell(AffineCell[DenseCarryT]):
         """The pre-activations `z`: the input's part of every gate and the state's, added.
 
         Returns:
-            A tuple of `[..., H]` in the order of `gates`. All that `update` needs of the input is
-            here: this is what a backward may store, so the sum is better than its parts.
+            A tuple of `[..., H]` in the order of `gates`. `update` does not see `u`: whatever it
+            needs of the input must be in here. Return the sum of the two parts where you can, since
+            a backward may store what is returned.
         """
         products = dot(jax.tree.leaves(carry)[0], params["recurrent"]["kernel"])
         return tuple(map(jnp.add, u, jnp.split(products, len(self.gates), axis=-1)))
@@ -77,7 +78,7 @@ class DenseCell(AffineCell[DenseCarryT]):
     def step(
         self, params: Params, carry: DenseCarryT, u: Gates, /
     ) -> tuple[DenseCarryT, StepOutputs]:
-        """`update` after `mix`."""
+        """`update` after `mix`. With a step of your own, `backward="store"` stores nothing."""
         return self.update(params, carry, self.mix(params, carry, u))
 
     def _has_two_parts(self) -> bool:
@@ -94,5 +95,5 @@ class DenseCell(AffineCell[DenseCarryT]):
             return self.update(params, carry, z)
         return self.step(params, carry, u)
 
-    def _backward(self) -> Literal["recompute", "store"]:
+    def _auto_backward(self) -> Literal["recompute", "store"]:
         return "recompute" if self.features < STORE_FROM else "store"

@@ -46,24 +46,24 @@ def custom_derivative(
 
     def rule(static: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
         outs, residuals = forward(static, *primals)
-        moves, structure = jax.tree.flatten(tangents)
+        tangent_leaves, structure = jax.tree.flatten(tangents)
         types = [jax.typeof(leaf) for leaf in jax.tree.leaves(primals)]
-        moving = [not isinstance(move, SymbolicZero) for move in moves]
+        has_tangent = [not isinstance(leaf, SymbolicZero) for leaf in tangent_leaves]
         arrays, residual_structure = jax.tree.flatten(residuals)
         out_leaves, out_structure = jax.tree.flatten(outs)
         out_types = [jax.typeof(leaf).to_tangent_aval() for leaf in out_leaves]
         floating = [_is_floating(leaf) for leaf in out_leaves]
 
-        def apply(arrays: list[Any], moves: list[Any]) -> list[Any]:
+        def apply(arrays: list[Any], tangent_leaves: list[Any]) -> list[Any]:
             """The floating tangents of the results, from the tangents that are not zero."""
-            rest = iter(moves)
+            rest = iter(tangent_leaves)
             full = [
                 next(rest)
-                if m
+                if has
                 else _zeros(type_.to_tangent_aval())
                 if _is_floating(type_)
                 else None
-                for m, type_ in zip(moving, types)
+                for has, type_ in zip(has_tangent, types)
             ]
             residuals = jax.tree.unflatten(residual_structure, arrays)
             of_outs = tangent(static, residuals, jax.tree.unflatten(structure, full))
@@ -75,11 +75,12 @@ def custom_derivative(
             full = [next(rest) if f else None for f in floating]
             residuals = jax.tree.unflatten(residual_structure, arrays)
             of_args = backward(static, residuals, jax.tree.unflatten(out_structure, full))
-            return [leaf for leaf, m in zip(structure.flatten_up_to(of_args), moving) if m]
+            leaves = structure.flatten_up_to(of_args)
+            return [leaf for leaf, has in zip(leaves, has_tangent) if has]
 
         out_moves = linear_p.bind(
             *arrays,
-            *(move for move, m in zip(moves, moving) if m),
+            *(leaf for leaf, has in zip(tangent_leaves, has_tangent) if has),
             apply=apply,
             transpose=transpose,
             count=len(arrays),
@@ -144,6 +145,9 @@ mlir.register_lowering(linear_p, mlir.lower_fun(_run, multiple_results=True))
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
+    # In its linear operands its derivative is the primitive itself. In the arrays (second order)
+    # `apply` is differentiated, not `transpose`. jax transposes the result by itself. A gradient of
+    # a gradient does not come here: `transpose` has run by then, as plain jax.
     apply, count = params["apply"], params["count"]
     outs = linear_p.bind(*primals, **params)
     moving = [not isinstance(move, ad.Zero) for move in tangents]

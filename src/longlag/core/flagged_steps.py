@@ -16,7 +16,7 @@ from longlag.core.checks import check_like, check_rows
 from longlag.core.ops import Params, keep_dtype
 from longlag.core.options import ScanOptions
 from longlag.core.promotion import at_least_float32
-from longlag.core.scans import step
+from longlag.core.scans.step import step_scan
 from longlag.core.selection import select
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def scan_steps(
             y = select(live, y, jax.tree.map(jnp.zeros_like, y))
         return new, y
 
-    return step.scan(
+    return step_scan(
         prepare_chunk,
         begin_step,
         finish_step,
@@ -106,7 +106,7 @@ def scan_steps(
         (cell._prepare(params, xs, mask, key) if noisy else xs, mask, resets),
         reverse=options.reverse,
         every_carry=options.every_carry,
-        backward=cell._backward() if backward == "auto" else backward,
+        backward=cell._auto_backward() if backward == "auto" else backward,
         rows=rows,
         fused=FUSED[method],
     )

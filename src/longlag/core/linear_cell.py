@@ -73,7 +73,8 @@ class LinearCell(AffineCell[Carry]):
         refuse_backward(self, options.backward)
         a, b, aux = self._check_parts(self._prepare(params, xs, mask, key))
         if mask is not None:
-            # As wide as they come: what broadcasts over the state is not spread over it.
+            # `mask` gets axes of size 1, so that an `a` or `b` that broadcasts over the state stays
+            # small.
             state_axes = jax.tree.leaves(carry.h)[0].ndim - 1
             live = mask.reshape(mask.shape + (1,) * state_axes)
             b = jax.tree.map(lambda part: jnp.where(live, part, 0), b)
@@ -88,7 +89,8 @@ class LinearCell(AffineCell[Carry]):
             reverse=options.reverse,
             contracting=self.contracting,
         )
-        # As in `scan_steps`, a masked step reads out a clean state, for the gradient's sake.
+        # As in `core/flagged_steps.py`, a masked step reads out a clean state, since 0 * NaN is NaN
+        # in the gradient.
         live_hs = hs if mask is None else select(mask, hs, jax.tree.map(keep_dtype, first.h, hs))
         ys = self.readout(params, live_hs, aux)
         check_rows("readout", ys, xs.shape[:2], str(self))
@@ -141,10 +143,11 @@ def where_live(flag: jax.Array, a: Any, otherwise: float) -> Any:
 def refuse_backward(cell: Any, backward: Backward) -> None:
     """Raises `ValueError` for a backward that a parallel kind of cell does not have.
 
-    Its derivative serves forward mode too, so that "autodiff" asks for nothing more.
+    Such a cell stores no products, so "store" means nothing. "recompute" and "autodiff" are
+    accepted and do the same as "auto": its one derivative serves forward mode too.
     """
     if backward not in ("auto", "recompute", "autodiff"):
         raise ValueError(
-            f"backward: expected 'auto' for {type(cell).__name__}, whose one derivative serves "
-            f"forward mode too; got {backward!r}"
+            f"backward: expected 'auto', 'recompute' or 'autodiff', which are the same for "
+            f"{type(cell).__name__}: it stores no products; got {backward!r}"
         )

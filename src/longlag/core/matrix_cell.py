@@ -96,7 +96,7 @@ class Reads:
 class MatrixCell(AffineCell[MatrixCarry]):
     """A cell with one matrix of state per head: write `project`, perhaps `gates` and `readout`.
 
-        S' = decay ⊙ S + k uᵀ,   u = v, or β (v - (decay ⊙ S)ᵀ k) with a rate
+        S' = decay ⊙ S + k wᵀ,   w = v, or β (v - (decay ⊙ S)ᵀ k) with a rate
         y  = S'ᵀ q
 
     The library owns the chunkwise form, in matrix products and without a state for every step
@@ -295,7 +295,7 @@ def _shut_masked(u: Association, mask: jax.Array) -> Association:
     """Where the mask is false, a step that leaves the memory and its scale as they are."""
 
     def shut(x: jax.Array | None, ndim: int, to: float = 0.0) -> jax.Array | None:
-        """Spread over the leading axes first, which a decay of its own for each head lacks."""
+        # A decay may lack the leading axes (one for each head, always): spread it first.
         if x is None:
             return None
         x = jnp.broadcast_to(x, (*mask.shape, *x.shape[x.ndim - ndim :]))
@@ -322,14 +322,14 @@ def _clear_unseen(
         The carry, empty in rows where nothing sees it, and `[T, B]` bool.
     """
     if resets is not None:
-        before = ~associative_scan(jnp.logical_or, resets, reverse=reverse)
+        before_any_reset = ~associative_scan(jnp.logical_or, resets, reverse=reverse)
     else:
         assert mask is not None
-        before = jnp.ones_like(mask)
-    live = before if mask is None else before & mask
+        before_any_reset = jnp.ones_like(mask)
+    live = before_any_reset if mask is None else before_any_reset & mask
     row_sees = jnp.any(live, axis=0)  # [B]
     empty = jax.tree.map(jnp.zeros_like, carry)
-    return select(row_sees, carry, empty), before & ~row_sees[None]
+    return select(row_sees, carry, empty), before_any_reset & ~row_sees[None]
 
 
 def _log_scales(

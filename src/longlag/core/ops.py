@@ -37,7 +37,9 @@ def dot(x: StepInputs, kernel: Kernel) -> StepOutputs:
     """`x @ kernel` in the kernel's dtype, accumulated and returned in at least float32.
 
     The dtype of the parameters is the dtype of the computation: cast them to bfloat16 and every
-    product runs in bfloat16, while states and sums stay float32.
+    product of the forward runs in bfloat16, while states and sums stay float32. In the backward, a
+    gradient in float32 meets the kernel in bfloat16, and the gradient in `x` is rounded to
+    bfloat16.
 
     Args:
         x: `[..., D]`.

@@ -16,7 +16,7 @@ class ScanOptions:
 
     Attributes:
         reverse: from the last step to the first.
-        method: one step after another or in parallel, see `unroll`. A backend finds its own name.
+        method: one step after another or in parallel, see `unroll`. For a backend, its own name.
         backward: how gradients are taken, see `unroll`.
         every_carry: return the carries after every step, leaves `[T, B, ...]`, not the last.
     """

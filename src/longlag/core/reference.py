@@ -1,7 +1,7 @@
 """What `unroll` means, in a plain `jax.lax.scan`: read this first.
 
-Everything else in `core` computes the same with less memory or time, and says so before it compiles
-if something is wrong. `longlag.testing.check_cell` compares the two for every cell.
+Everything else in `core` computes the same with less memory or time, and refuses wrong arguments
+before anything is compiled. `longlag.testing.check_cell` compares the two for every cell.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def scan_reference(
     resets: Resets | None = None,
     reverse: bool = False,
 ) -> tuple[CarryT, Any]:
-    """Runs a cell over a sequence as `unroll` does, for reading and for tests: nothing is checked.
+    """Runs a cell over a sequence as `unroll` does, for reading and for tests.
+
+    Nothing is checked, and there is no noise.
 
     Args:
         cell: the cell.
@@ -51,7 +53,8 @@ def scan_reference(
         x, live, reset = inputs  # [B, ...], [B] and [B]
         # The reset comes first, whatever the mask.
         carry = select(reset, first, carry)
-        # A masked step is taken all the same, from a clean input and a clean carry.
+        # A masked step is taken all the same, from a clean input and a clean carry: a NaN there
+        # would reach the gradient, since 0 * NaN is NaN.
         u = cell.project(params, select(live, x, jnp.zeros_like(x)))
         new, y = cell.step(params, select(live, carry, first), u)
         # Then it is thrown away: the carry stays as it is, and the output is zero.

@@ -146,9 +146,11 @@ def unroll(
         else:
             check_like("carry", carry, first, f"{cell}, batch {batch}")
         arrays = (params, first, carry, xs, mask, resets, key)
+        # The axis of the batch in each. -1: it has none.
         arrays = unify_types(arrays, (-1, 0, 0, 1, 1, 1, -1))
         params, first, carry, xs, mask, resets, key = arrays
 
+        # Parts are a scan: the gradients of parameters are summed over them, in float32.
         params_of_part = through_float32(params)
 
         def run(carry: Any, steps: Steps, key: jax.Array | None) -> tuple[Any, Any]:

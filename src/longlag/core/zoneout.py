@@ -101,8 +101,8 @@ class Zoneout(_CellWrapper, Cell):
         new, y = check_step(self.cell, returned, carry)
         return _zone_out(self.rate, carry, new, y, held)
 
-    def _backward(self) -> Literal["recompute", "store"]:
-        return self.cell._backward()
+    def _auto_backward(self) -> Literal["recompute", "store"]:
+        return self.cell._auto_backward()
 
 
 class LinearZoneout(_CellWrapper, LinearCell):

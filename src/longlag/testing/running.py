@@ -71,7 +71,7 @@ Run = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
 def in_chunks() -> Iterator[None]:
     """So short sequences as if they were long: two chunks and one that is shorter."""
     with (
-        mock.patch.multiple(step, CHUNK_AT_LEAST=3, CHUNK_AT_MOST=3),
+        mock.patch.multiple(step, AIM_AT_LEAST=3, AIM_AT_MOST=3),
         mock.patch.multiple(matrix, CHUNK=3, CHUNK_PER_KEY=3),
     ):
         yield

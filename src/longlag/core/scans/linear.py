@@ -83,10 +83,11 @@ def linear_scan(
     Complex numbers are pairs of real arrays `(re, im)` of one shape. If `b` is a pair, so is the
     result, and each of the other arguments may be a pair or real.
 
-    The gradient is our own: it keeps `a` and `h` only, and is again one linear recurrence, run the
-    other way: `lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, `db = lam`,
-    `da[t] = lam[t] * conj(h[t-1])`. Forward mode is one linear recurrence more. Both can be
-    differentiated again. The gradient of a pair is the pair of the gradients of its parts.
+    The gradient is our own. It keeps `a`, `h`, the two first states and the resets. It is again one
+    linear recurrence, run the other way: `lam[t] = dh[t] + conj(a[t+1]) * lam[t+1]`, `db = lam`,
+    `da[t] = lam[t] * conj(h[t-1])`, with `h_reset` in place of `h[t-1]` at a reset. Forward mode is
+    one linear recurrence more. Both can be differentiated again. The gradient of a pair is the pair
+    of the gradients of its parts.
 
     Args:
         a: decay, `[T, *state]` or anything that broadcasts to it. It is not spread over the axes
@@ -267,6 +268,7 @@ def _adjoint(
     """
     by_rows = way.method == "scan" and is_known(dh[0].shape[0])
     run = _adjoint_sequential if by_rows else _adjoint_parallel
+    # From here on `a` is conjugated, and `reverse` is the direction of lam.
     return run(way._replace(reverse=not way.reverse), _conj(a), dh, zero, resets)
 
 

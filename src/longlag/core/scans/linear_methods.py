@@ -136,7 +136,7 @@ def _run_associative(
     h_reset: Number | None,
     resets: jax.Array | None,
     reverse: bool,
-    how: Arithmetic,
+    arithmetic: Arithmetic,
 ) -> Number:
     """A tree over all steps."""
     if not _varies(a, b[0].shape[0]):
@@ -144,31 +144,33 @@ def _run_associative(
     if resets is not None:
         assert h_reset is not None
         b = select(resets, _affine(a, h_reset, b), b)
-    return _tree(how.lift(a), how.lift(b), how.lift(h0), resets, reverse, how)
+    return _tree(
+        arithmetic.lift(a), arithmetic.lift(b), arithmetic.lift(h0), resets, reverse, arithmetic
+    )
 
 
 def _tree(
-    a: Any, b: Any, h0: Any, resets: jax.Array | None, reverse: bool, how: Arithmetic
+    a: Any, b: Any, h0: Any, resets: jax.Array | None, reverse: bool, arithmetic: Arithmetic
 ) -> Number:
     """The states of the recurrence, where an element with a reset in it forgets all before it.
 
-    `a`, `b` and `h0` are numbers of the kind that `how` calculates in. What an element forgets is
-    dropped by a selection, so that neither zero times NaN nor an overflow can come through.
-    Products of `a` across such an element are wrong, and never used.
+    `a`, `b` and `h0` are numbers of the kind that `arithmetic` calculates in. What an element
+    forgets is dropped by a selection, so that neither zero times NaN nor an overflow can come
+    through. Products of `a` across such an element are wrong, and never used.
     """
 
     def combine(earlier: tuple[Any, ...], later: tuple[Any, ...]) -> tuple[Any, ...]:
         """Decay, input and resets of two parts of the sequence in a row, leaves `[..., *state]`."""
         forgets = later[2]
-        b = how.affine(later[0], earlier[1], later[1])
+        b = arithmetic.affine(later[0], earlier[1], later[1])
         if forgets is None:
-            return how.times(later[0], earlier[0]), b, None
+            return arithmetic.times(later[0], earlier[0]), b, None
         b = select(forgets, later[1], b)
-        return how.times(later[0], earlier[0]), b, forgets | earlier[2]
+        return arithmetic.times(later[0], earlier[0]), b, forgets | earlier[2]
 
     a, b, resets = associative_scan(combine, (a, b, resets), reverse=reverse)
-    h = how.affine(a, jax.tree.map(lambda x: x[None], h0), b)
-    return how.lower(h if resets is None else select(resets, b, h))
+    h = arithmetic.affine(a, jax.tree.map(lambda x: x[None], h0), b)
+    return arithmetic.lower(h if resets is None else select(resets, b, h))
 
 
 def _run_chunked(
@@ -178,7 +180,7 @@ def _run_chunked(
     h_reset: Number | None,
     resets: jax.Array | None,
     reverse: bool,
-    how: Arithmetic,
+    arithmetic: Arithmetic,
 ) -> Number:
     """All chunks side by side, one step of each at a time.
 
@@ -217,9 +219,9 @@ def _run_chunked(
         _, a, b, reset = inputs_at(i)
         if reset is not None:
             assert h_reset is not None
-            h, had_reset = select(reset, how.lift(h_reset), h), had_reset | reset
-        a = how.lift(a)
-        return how.times(a, product), how.affine(a, h, how.lift(b)), had_reset
+            h, had_reset = select(reset, arithmetic.lift(h_reset), h), had_reset | reset
+        a = arithmetic.lift(a)
+        return arithmetic.times(a, product), arithmetic.affine(a, h, arithmetic.lift(b)), had_reset
 
     def sweep_states(i: Any, state: tuple[Number, Number]) -> tuple[Number, Number]:
         h, hs = state  # `[chunks, *state]` and `[chunks, C, *state]`
@@ -232,9 +234,9 @@ def _run_chunked(
     if not varies:
         decay = jax.tree.map(lambda x: jnp.broadcast_to(x, (blank[0].shape[0], *x.shape)), decay)
     one = (decay[0] + 1, *decay[1:])
-    begin = how.lift(one), how.lift(blank), reset
+    begin = arithmetic.lift(one), arithmetic.lift(blank), reset
     product, last, had_reset = jax.lax.fori_loop(0, length, sweep_products, begin)
-    last = _tree(product, last, how.lift(h0), had_reset, reverse, how)
+    last = _tree(product, last, arithmetic.lift(h0), had_reset, reverse, arithmetic)
     enters = _before(last, h0, reverse)
     hs = _zeros(inputs[1])
     _, hs = jax.lax.fori_loop(0, length, sweep_states, (enters, hs))
@@ -242,10 +244,10 @@ def _run_chunked(
     return jax.tree.map(lambda x: x.reshape(steps + missing, *x.shape[2:])[keep], hs)
 
 
-RUN = {"scan": _run_sequential, "associative": _run_associative, "chunked": _run_chunked}
-
-
 def _before(h: Number, h0: Number, reverse: bool) -> Number:
     """What stood before each step, in the direction of the recurrence; `h0` before the first."""
     order = (lambda x, x0: (x[1:], x0[None])) if reverse else (lambda x, x0: (x0[None], x[:-1]))
     return tuple(jnp.concatenate(order(x, x0)) for x, x0 in zip(h, h0, strict=True))
+
+
+RUN = {"scan": _run_sequential, "associative": _run_associative, "chunked": _run_chunked}

@@ -1,18 +1,19 @@
 """The recurrence of a matrix state, chunk by chunk in matrix products.
 
-    S[t] = diag(exp g[t]) S[t-1] + k[t] u[t]ᵀ          g[t] ≤ 0, for a head or for each of its keys
-    u[t] = v[t]                                        without a rate
-    u[t] = β[t] (v[t] - (diag(exp g[t]) S[t-1])ᵀ k[t])    with a rate: the delta rule
+    S[t] = diag(exp g[t]) S[t-1] + k[t] w[t]ᵀ          g[t] ≤ 0, for a head or for each of its keys
+    w[t] = v[t]                                        without a rate
+    w[t] = β[t] (v[t] - (diag(exp g[t]) S[t-1])ᵀ k[t])    with a rate: the delta rule
     y[t] = S[t]ᵀ q[t]
 
 This one recurrence is linear attention, retention, gated linear attention, the mLSTM, DeltaNet and
 gated DeltaNet. A state of K x V numbers for every step would be too much to write, so the steps of
-a chunk meet each other in products `[C, C]`, and only the state before each chunk is kept.
+a chunk meet each other in products `[C, C]`, and only the state before each chunk is kept. That
+holds for the method "chunked". The gradient of "scan" is JAX's, and keeps the state of every step.
 
 Within a chunk `D[t, s] = g[s+1] + .. + g[t]`, and the pairs `Σ_k q[t] k[s] exp D[t, s]` with s ≤ t
-take u to y. With a rate, u solves a triangular system, all chunks at once,
+take w to y. With a rate, w solves a triangular system, all chunks at once,
 
-    u[t] + β[t] Σ_{s<t} (Σ_k k[t] k[s] exp D[t, s]) u[s] = β[t] (v[t] - what entered)
+    w[t] + β[t] Σ_{s<t} (Σ_k k[t] k[s] exp D[t, s]) w[s] = β[t] (v[t] - what entered)
 
 (Yang et al. 2024, arXiv 2406.06484; with decay 2412.06464).
 A reset cuts a chunk in segments: steps meet within their segment alone, and those after a reset see
@@ -108,6 +109,8 @@ def matrix_scan(
     every_state: bool = False,
 ) -> tuple[MatrixState | MatrixStates, ScanValues]:
     """Runs the recurrence above over the leading axis.
+
+    There is no derivative of our own: JAX differentiates the method that ran.
 
     Args:
         q: queries, `[T, *batch, K]`.
@@ -267,7 +270,8 @@ def _run_chunked(
 
     q, k, v, log_decay, rate, resets = jax.tree.map(cut, (q, k, v, log_decay, rate, resets))
     together = match_rank(jnp.tril(jnp.ones((length, length), bool)), q)
-    entered = ends = None  # which steps see the state that entered, and which the last step sees
+    # Which steps see the state that entered, and which the last step sees: `[.., C]` each.
+    entered = ends = None
     if resets is not None:
         segment = associative_scan(jnp.add, resets.astype(jnp.int32), axis=-1)
         together = together & (segment[..., :, None] == segment[..., None, :])
@@ -279,6 +283,8 @@ def _run_chunked(
 
     if log_decay is not None:
         log_decay = _make_finite(log_decay)
+    # `[.., C, K or 1]` each. since: the decay from the entry or the last reset through step t.
+    # to_end: from after step s to the end of the chunk.
     if log_decay is None:
         pairs = None
         since = to_end = jnp.ones((*q.shape[:-1], 1), q.dtype)
@@ -307,25 +313,26 @@ def _run_chunked(
     reads = meet(q, k)
     from_start, keep = q * since, since[..., -1, :]
     key_to_end = keep_where(ends, k * to_end)
-    reader = None  # what u takes from the state that entered, `[.., C, K]`
+    # What is written, `[.., C, V]`, is `w = known - reader S`, where S `[.., K, V]` entered.
+    known, reader = v, None
     if rate is not None:
         system = jnp.tril(rate[..., None] * meet(k, k), -1)
         targets = rate[..., None] * jnp.concatenate([v, k * since], axis=-1)
         solution = _inverse(system) @ targets
-        v, reader = jnp.split(solution, [v.shape[-1]], axis=-1)  # u = v - reader S
+        known, reader = jnp.split(solution, [v.shape[-1]], axis=-1)
 
     if entered is not None:
         # What the steps after a reset take from S_reset is known beforehand.
         assert S_reset is not None
         if reader is not None:
-            v = v - keep_where(~entered, reader) @ S_reset
+            known = known - keep_where(~entered, reader) @ S_reset
             reader = keep_where(entered, reader)
         past_reset = keep_where(~entered, from_start) @ S_reset
         from_start = keep_where(entered, from_start)
     else:
         past_reset = 0
     writer = jnp.swapaxes(key_to_end, -1, -2)  # [.., K, C]
-    written = writer @ v
+    written = writer @ known
 
     def take_chunk(S: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
         # S `[*batch, K, V]`; the rest is of one chunk, without its leading axis.
@@ -341,9 +348,8 @@ def _run_chunked(
 
     last_entered = None if entered is None else entered[..., -1]
     last, enters = jax.lax.scan(take_chunk, S0, (keep, written, writer, reader, last_entered))
-    if reader is not None:
-        v = v - reader @ enters
-    ys = from_start @ enters + past_reset + reads @ v
+    w = known if reader is None else known - reader @ enters
+    ys = from_start @ enters + past_reset + reads @ w
     ys = jnp.moveaxis(ys, -2, 1)
     ys = ys.reshape(steps + missing, *ys.shape[2:])[:steps]
     return last, (jnp.flip(ys, 0) if reverse else ys)

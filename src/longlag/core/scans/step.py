@@ -1,7 +1,7 @@
 """A scan whose backward does for all steps at once whatever does not need the step after.
 
-Autodiff of `jax.lax.scan` adds to the gradient of every parameter at every step, and keeps every
-intermediate of every step: 13 arrays `[T, B, H]` for an LSTM. Here the forward keeps the carries
+Autodiff of `jax.lax.scan` adds to the gradient of every parameter at every step, and keeps
+intermediates of every step: 12 arrays `[T, B, H]` for an LSTM. Here the forward keeps the carries
 alone, and the backward goes chunk by chunk, from the last to the first:
 
 1. linearise all steps of the chunk at once. The carries are known, so no step waits for another,
@@ -30,7 +30,7 @@ from longlag.core.promotion import through_float32
 from longlag.core.scans.step_back import prepare_step, pull_back
 from longlag.kernels.looping import loop_or_else
 
-__all__ = ["BACKWARDS", "Backward", "scan"]
+__all__ = ["BACKWARDS", "Backward", "step_scan"]
 
 Backward = Literal["auto", "recompute", "store", "autodiff"]
 BACKWARDS = ("auto", "recompute", "store", "autodiff")
@@ -38,7 +38,7 @@ BACKWARDS = ("auto", "recompute", "store", "autodiff")
 # Rows of a product that is taken for a chunk at once, about: enough for its full speed, and few
 # enough that all of the chunk stays in the cache. By hand, 256 and 1024 were no better on CPU.
 ROWS = 512
-CHUNK_AT_LEAST, CHUNK_AT_MOST = 16, 64
+AIM_AT_LEAST, AIM_AT_MOST = 16, 64
 
 Prepare = Callable[[Any, Any], Any]
 Begin = Callable[[Any, Any, Any], Any]
@@ -49,7 +49,7 @@ Residuals = tuple[Any, Any, Any, Any, Any]
 
 
 class Static(NamedTuple):
-    """What a scan is, but for its arrays: `scan` has the meaning of each."""
+    """What a scan is, but for its arrays: `step_scan` has the meaning of each."""
 
     prepare: Prepare
     begin: Begin
@@ -61,7 +61,7 @@ class Static(NamedTuple):
     fused: Literal["no", "cpu", "anywhere"]
 
 
-def scan(
+def step_scan(
     prepare: Prepare,
     begin: Begin,
     finish: Finish,
@@ -93,8 +93,9 @@ def scan(
         every_carry: return the carries after every step, leaves `[T, ...]`, not the last.
         backward: what the forward keeps beside the carries: "recompute", nothing; "store", what
             `begin` returned. Both can be differentiated in both modes, to any order. In forward
-            mode they take the steps twice, and "autodiff" once, which is `jax.lax.scan` as it
-            stands.
+            mode they take the steps twice. "autodiff" takes them once: it is `jax.lax.scan` with
+            JAX's own derivative. Only gradients of constants in half precision are added up in
+            float32.
         rows: the batch size, from which the length of the chunks follows.
         fused: where to run the forward and the backward as one native call each, if the step has a
             normal form (`docs/design/kernels.md`): nowhere, in programs for a CPU, or in those for
@@ -115,7 +116,7 @@ def scan(
     else:
         store = backward == "store"
         rows = rows if is_known(rows) else 1
-        aim = min(max(ROWS // max(rows, 1), CHUNK_AT_LEAST), CHUNK_AT_MOST)
+        aim = min(max(ROWS // max(rows, 1), AIM_AT_LEAST), AIM_AT_MOST)
         length = chunk_length(jax.tree.leaves(xs)[0].shape[0], aim)
         static = Static(prepare, begin, finish, reverse, every_carry, store, length, fused)
         results: Any = _scan(static, consts, carry, xs)
@@ -140,11 +141,13 @@ def _forward(static: Static, consts: Any, carry: Any, xs: Any) -> tuple[Any, Any
         # Leaves of carry, u and z are those of one step, without the axis of time.
         z = static.begin(consts, carry, u)
         new, y = static.finish(consts, carry, u, z)
-        # An output that is a part of the carry, like the h of an LSTM, is stored once.
+        # An output that is a part of the carry, like the h of an LSTM, is stored once. With a mask
+        # it is not: masked outputs are zero, and so another array. `is`: finish returned the very
+        # array of its new carry.
         parts, (leaves, structure) = jax.tree.leaves(new), jax.tree.flatten(y)
         same = [next((i for i, part in enumerate(parts) if part is leaf), None) for leaf in leaves]
         same = same if every_carry else [None] * len(same)
-        outputs[:] = [structure, same]
+        outputs[:] = [structure, same]  # read after the trace, below
         apart = [leaf for leaf, i in zip(leaves, same) if i is None]
         return new, (apart, new if every_carry else None, z if static.store else None)
 

@@ -46,7 +46,7 @@ def pull_back(static: Static, residuals: Residuals, cotangents: Any) -> tuple[An
         cotangents: of the last carry, of every carry or None, and of the outputs.
     """
     consts, xs, carry, every, zs = residuals
-    # Floating leaves alone.
+    # None stands for the cotangent of what is not floating, and is no leaf.
     lam, d_every, dys = map(jax.tree.leaves, cotangents)
     arguments = consts, lam, (xs, zs, d_every, dys), every, carry
     by_chunks = functools.partial(_pull_chunks, static)
@@ -204,9 +204,12 @@ def _pull_chunks(
         varying, fixed, rebuild = _along_time(linearise, before_f, us_f, others, zs_f, zs_o)
 
         def step_back(lam: Floats, inputs: Any) -> tuple[Floats, tuple[Floats, Floats]]:
-            """From lam after a step to lam before it; keeps the first, and d_z."""
-            varying, d_new, dy = inputs
-            lam = jax.tree.map(jnp.add, lam, d_new) if every_carry else lam
+            """From lam after a step to lam before it.
+
+            It keeps lam after the step, with d_every in it, and d_z.
+            """
+            varying, d_every, dy = inputs
+            lam = jax.tree.map(jnp.add, lam, d_every) if every_carry else lam
             pull_begin, pull_finish = rebuild(varying, fixed)
             d_carry, d_z = pull_finish((lam, dy))
             return jax.tree.map(jnp.add, d_carry, pull_begin(d_z)[0]), (lam, d_z)
@@ -223,8 +226,8 @@ def _pull_chunks(
         def begin_all(consts_f: Floats, us_f: Floats) -> Floats:
             return jax.vmap(begin_floats, (None, 0, 0, 0))(consts_f, before_f, us_f, others)
 
-        # Where `finish` has neither constants nor inputs of its own this is zero, and lams are
-        # not kept.
+        # Where `finish` has neither constants nor inputs of its own this is zero, and XLA drops
+        # lams. With resets or a mask, `finish` has `first` among its constants.
         d_finish, d_us = jax.vjp(finish_all, consts_f, us_f)[1]((lams, dys))
         d_begin, d_us_begin = jax.vjp(begin_all, consts_f, us_f)[1](d_zs)
         d_prepare, d_xs = pull_prepare(jax.tree.map(jnp.add, d_us, d_us_begin))
@@ -296,7 +299,10 @@ def _along_time(
 
 
 def _types_of_a_step(xs: Any) -> Any:
-    """The types of the leaves `[C, ...]` of a tree, without the axis of time."""
+    """The types of the leaves `[C, ...]` of a tree, without the axis of time.
+
+    Found by `jax.vmap`, so that the types keep their sharding.
+    """
     types: list[Any] = []
 
     def record_types(x: Any) -> None:
