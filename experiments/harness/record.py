@@ -91,7 +91,7 @@ def prepare_record(run: Path, question: str, add: bool) -> dict[str, Any]:
         if missing:
             raise ValueError(
                 f"{question}: expected all arms that are recorded; {len(missing)} of them are "
-                f"not in {run}: {', '.join(sorted(missing))}. Run them too, or give --add"
+                f"not in {run}: {'; '.join(sorted(missing))}. Run them too, or give --add"
             )
         return kept
     _require_as_much(kept["rows"], before["rows"])

@@ -176,4 +176,4 @@ def test_committed_results_answer_the_question_as_it_is(question: str):
     arms = family.QUESTIONS[question]().arms
     assert found == {
         arm: {(seed, job.training.steps) for seed in range(job.seeds)} for arm, job in arms.items()
-    }
+    }, f"record the arms: python -m experiments.memory.family {question} --arms (see CONTRIBUTING)"

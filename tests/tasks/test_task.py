@@ -64,7 +64,10 @@ def test_the_task_keeps_the_contract(task, draw):
 @every
 def test_rows_of_a_batch_are_drawn_apart(task, draw):
     rows = draw(task, B, seed=3).inputs.reshape(B, -1)
-    assert len(np.unique(rows, axis=0)) > B // 2
+    distinct = len(np.unique(rows, axis=0))
+    assert distinct > B // 2, (
+        f"{task}: {distinct} different inputs in {B}. SMALL needs larger dials"
+    )
 
 
 def test_seeds_side_by_side_draw_what_each_draws_alone(draw):

@@ -165,7 +165,8 @@ class Intents(Task):
         mask = jnp.asarray(self.corpus.mask[rows])[chosen]
         if self.shuffled:
             tokens = shuffle_words(of_order, tokens, mask)
-        dropped = jax.random.bernoulli(of_words, self.word_dropout, tokens.shape) & mask
+        chance = jax.random.uniform(of_words, tokens.shape, jnp.float32)
+        dropped = (chance < self.word_dropout) & mask
         last = jnp.arange(tokens.shape[1])[None] == mask.sum(1, keepdims=True) - 1
         target = jnp.asarray(present, jnp.int32)[intent][:, None]
         return Batch(
@@ -209,5 +210,5 @@ def shuffle_words(key: jax.Array, tokens: jax.Array, mask: jax.Array) -> jax.Arr
     Returns:
         `[B, T]` int32.
     """
-    place = jnp.where(mask, jax.random.uniform(key, mask.shape), jnp.inf)
+    place = jnp.where(mask, jax.random.uniform(key, mask.shape, jnp.float32), jnp.inf)
     return jnp.take_along_axis(tokens, place.argsort(axis=1), axis=1)

@@ -108,16 +108,16 @@ class SpokenDigits(Task):
             whole = row < 10 * voices
             voice, digits = jnp.where(whole, row // 10, 0), (row % 10)[:, None]
         present = jnp.arange(N)[None] < count[:, None]
-        pauses = jax.random.uniform(of_pauses, (batch_size, N + 1))
+        pauses = jax.random.uniform(of_pauses, (batch_size, N + 1), jnp.float32)
         of_slowness, of_hiss, of_band, of_width = jax.random.split(of_channel, 4)
-        slowness = jnp.ones(batch_size)
+        slowness = jnp.ones(batch_size, jnp.float32)
         if self.part == "train":
-            slowness = jax.random.uniform(of_slowness, (batch_size,), minval=0.75, maxval=1.5)
+            slowness = jax.random.uniform(of_slowness, (batch_size,), jnp.float32, 0.75, 1.5)
         sounds, mask = self._speak(voice, digits, present, pauses, slowness)
         if self.part == "train":
-            level = jax.random.uniform(of_hiss, (batch_size, 1, 1), minval=QUIETEST, maxval=LOUDEST)
+            level = jax.random.uniform(of_hiss, (batch_size, 1, 1), jnp.float32, QUIETEST, LOUDEST)
             sounds = jnp.logaddexp(sounds, level)
-            lowest = jax.random.randint(of_band, (batch_size, 1), 0, data.BANDS)
+            lowest = jax.random.randint(of_band, (batch_size, 1), 0, data.BANDS, jnp.int32)
             width = jax.random.randint(of_width, (batch_size, 1), 0, MOST_SILENCED + 1)
             band = jnp.arange(data.FEATURES) % data.BANDS
             silenced = (band >= lowest) & (band < lowest + width)
