@@ -152,3 +152,57 @@ def test_dense_cells_equal_the_scan(cell, options, never_falls_back):
     )
     for got, want in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(got, want, 1e-4, 2e-5 * float(np.abs(want).max()))
+
+
+@pytest.mark.parametrize("cell", [ll.LSTM(OUT), ll.GRU(OUT), RowNorm(OUT)], ids=repr)
+def test_parameters_in_half_and_double_precision(cell, never_falls_back):
+    params, xs = arguments(cell, jnp.bfloat16)
+    one, other = (jax.jit(loss_of(cell, method))(params, xs) for method in ("fused", "scan"))
+    for got, want in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert got.dtype == want.dtype
+        # Gradients in bfloat16 have 8 bits, and are rounded in another order.
+        bound = 2e-2 if got.dtype == jnp.bfloat16 else 1e-3
+        got, want = np.asarray(got, np.float32), np.asarray(want, np.float32)
+        np.testing.assert_allclose(got, want, bound, bound * float(np.abs(want).max()))
+    with jax.enable_x64(True):
+        params, xs = arguments(cell, jnp.float64)
+        xs = xs.astype(jnp.float64)
+        one, other = (jax.jit(loss_of(cell, method))(params, xs) for method in ("fused", "scan"))
+        for got, want in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            assert got.dtype == want.dtype == jnp.float64
+            np.testing.assert_allclose(got, want, 1e-12, 1e-13 * float(np.abs(want).max()))
+
+
+def test_seeds_side_by_side_are_what_each_is_alone(never_falls_back):
+    cell = ll.GRU(OUT)
+    _, xs = arguments(cell)
+    params = jax.vmap(lambda key: cell.init(key, IN))(jax.random.split(jax.random.key(3), 3))
+    both = jax.jit(jax.vmap(loss_of(cell, "fused"), (0, None)))(params, xs)
+    for seed in range(3):
+        of_seed = jax.tree.map(lambda leaf, seed=seed: leaf[seed], params)
+        alone = jax.jit(loss_of(cell, "fused"))(of_seed, xs)
+        for got, want in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_array_equal(got[seed], want)
+
+
+def test_a_batch_of_one_and_zoneout_go_through_the_loop(never_falls_back):
+    cell = ll.LSTM(OUT, learned_carry=True)
+    params, xs = arguments(cell)
+    for options in ({}, {"zoneout": 0.3}, {"zoneout": 0.3, "key": jax.random.key(5)}):
+        one, other = (
+            jax.jit(loss_of(cell, method, **options))(params, xs[:1])
+            for method in ("fused", "scan")
+        )
+        for got, want in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(got, want, 1e-4, 2e-5 * float(np.abs(want).max()))
+
+
+def test_every_cell_is_explained(monkeypatch):
+    for cell in {type(cell): cell for cell in CELLS}.values():
+        lines = explain(cell).split("\n")
+        known = ("one native call", "jax.lax.scan, since", "no loop of single steps")
+        assert len(lines) in (1, 2) and all(any(k in line for k in known) for line in lines), cell
+    with pytest.raises(ValueError, match="expected a cell, such as LSTM"):
+        explain(ll.LSTM)  # type: ignore[arg-type]
+    monkeypatch.setattr(native, "_missing", lambda: "a reason")
+    assert explain(ll.GRU(OUT)).endswith("here: jax.lax.scan: a reason")
