@@ -14,7 +14,10 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.helpers.everything import MEMBERS, Member, flags, loss
+from longlag.core.scans.matrix import matrix_scan
+from longlag.tasks import Parity
+from longlag.training.objective import losses
+from tests.helpers.everything import MEMBERS, B, Member, T, flags, loss
 
 EXPLICIT = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
 AUTO = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
@@ -98,7 +101,37 @@ def try_member(name: str, member: Member) -> None:
             print(f"{name}, a state given, a mesh set: {str(error)[:300]!r}")
 
 
+def try_functions() -> None:
+    """Looks at the types of functions that are called without a layer around them."""
+    task = Parity(1, T)
+    batch = put(EXPLICIT, P("data"), task.sample(jax.random.key(0), B))
+    answers = put(EXPLICIT, P("data"), jnp.zeros((*batch.targets.shape, task.out_features)))
+    steps = put(EXPLICIT, P(None, "data"), jnp.zeros((T, B, 2)))
+    state = put(EXPLICIT, P("data"), jnp.zeros((B, 2, 2)))
+
+    def total_of_scan(q: jax.Array, rate: jax.Array, method: Any) -> jax.Array:
+        return matrix_scan(q, q, q, state, rate=rate, method=method)[1].sum()
+
+    functions = {
+        "losses": (lambda answers: losses(task, answers, batch)[0].sum(), answers),
+        **{
+            f"matrix_scan by {method}": (
+                functools.partial(total_of_scan, method=method),
+                steps,
+                steps[..., 0],
+            )
+            for method in ("scan", "chunked")
+        },
+    }
+    for name, (function, *args) in functions.items():
+        try:
+            jax.eval_shape(jax.grad(function), *args)
+        except Exception as error:
+            print(f"{name}, explicit axes: {type(error).__name__}: {str(error)[:300]!r}")
+
+
 if __name__ == "__main__":
+    try_functions()
     for name, make in MEMBERS.items():
         try_member(name, make())
     print(len(MEMBERS))

@@ -38,7 +38,7 @@ from longlag.core.array_types import (
 )
 from longlag.core.checks import check_like, check_sequence
 from longlag.core.ops import Params
-from longlag.core.placement import unify_types, zeros_like
+from longlag.core.placement import unify_types, use_mesh, zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32, through_float32
 from longlag.core.selection import poison, select
@@ -177,6 +177,7 @@ class Attention(Layer):
         """All of it."""
         return state
 
+    @use_mesh
     def apply(
         self,
         params: Params,

@@ -7,15 +7,53 @@ Elsewhere nothing is done.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["look_up", "put_rows", "take_rows", "unify_types", "zeros_like"]
+__all__ = ["look_up", "put_rows", "take_rows", "unify_types", "use_mesh", "zeros_like"]
 
 Tree = TypeVar("Tree")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def use_mesh(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Sets the mesh of the arguments while a function is traced.
+
+    It does so for a mesh with explicit axes, if no mesh is set. Without a set mesh, jax 0.12 drops
+    the sharding of new zeros, also of those that a gradient is added to. The gradient of a loop, of
+    a product or of an index then has the wrong type. An equation keeps the mesh that was set when
+    it was traced, and its gradient is found with that mesh.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        mesh = _explicit_mesh((args, options))
+        if mesh is None:
+            return function(*args, **options)
+        with jax.sharding.use_abstract_mesh(mesh):
+            return function(*args, **options)
+
+    return run
+
+
+def _explicit_mesh(arguments: Any) -> Any:
+    """The mesh with explicit axes that a traced argument is on, or None if there is none to set."""
+    if not jax.sharding.get_abstract_mesh().empty:
+        return None
+    for leaf in jax.tree.leaves(arguments):
+        if isinstance(leaf, Tracer):
+            mesh = getattr(getattr(jax.typeof(leaf), "sharding", None), "mesh", None)
+            if mesh is not None and mesh.explicit_axes:
+                # Outside of `jit` a new array is no tracer, and a mesh without devices is no use.
+                return mesh if isinstance(jnp.zeros(()), Tracer) else None
+    return None
 
 
 def unify_types(trees: Tree, batch_axes: Any) -> Tree:
@@ -63,7 +101,7 @@ def zeros_like(x: Any, dtype: Any = None) -> jax.Array:
     zeros = jnp.zeros_like(x, dtype=dtype)
     sharding = jax.typeof(x).sharding
     # Some versions of jax leave the sharding out.
-    if jax.typeof(zeros).sharding != sharding:
+    if jax.typeof(zeros).sharding != sharding and not sharding.mesh.empty:
         zeros = jax.sharding.reshard(zeros, sharding)
     return zeros
 

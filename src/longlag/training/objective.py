@@ -11,6 +11,7 @@ import optax
 from longlag.core.array_types import Answers, Losses, Right
 from longlag.core.checks import is_zero
 from longlag.core.ops import Params
+from longlag.core.placement import use_mesh
 from longlag.core.promotion import add, allow_promotion, promote, widen
 from longlag.models.answers import is_nan, likeliest_class
 from longlag.models.model import Model
@@ -20,6 +21,7 @@ from longlag.tasks.batch_checks import check_answers, least_steps
 __all__ = ["answer_batch", "losses", "mean_loss", "nan_answers", "transcript"]
 
 
+@use_mesh
 def losses(task: Task, answers: Answers, batch: Batch) -> tuple[Losses, Right]:
     """The loss of every position, and whether its answer is right.
 

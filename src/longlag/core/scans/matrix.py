@@ -42,7 +42,7 @@ from longlag.core.array_types import (
     ScanValues,
 )
 from longlag.core.checks import as_array
-from longlag.core.placement import zeros_like
+from longlag.core.placement import use_mesh, zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32, match_rank, multiply
 from longlag.core.selection import select
@@ -94,6 +94,7 @@ def matrix_step(
     return S, jnp.einsum("...kv,...k->...v", S, q)
 
 
+@use_mesh
 def matrix_scan(
     q: ScanQueries,
     k: ScanKeys,

@@ -26,6 +26,7 @@ import jax
 from longlag.core.any_length import is_known
 from longlag.core.chunks import chunk_length, over_chunks
 from longlag.core.derivative import custom_derivative, derivative_like, split
+from longlag.core.placement import use_mesh
 from longlag.core.promotion import through_float32
 from longlag.core.scans.step_back import prepare_step, pull_back
 from longlag.kernels.looping import loop_or_else
@@ -61,6 +62,7 @@ class Static(NamedTuple):
     fused: Literal["no", "cpu", "anywhere"]
 
 
+@use_mesh
 def step_scan(
     prepare: Prepare,
     begin: Begin,
