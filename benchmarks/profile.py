@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
             for name in options.frameworks:
                 rows.append(record.measure_quietly(measure, contestants, name, layer))
                 console.print(f"{describe(layer)}: {name} {rows[-1]['ms']:.1f} ms")
-    console.print(table("milliseconds", COLUMNS, map(_line, rows), left=2))
+    console.print(table("milliseconds", _columns(rows), map(_line, rows), left=2))
     record.finish(rows, section)
     return 0
 
@@ -110,6 +110,7 @@ def profile_layer(description: tuple[str, Layer]) -> Any:
     for operation in timing.operations:
         kind = "products" if operation.product else "rest"
         where = "once" if operation.runs < 2 else f"steps: {kind}"
+        where = "loops" if operation.name.startswith("ffi_call") else where
         where = f"chunks: {kind}" if 2 <= operation.runs < steps / 2 else where
         parts[where] += operation.ms
     parts["gaps"] = timing.gaps
@@ -131,23 +132,34 @@ def profile_layer(description: tuple[str, Layer]) -> Any:
     return do_nothing
 
 
-# Where an operation stands and what it is: in the loop over steps, in that over chunks, outside.
-PARTS = ("steps: products", "steps: rest", "chunks: products", "chunks: rest", "once", "gaps")
+# Where an operation stands and what it is: in the loop over steps, in that over chunks, a native
+# loop over time, outside.
+PARTS = (
+    "steps: products",
+    "steps: rest",
+    "chunks: products",
+    "chunks: rest",
+    "loops",
+    "once",
+    "gaps",
+)
 
 
-COLUMNS = ("layer", "framework", "ms", *PARTS)
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What a table of these rows has: results from before native loops lack their part."""
+    return ["layer", "framework", "ms", *(part for part in PARTS if part in rows[0]["parts"])]
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
     layer = Layer(row["cell"], tuple(row["shape"]), row["pass"] == "train")
-    parts = [f"{row['parts'][part]:.1f}" for part in PARTS]
+    parts = [f"{row['parts'][part]:.1f}" for part in PARTS if part in row["parts"]]
     return describe(layer), row["framework"], f"{row['ms']:.1f}", *parts
 
 
 def section(results: dict[str, Any]) -> str:
     """The table for benchmarks/README.md from a recorded JSON object."""
     lines = [_line(row) for row in results["rows"]]
-    return "\n".join([markdown(COLUMNS, lines), "", source(results)])
+    return "\n".join([markdown(_columns(results["rows"]), lines), "", source(results)])
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ Affine = tuple[jax.Array, jax.Array]
 
 
 def _run_blocks(reverse: bool, method: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    if method == "scan":
+    if method != "associative":
 
         def take_step(
             h: jax.Array, inputs: tuple[jax.Array, jax.Array]

@@ -22,7 +22,7 @@ from longlag.kernels.normal_form import normalise
 from longlag.kernels.program import Unsupported
 from longlag.kernels.schedule import Schedule
 
-__all__ = ["loop", "loop_or_else", "or_else", "outcomes"]
+__all__ = ["loop", "loop_or_else", "or_else", "outcomes", "unfused"]
 
 Result = TypeVar("Result")
 Body = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
@@ -119,7 +119,7 @@ def or_else(
     fused: Callable[[], Result], plain: Callable[[], Result], *, anywhere: bool = False
 ) -> Result:
     """`fused()`, or `plain()` where that has no normal form or the machine no native loops."""
-    if not (anywhere or _listeners or native.is_available()):
+    if _unfused or not (anywhere or _listeners or native.is_available()):
         return plain()
     try:
         return fused()
@@ -139,6 +139,19 @@ def loop_or_else(
     """`loop`, or `plain` where a step has no normal form or the machine no native loops."""
     fused = functools.partial(loop, body, plain, *args, reverse=reverse, anywhere=anywhere)
     return or_else(fused, functools.partial(plain, *args), anywhere=anywhere)
+
+
+_unfused: list[None] = []
+
+
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """What is traced inside has no native loop, so that XLA can count its operations."""
+    _unfused.append(None)
+    try:
+        yield
+    finally:
+        _unfused.pop()
 
 
 _listeners: list[list[str]] = []

@@ -37,6 +37,7 @@ from longlag.core.selection import select
 from longlag.core.spec import choose
 from longlag.core.unrolling import unroll
 from longlag.core.weight_decay import by_name
+from longlag.kernels.looping import unfused
 from longlag.models.decoding import (
     DecoderState,
     Encoded,
@@ -340,7 +341,8 @@ class Seq2Seq(Model):
         encoded = jax.eval_shape(self.encode, params, self.source.shape(1, length))
         state = jax.eval_shape(lambda p: self.init_state(p, 1, length), params)
         one = self.target.shape(1, 1)
-        analysis = jax.jit(self.decode).lower(params, encoded, one, state).cost_analysis()
+        with unfused():
+            analysis = jax.jit(self.decode).lower(params, encoded, one, state).cost_analysis()
         cache = (encoded.memory, self._stack.cache_of(state.layers))
         return Cost.of(params, (encoded, state), cache, analysis)
 

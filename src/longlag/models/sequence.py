@@ -24,6 +24,7 @@ from longlag.core.batch import Batch
 from longlag.core.ops import Params
 from longlag.core.selection import select
 from longlag.core.weight_decay import by_name
+from longlag.kernels.looping import unfused
 from longlag.models.embedding import Embedding
 from longlag.models.model import Cost, Model, check_at
 from longlag.nn.containers import Repeated, Stack
@@ -204,7 +205,8 @@ class SequenceModel(Model):
         params = jax.eval_shape(model.init, jax.random.key(0))
         state = jax.eval_shape(lambda p: model.init_state(p, 1, length), params)
         one = self.embedding.shape(1, 1)
-        analysis = jax.jit(model.apply).lower(params, one, state).cost_analysis()
+        with unfused():
+            analysis = jax.jit(model.apply).lower(params, one, state).cost_analysis()
         return Cost.of(params, state, model.stack.cache_of(state), analysis)
 
 
@@ -221,5 +223,6 @@ class WholeSequenceModel(SequenceModel):
         """
         params = jax.eval_shape(self.init, jax.random.key(0))
         kept = jax.ShapeDtypeStruct((length, self.width), jnp.float32)
-        analysis = jax.jit(self.apply).lower(params, self.embedding.shape(1, 1)).cost_analysis()
+        with unfused():
+            analysis = jax.jit(self.apply).lower(params, self.embedding.shape(1, 1)).cost_analysis()
         return Cost.of(params, kept, kept, analysis)
