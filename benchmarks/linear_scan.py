@@ -36,7 +36,7 @@ from benchmarks.rounds import Contestants, median_ratio
 from benchmarks.trace import trace
 from longlag import linear_scan
 from longlag.cli.arguments import plain_errors
-from longlag.core.scans.linear import AUTO, METHODS
+from longlag.core.scans.linear import AUTO, FUSED_FROM, METHODS
 from longlag.report.rows import markdown
 from longlag.system.console import console
 
@@ -220,7 +220,7 @@ def measure(
     minima = contestants.minima(names, rounds, advance)
     ratios = {name: median_ratio(minima[name], minima[PASS]) for name in (*OURS, *PEERS)}
     better_peer = [min(pair) for pair in zip(*(minima[name] for name in PEERS))]
-    auto = AUTO[jax.default_backend() != "cpu"]
+    auto = _auto(problem.shape[1])
     return {
         "shape": list(problem.shape),
         "pass": _pass(problem),
@@ -243,7 +243,7 @@ def measure_lengths(
         For each length `steps, ms`, the least of all rounds, and `ratio`, by how much longer that
         is than the length before; None for the first.
     """
-    auto = AUTO[jax.default_backend() != "cpu"]
+    auto = _auto(WIDTH)
     rows: list[dict[str, Any]] = []
     for steps in lengths:
         contestants.prepare(auto, Problem((steps, WIDTH), training=True))
@@ -261,6 +261,13 @@ def section(results: dict[str, Any]) -> str:
     times = markdown(_columns(rows), [_cells(row) for row in rows])
     operations = markdown(OPERATIONS, [line for row in rows for line in _operations(row)])
     return "\n\n".join([times, _lengths_line(results["lengths"]), operations, source(results)])
+
+
+def _auto(width: int) -> str:
+    """What "auto" is here for states of so many numbers."""
+    if jax.default_backend() != "cpu":
+        return AUTO[1]
+    return "fused" if width >= FUSED_FROM else AUTO[0]
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:

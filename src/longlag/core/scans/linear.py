@@ -12,6 +12,7 @@ promises that no decay exceeds one (`PLAIN`).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -61,10 +62,12 @@ __all__ = ["AUTO", "METHODS", "Method", "by_method", "linear_scan", "linear_step
 Method = Literal["auto", "scan", "associative", "chunked", "fused"]
 METHODS = ("auto", "scan", "associative", "chunked", "fused")
 
-# What "auto" takes on CPU, and on every other platform. CPU: in
-# benchmarks/results/linear_scan-cpu.json "scan" is the fastest at every shape and pass. Elsewhere
-# nothing was measured by us; "associative" is what others found the fastest of these there.
-AUTO = ("fused", "associative")
+# What "auto" takes on CPU, and on every other platform. Nothing was measured by us elsewhere;
+# "associative" is what others found the fastest of these there.
+AUTO = ("scan", "associative")
+# A state of at least so many numbers goes by "fused" on a CPU. By hand, on two cores: 1,024 numbers
+# in 8,192 steps took .67 to .75 of the time of "scan", 256 numbers in 16,384 steps 1.3 to 3.7.
+FUSED_FROM = 2048
 
 
 def linear_scan(
@@ -101,9 +104,10 @@ def linear_scan(
         h_reset: the state after a reset, broadcastable to `[*state]`; zeros if None.
         method: "scan" (one step after another, the least memory traffic), "associative" (a tree of
             `log2(T)` levels), "chunked" (all chunks of 32 steps side by side, twice, and a tree
-            over the chunks in between: far less traffic than the tree alone), or "auto": "scan" in
-            a program that is lowered for CPU and "associative" in any other. Only CPU was measured
-            by us. "fused" runs the recurrence and its adjoint as one native call each on a CPU
+            over the chunks in between: far less traffic than the tree alone), or "auto": in a
+            program that is lowered for CPU "fused" for states of 2,048 numbers or more and "scan"
+            for smaller ones, and "associative" in any other. Only CPU was measured by us. "fused"
+            runs the recurrence and its adjoint as one native call each on a CPU
             (`longlag.kernels`), and is "scan" elsewhere. Always "scan" for a T that is symbolic
             (`jax.export`).
         reverse: runs from the last step to the first; `h0` is then the state after the last step.
@@ -169,12 +173,19 @@ def linear_step(a: jax.Array | Complex, b: StateT, h: jax.Array | Complex) -> St
     return new if isinstance(b, tuple) else new[0]  # type: ignore[return-value]
 
 
-def by_method(function: Callable[..., Any], method: str, *args: Any) -> Any:
+def by_method(function: Callable[..., Any], method: str, *args: Any, on_cpu: str = AUTO[0]) -> Any:
     """`function(method, *args)`; the platform a program is lowered for decides what "auto" is."""
     if method != "auto":
         return function(method, *args)
-    cpu, others = (functools.partial(function, method) for method in AUTO)
+    cpu, others = (functools.partial(function, method) for method in (on_cpu, AUTO[1]))
     return on_cpu_or_else(cpu, others, *args)
+
+
+def _on_cpu(states: Number) -> str:
+    """What "auto" is on a CPU for states `[T, *state]`."""
+    state = states[0].shape[1:]
+    large = all(map(is_known, state)) and math.prod(state) >= FUSED_FROM
+    return "fused" if large else AUTO[0]
 
 
 class Way(NamedTuple):
@@ -202,7 +213,7 @@ def _run(way: Way, a: Number, b: Number, h0: Number, h_reset: Number | None, res
     def run(method: str, *args: Any) -> Number:
         return BY_NAME[method](*args, way.reverse, PLAIN if way.contracting else WIDE)
 
-    return by_method(run, way.method, a, b, h0, h_reset, resets)
+    return by_method(run, way.method, a, b, h0, h_reset, resets, on_cpu=_on_cpu(b))
 
 
 def _scan_forward(
@@ -226,7 +237,7 @@ def _scan_backward(way: Way, residuals: Residuals, dh: Number) -> tuple[Any, ...
     if is_zero(h[0].shape[0]):
         return *jax.tree.map(zeros_like, (a, h, h0, h_reset)), None
     pull = functools.partial(_pull, way)
-    da, lam, dh0, dh_reset = by_method(pull, way.method, dh, *residuals)
+    da, lam, dh0, dh_reset = by_method(pull, way.method, dh, *residuals, on_cpu=_on_cpu(dh))
     return da, lam, dh0, None if resets is None else dh_reset, None
 
 
