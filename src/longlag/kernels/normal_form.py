@@ -282,6 +282,9 @@ class Reader:
             result = self.elementwise(BINARY.get(name, name), ins)
         elif name == "select_n" and len(ins) == 3:
             result = self.elementwise("select", ins)
+        elif name == "one_minus_square":  # of jax 0.12, in the derivative of tanh
+            square = self.elementwise("square", ins)
+            result = self.elementwise("sub", [self.constants.number(1.0), square])
         elif name == "clamp":
             result = self.elementwise("min", [self.elementwise("max", ins[1::-1]), ins[2]])
         elif name == "integer_pow" and 0 < abs(params["y"]) <= LARGEST_POWER:
