@@ -30,10 +30,6 @@ class Constants:
         self._operands: dict[Any, Constant] = {}
         self._numbers: dict[float, Known] = {}
 
-    def argument(self, shape: tuple[int, ...]) -> Known:
-        """An array that the loop is given."""
-        return Known(shape)
-
     def array(self, array: Any) -> Known:
         """An array that the jaxpr brings along."""
         shape = np.shape(array)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -179,11 +180,13 @@ def _type(leaf: Any) -> jax.ShapeDtypeStruct:
 def _unflatten(
     trees: Sequence[Any], counts: Sequence[int], leaves: Sequence[Any]
 ) -> tuple[Any, ...]:
-    parts, at = [], 0
-    for tree, count in zip(trees, counts):
-        parts.append(jax.tree.unflatten(tree, leaves[at : at + count]))
-        at += count
-    return tuple(parts)
+    return tuple(map(jax.tree.unflatten, trees, _cut(counts, leaves)))
+
+
+def _cut(counts: Sequence[int], leaves: Sequence[Any]) -> list[Sequence[Any]]:
+    """Leaves side by side, as groups of so many."""
+    ends = itertools.accumulate(counts)
+    return [leaves[end - count : end] for count, end in zip(counts, ends)]
 
 
 def _check_types(leaves: Sequence[Any]) -> None:
@@ -219,24 +222,8 @@ def _natively(
     **params: Any,
 ) -> list[jax.Array]:
     """The loop by a function like `native.run`."""
-    groups, at = [], 0
-    for count in counts:
-        groups.append(args[at : at + count])
-        at += count
-    arrays, carry, given, before, entry = groups
     try:
-        return run(
-            schedule,
-            known,
-            arrays,
-            carry,
-            given,
-            before,
-            entry,
-            types,
-            steps=steps,
-            reverse=reverse,
-        )
+        return run(schedule, known, *_cut(counts, args), types, steps=steps, reverse=reverse)
     except Unsupported:
         return _plainly(*args, **params)
 

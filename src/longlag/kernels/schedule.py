@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from longlag.kernels.parts import assign_parts
@@ -65,6 +66,7 @@ class Schedule:
         self.arguments: list[Any] = []
         self.results: list[tuple[str, int]] = []
         self.totals: list[tuple[int, int]] = []
+        self.kept: dict[Any, Value] = {}
         self.scratch = self.chunk = 0
         self._slot_numbers: dict[Slot, int] = {}
         self._argument_numbers: dict[Any, int] = {}
@@ -107,20 +109,15 @@ class Schedule:
             for each in program.operations
             if parts[each] == part
         ]
-        carries = {*program.carry}
-        kept: dict[Value, Value] = {}
-        self.kept = kept
+        late = [operation for operation in ordered if parts[operation] == LATE]
+        kept = self.kept
+        for reader in [*late, *program.terms]:
+            self._keep_carries(reader.reads())
+        for operation in late:
+            operation.inputs = [_kept(p, kept) for p in operation.inputs]
+            operation.products = [(_kept(p, kept), k) for p, k in operation.products]
         for operation in ordered:
             part = parts[operation]
-            if part == LATE:
-                self._keep_carries(operation.reads(), carries, kept)
-        for term in program.terms:
-            self._keep_carries(term.reads(), carries, kept)
-        for operation in ordered:
-            part = parts[operation]
-            if part == LATE:
-                operation.inputs = [_kept(p, kept) for p in operation.inputs]
-                operation.products = [(_kept(p, kept), k) for p, k in operation.products]
             self._place(operation, part, last_use)
             self._run(operation, part)
         for term in program.terms:
@@ -231,12 +228,13 @@ class Schedule:
         self.chunk += width
         return Slot(CHUNK, self.chunk - width, 0, width, 1, self.batch * width, 0)
 
-    def _keep_carries(self, reads: Any, carries: set[Value], kept: dict[Value, Value]) -> None:
+    def _keep_carries(self, reads: Iterable[Piece]) -> None:
         """Keeps a carry that is read after the step has changed it."""
+        carries = dict.fromkeys(self.program.carry)
         for piece in reads:
-            if piece.source in carries and piece.source not in kept:
+            if piece.source in carries and piece.source not in self.kept:
                 value = Value(piece.source.width)
-                kept[piece.source] = value
+                self.kept[piece.source] = value
                 self._home[value] = self._new_chunk(value.width)
                 whole = Piece(piece.source, 0, value.width)
                 self._emit("copy", STEP, value.width, self._home[value], self._slot_of(whole))

@@ -43,7 +43,7 @@ def run(
     h_reset: Number | None,
     resets: jax.Array | None,
     reverse: bool,
-    how: Any = None,
+    arithmetic: Any = None,
 ) -> Number:
     """All states, `[T, *state]`, as the methods of `linear_methods.RUN`.
 
@@ -51,7 +51,7 @@ def run(
     broadcast over the state.
     """
     arguments = a, b, h0, h_reset, resets, reverse
-    by_scan = functools.partial(RUN["scan"], *arguments, how)
+    by_scan = functools.partial(RUN["scan"], *arguments, arithmetic)
     return or_else(functools.partial(_run, *arguments), by_scan, anywhere=True)
 
 

@@ -30,7 +30,6 @@ ffi::Error run(ffi::ThreadPool& pool, const longlag::Tables& tables, ffi::Remain
   longlag::Loop<R> loop(tables, std::move(in), std::move(out));
   int64_t threads = pool.num_threads();
   if (const char* set = std::getenv("LONGLAG_KERNEL_THREADS")) threads = std::atoll(set);
-  // A thread that has too little to do costs more than it brings.
   longlag::together(pool, static_cast<int>(std::max<int64_t>(1, threads)), [&](longlag::Team& team) { loop.run(team); });
   return ffi::Error::Success();
 }

@@ -17,17 +17,11 @@ std::vector<std::pair<size_t, void*>>& pool() {
 }
 constexpr size_t kPooledBlocks = 16;
 
-int64_t setting(const char* name, int64_t usual) {
-  const char* set = std::getenv(name);
-  return set ? std::atoll(set) : usual;
-}
-
 // Rows of a chunk, about: enough for products at full speed, and few enough to stay in the cache.
 constexpr int64_t kRows = 256;
 // Numbers of a tile that elementwise operations take one after another, so that it stays in L1.
 constexpr int64_t kTile = 2048;
 
-template <typename R>
 int64_t widest(const Tables& t) {
   int64_t most = 1;
   for (const auto& i : t.parts[kStep])
@@ -43,8 +37,7 @@ int64_t packed_numbers(const Tables& t) {
 }
 
 int64_t steps_of_a_chunk(const Tables& t) {
-  static const int64_t rows = setting("LONGLAG_KERNEL_ROWS", kRows);
-  return std::max<int64_t>(1, std::min(t.steps, rows / std::max<int64_t>(t.batch, 1)));
+  return std::max<int64_t>(1, std::min(t.steps, kRows / std::max<int64_t>(t.batch, 1)));
 }
 
 }  // namespace
@@ -217,7 +210,7 @@ Loop<R>::Loop(const Tables& tables, std::vector<R*> in, std::vector<R*> out)
       in_(std::move(in)),
       out_(std::move(out)),
       chunk_steps_(steps_of_a_chunk(tables)),
-      block_(std::max<int64_t>(1, kTile / widest<R>(tables))),
+      block_(std::max<int64_t>(1, kTile / widest(tables))),
       packed_(packed_numbers<R>(tables) * sizeof(R)),
       chunk_(2 * tables.chunk * tables.batch * chunk_steps_ * sizeof(R)) {
   R* to = static_cast<R*>(packed_.data());
