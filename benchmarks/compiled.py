@@ -20,7 +20,6 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -68,9 +67,7 @@ def main(argv: Sequence[str]) -> int:
         name for name in PROGRAMS if not options.only or any(part in name for part in options.only)
     ]
     if not names:
-        raise ValueError(
-            f"--only: expected parts of names such as 'cell: LSTM', got {options.only}"
-        )
+        raise ValueError(f"--only: expected parts of {', '.join(PROGRAMS)}; got {options.only}")
     cases = itertools.product(options.chips, options.targets, names)
     cases = [(name, target, chips) for chips, target, name in cases if exists(name, target)]
     kept = {_key(row): row for row in read()} if options.record else {}
@@ -111,11 +108,10 @@ def exists(name: str, target: str) -> bool:
     return not name.startswith("fused") or TARGETS[target].platform == "tpu"
 
 
-def read(path: Path = RECORD) -> list[Row]:
+def read() -> list[Row]:
     """The recorded lines."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    lines = RECORD.read_text("utf-8").splitlines() if RECORD.is_file() else []
+    return [json.loads(line) for line in lines]
 
 
 def write(rows: Sequence[Row]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 __all__ = ["PROGRAMS", "Shape", "compile_for", "measure"]
@@ -29,31 +29,22 @@ class Program:
     """A program before it is traced.
 
     Attributes:
-        kind: "cell", "fused cell", "attention", "block" or "train step".
-        name: within the kind.
         shape: of a batch.
-        make: from B over all chips to a function of parameters and data, the shapes of the
-            parameters, and those of the data, which begin with B.
+        make: from a shape, B over all chips, to a function of parameters and data, the shapes of
+            the parameters, and those of the data, which begin with B.
     """
 
-    kind: str
-    name: str
     shape: Shape
     make: Callable[[Shape], tuple[Callable[..., Any], Any, Any]]
 
-    def over(self, chips: int) -> tuple[Callable[..., Any], Any, Any]:
-        """What `make` returns for the batch of so many chips."""
-        return self.make(self.shape._replace(batch=self.shape.batch * chips))
 
-
-def compile_for(program: Program, target: str, chips: int, **options: Any) -> Any:
+def compile_for(program: Program, target: str, chips: int) -> Any:
     """Compiles a program, its batch shared out over chips.
 
     Args:
         program: the program.
         target: a key of `TARGETS`.
         chips: one of `CHIPS`.
-        **options: for `make`.
     """
     import jax
     import numpy as np
@@ -62,7 +53,8 @@ def compile_for(program: Program, target: str, chips: int, **options: Any) -> An
     from benchmarks.targets import devices
 
     mesh = Mesh(np.array(devices(target, chips)), "data")
-    function, params, data = program.over(chips)
+    shape = program.shape
+    function, params, data = program.make(shape._replace(batch=shape.batch * chips))
 
     def place(tree: Any, *axes: str) -> Any:
         sharding = NamedSharding(mesh, PartitionSpec(*axes))
@@ -70,17 +62,19 @@ def compile_for(program: Program, target: str, chips: int, **options: Any) -> An
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )
 
-    lowered = jax.jit(function, **options).lower(place(params), place(data, "data"))
-    return lowered.compile()
+    return jax.jit(function).lower(place(params), place(data, "data")).compile()
 
 
-def measure(name: str, target: str, chips: int) -> dict[str, Any]:
+def measure(
+    name: str, target: str, chips: int = 1, shape: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Compiles a program, in the child process of a `Compiler`.
 
     Args:
         name: a key of `PROGRAMS`.
         target: a key of `TARGETS`.
         chips: one of `CHIPS`.
+        shape: B a chip, T, D and H, in place of the program's own.
 
     Returns:
         A row, without the names: `shape`; bytes a chip of `arguments`, `outputs` and `temporary`;
@@ -89,6 +83,8 @@ def measure(name: str, target: str, chips: int) -> dict[str, Any]:
     from benchmarks import hlo
 
     program, began = PROGRAMS[name], _cpu_seconds()
+    if shape is not None:
+        program = dataclasses.replace(program, shape=Shape(*shape))
     compiled = compile_for(program, target, chips)
     seconds = _cpu_seconds() - began
     memory = compiled.memory_analysis()
@@ -257,10 +253,16 @@ def _programs() -> dict[str, Program]:
         "train step": (_models, of_model, Shape(16, 1024, 256, 512)),
     }
     return {
-        f"{kind}: {name}": Program(kind, name, shape, functools.partial(make, member))
+        f"{kind}: {name}": Program(shape, functools.partial(_make, members, make, name))
         for kind, (members, make, shape) in kinds.items()
-        for name, member in members(shape).items()
+        for name in members(shape)
     }
+
+
+def _make(
+    members: Callable[[Shape], dict[str, Any]], make: Callable[..., Any], name: str, shape: Shape
+) -> tuple[Callable[..., Any], Any, Any]:
+    return make(members(shape)[name], shape)
 
 
 PROGRAMS = _programs()

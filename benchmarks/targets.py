@@ -167,6 +167,8 @@ def _environment() -> dict[str, str]:
     return kept | {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
+        # libtpu locks the chips of a machine to one process, also where there are none.
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "PYTHONPATH": os.pathsep.join(path),
     }
 
