@@ -36,6 +36,7 @@ env-test: env
 	|| { echo "adding what the tests need" \
 		&& $(PIP) --editable '.[experiments,data,peers,dev]' \
 		&& touch $(VENV)/.ready-test; }
+	@$(BIN)/python -m benchmarks.targets
 
 demo: env
 	@$(BIN)/python -m longlag demo

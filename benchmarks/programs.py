@@ -190,7 +190,8 @@ def of_model(model: Any, shape: Shape) -> tuple[Callable[..., Any], Any, Any]:
 def _cells(shape: Shape) -> dict[str, Any]:
     from longlag.runs import cell_names
 
-    return {kind.__name__: kind(shape.features) for kind in cell_names().values()}
+    kinds: dict[str, Any] = cell_names()
+    return {kind.__name__: kind(shape.features) for kind in kinds.values()}
 
 
 def _fused(shape: Shape) -> dict[str, Any]:
