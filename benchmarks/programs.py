@@ -142,6 +142,20 @@ def of_cell(cell: Any, shape: Shape, **options: Any) -> tuple[Callable[..., Any]
     return gradient(loss), params, (xs, _flags(shape))
 
 
+def side_by_side(cell: Any, shape: Shape) -> tuple[Callable[..., Any], Any, Any]:
+    """Four seeds of a cell in one program, each with parameters and data of its own."""
+    import jax
+
+    def with_axis(tree: Any, axis: int) -> Any:
+        def add(x: Any) -> Any:
+            return jax.ShapeDtypeStruct((*x.shape[:axis], 4, *x.shape[axis:]), x.dtype)
+
+        return jax.tree.map(add, tree)
+
+    function, params, data = of_cell(cell, shape)
+    return jax.vmap(function, (0, 1)), with_axis(params, 0), with_axis(data, 1)
+
+
 def of_layer(layer: Any, shape: Shape) -> tuple[Callable[..., Any], Any, Any]:
     """The mean square of all outputs of an attention or a block, with any mask and any resets."""
     import jax
@@ -201,6 +215,14 @@ def _fused(shape: Shape) -> dict[str, Any]:
     return {name: cell for name, cell in _cells(shape).items() if not isinstance(cell, MatrixCell)}
 
 
+def _few(shape: Shape) -> dict[str, Any]:
+    """One dense cell and one matrix cell."""
+    import longlag as ll
+
+    H = shape.features
+    return {"LSTM": ll.LSTM(H), "Retention": ll.Retention(H, heads=2)}
+
+
 def _attentions(shape: Shape) -> dict[str, Any]:
     from longlag.attention import Additive, DotProduct, Local, Multiplicative
 
@@ -249,6 +271,8 @@ def _programs() -> dict[str, Program]:
     kinds: dict[str, tuple[Callable[[Shape], dict[str, Any]], Callable[..., Any], Shape]] = {
         "cell": (_cells, of_cell, cells),
         "fused cell": (_fused, functools.partial(of_cell, method="fused"), cells),
+        "long": (_few, of_cell, cells._replace(steps=4096)),
+        "four seeds": (_few, side_by_side, cells._replace(batch=8)),
         "attention": (_attentions, of_layer, layers),
         "block": (_blocks, of_layer, layers),
         "train step": (_models, of_model, Shape(16, 1024, 256, 512)),
