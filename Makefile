@@ -2,6 +2,7 @@
 # make test   lint, types and the whole test suite
 # make coverage   the tests, and which lines they reach (slower)
 # make smoke  a few steps of the experiments with many arms
+# make wheel  a wheel for this kind of machine, with its native loops built in, in dist/
 # All make the environment first; the first time that takes a few minutes.
 
 VENV := .venv
@@ -10,10 +11,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-SOURCES := src experiments benchmarks tests
+SOURCES := src experiments benchmarks tests hatch_build.py
 WORKERS ?= 2
 
-.PHONY: help env env-test demo smoke test coverage test-deep lint types clean
+.PHONY: help env env-test demo smoke test coverage test-deep lint types wheel clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -59,6 +60,9 @@ lint: env-test
 
 types: env-test
 	@$(BIN)/basedpyright
+
+wheel: env-test
+	@LONGLAG_WHEEL=native $(BIN)/python -m hatchling build -t wheel
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .coverage .coverage.*

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.rounds import busy_cores
 from longlag.report.rows import insert
+from longlag.system.allocator import keep_freed_memory
 from longlag.system.atomic_files import replace_file
 from longlag.system.console import console
 from longlag.system.machine import environment, version
@@ -49,6 +50,7 @@ class Record:
 
     def __init__(self, benchmark: str, keep: bool, packages: Sequence[str] = ()) -> None:
         self.benchmark, self.keep, self.packages = benchmark, keep, packages
+        keep_freed_memory()  # as each contestant does, and each command of longlag
         self.began, self._look = time.perf_counter(), LOOK if keep else GLANCE
         self.loudest = busy_cores(self._look)
         if keep and self.loudest > QUIET:
@@ -90,8 +92,8 @@ class Record:
             **more: anything else that belongs into the object, such as `rounds`.
 
         Returns:
-            `benchmark, device, versions, commit, dirty, busy, wall_seconds, rows`, and `more`.
-
+            `benchmark, device, versions, commit, dirty, malloc, busy, wall_seconds, rows`, and
+            `more`.
         """
         env = environment()
         on_cpu = env["backend"] == "cpu"
@@ -101,6 +103,7 @@ class Record:
             "versions": env["versions"] | {name: version(name) for name in self.packages},
             "commit": env["commit"],
             "dirty": env["dirty"],
+            "malloc": env["malloc"],
             "busy": round(self.loudest, 3),
             "wall_seconds": round(time.perf_counter() - self.began, 1),
             **more,
@@ -134,8 +137,9 @@ def source(results: Results) -> str:
     """The line under a table: what it was measured on."""
     versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items() if v)
     rounds = f"{results['rounds']} rounds, " if "rounds" in results else ""
+    kept = "freed memory kept; " if results.get("malloc") == "keep" else ""
     return (
         f"{results['device']}; commit `{results['commit'][:10]}`; {rounds}"
         f"{results['wall_seconds']:.0f} s in all; others kept {results['busy']:.2f} cores busy at "
-        f"most; {versions}."
+        f"most; {kept}{versions}."
     )

@@ -1,5 +1,8 @@
 """Fair timing: each contestant in a process of its own, round after round, on a quiet machine.
 
+Each process keeps the memory that it frees, longlag's and the others' alike, as the commands of
+longlag do (`longlag.system.allocator`). With `LONGLAG_MALLOC=system` none of them does.
+
 All benchmarks have one shape:
 
     Options           the command line
@@ -11,6 +14,7 @@ All benchmarks have one shape:
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+
+from longlag.system.allocator import keep_freed_memory
 
 __all__ = ["Contestants", "busy_cores", "median_ratio"]
 
@@ -32,16 +38,25 @@ class Contestants:
     Args:
         makers: from a name to a function of module level that takes a description and returns a
             function to be timed. Each runs in a spawned process, where it may import what it likes.
+        settings: from a name to what is set in the environment of its process.
     """
 
-    def __init__(self, makers: Mapping[str, Callable[[Any], Callable[[], None]]]) -> None:
+    def __init__(
+        self,
+        makers: Mapping[str, Callable[[Any], Callable[[], None]]],
+        settings: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
+        outside = dict(os.environ)
         self._pipes: dict[str, Any] = {}
         self._processes = []
         for name, maker in makers.items():
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, maker), daemon=True)
+            os.environ.update((settings or {}).get(name, {}))
             process.start()
+            os.environ.clear()
+            os.environ.update(outside)
             self._processes.append(process)
             self._pipes[name] = ours
 
@@ -105,6 +120,7 @@ class Contestants:
 
 
 def _serve(pipe: Connection, maker: Callable[[Any], Callable[[], None]]) -> None:
+    keep_freed_memory()
     run: Any = None
     while True:
         what, description = pipe.recv()

@@ -1,7 +1,7 @@
 """Times `longlag.unroll` beside the recurrent layers of other frameworks.
 
     python -m benchmarks.unroll --quick                 (within a minute)
-    python -m benchmarks.unroll                         (five shapes, forward and train: 20 minutes)
+    python -m benchmarks.unroll                         (eight shapes, both passes: 15 minutes)
     python -m benchmarks.unroll --shape 8,200,32,64 --cells lstm --frameworks longlag torch
     python -m benchmarks.unroll --record                (keeps the results in benchmarks/results)
 
@@ -31,13 +31,16 @@ from longlag.report.rows import markdown
 from longlag.system.console import console
 
 OURS = "longlag"
-# A usual one, narrow and long, a single sequence, and two large.
+# A usual one, narrow and long, a single sequence, two large, and three of memory tasks.
 SHAPES = (
     "32,512,64,128",
     "16,1024,16,64",
     "1,1024,64,128",
     "64,256,256,256",
     "32,128,512,512",
+    "32,40,48,48",
+    "32,64,32,32",
+    "64,200,32,64",
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import length, memory, record, rounds, unroll
+from benchmarks import allocator, length, memory, record, rounds, unroll
 from benchmarks.frameworks import FRAMEWORKS, Layer
 from longlag.cli.arguments import plain_errors
 
@@ -30,6 +30,20 @@ def test_every_framework_runs(capsys: pytest.CaptureFixture[str]):
     others = set(FRAMEWORKS) - {"longlag", "matmul"}
     assert set(row["peers"]) == others and set(row["ratios"]) == {*others, "jax"}
     assert all(value > 0 for value in (row["ours_ms"], row["floor_ms"], *row["peers"].values()))
+
+
+def test_memory_is_kept_in_one_process_and_given_back_in_the_other(
+    capsys: pytest.CaptureFixture[str],
+):
+    argv = ["--shape", "2,3,4,5", "--rounds", "1", "--frameworks", "longlag"]
+    assert allocator.main(argv) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["malloc"] == "keep"
+    (row,) = found["rows"]
+    assert set(row) == {"shape", "framework", "ms", "ratio", "spread", "peak_mb"}
+    assert [*row["ms"]] == [*row["peak_mb"]] == ["keep", "system"]
+    assert min(*row["ms"].values(), *row["peak_mb"].values()) > 0
+    assert allocator.section(found).startswith("| LSTM, train | framework |")
 
 
 def test_a_ratio_is_the_median_of_the_rounds():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import longlag
+from longlag.kernels.compiling import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 HARD = {"jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
@@ -109,3 +111,26 @@ def test_a_cell_and_a_task_of_ones_own_train_by_the_command(fresh: Path, tmp_pat
     ]
     assert "Mine on odd" in (tmp_path / "run" / "report.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"mine.py", "run"}
+
+
+@pytest.mark.deep
+def test_a_wheel_with_native_loops_needs_no_compiler(tmp_path: Path, monkeypatch):
+    """It has a library for each instruction set, and takes another where one does not load."""
+    monkeypatch.setenv("LONGLAG_WHEEL", "native")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT)
+    (path,) = tmp_path.glob("longlag-*.whl")
+    assert path.stem.endswith(f"py3-none-linux_{platform.machine()}")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "installed")
+    settings = {"PATH": "", "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-m", "longlag.kernels"]
+    for variant in VARIANTS[platform.machine()]:
+        library = tmp_path / "installed" / "longlag" / "kernels" / "built" / f"loop-{variant}.so"
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=settings, cwd=tmp_path, check=True
+        )
+        assert done.stdout == "loops over time run by: native\n", done.stderr
+        library.write_text("this is no library")
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, cwd=tmp_path)
+    assert "found no C++ compiler" in done.stdout
+    assert not [*(ROOT / "src").rglob("loop-*.so")]

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from longlag.core.scans.matrix import matrix_scan
+from longlag.kernels import native
 from longlag.tasks import Parity
 from longlag.training.objective import losses
 from tests.helpers.everything import MEMBERS, B, Member, T, flags, loss
@@ -84,8 +85,13 @@ def try_member(name: str, member: Member) -> None:
             if name not in RUN:
                 jax.eval_shape(function, *args)
                 continue
-            got = jax.device_get(jax.jit(function)(*args))
+            lowered = jax.jit(function).lower(*args)
+            got = jax.device_get(lowered.compile()(*args))
             jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-5), got, expected)
+            if name == "GRU" and "shard_map" in way:
+                assert native.TARGET in lowered.as_text(), "no native loop"
+                if "seeds" in way:
+                    jax.tree.map(np.testing.assert_array_equal, got, expected)
         except Exception as error:
             print(f"{name}, {way}: {type(error).__name__}: {str(error)[:300]!r}")
     if name in ("GRU", "hybrid", "window-2"):

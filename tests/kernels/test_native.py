@@ -14,6 +14,7 @@ import pytest
 
 import longlag as ll
 from longlag.kernels import native
+from longlag.kernels.compiling import choose_variants
 from longlag.kernels.looping import loop
 
 ULP = 4
@@ -165,6 +166,16 @@ def test_a_broken_compiler_is_named_once(tmp_path):
         [sys.executable, "-c", WITHOUT], env=settings, check=True, capture_output=True, text=True
     )
     assert outcome.stderr.count("broken for a test") == 1, outcome.stderr
+
+
+def test_a_processor_takes_the_best_library_that_it_can_run():
+    flags = {"x86_64": "fpu fma avx2 bmi1 bmi2 f16c movbe abm", "aarch64": "fp asimd"}
+    more = "avx512f avx512bw avx512cd avx512dq avx512vl"
+    assert choose_variants("x86_64", flags["x86_64"].split()) == ["avx2"]
+    assert choose_variants("x86_64", (flags["x86_64"] + " " + more).split()) == ["avx512", "avx2"]
+    assert choose_variants("x86_64", ["fpu", "sse2"]) == []
+    assert choose_variants("aarch64", flags["aarch64"].split()) == ["neon"]
+    assert choose_variants("riscv64", ["asimd"]) == []
 
 
 def test_an_exported_program_has_no_native_loop():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
+from longlag.system.allocator import keep_freed_memory
 from longlag.system.machine import version
 from longlag.system.optional_packages import EXPERIMENTS, check
 
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"expected a command; got none.\n\n{overview()}")
         module = COMMANDS[choose(name, COMMANDS, "command")]
         check(*EXPERIMENTS, extra="experiments")
+        keep_freed_memory()
         return importlib.import_module(f"longlag.cli.{module}").main(rest)
 
 

@@ -18,7 +18,7 @@ __all__ = ["DenseCell"]
 
 
 # Width from which keeping what `mix` returned is faster than computing it again in the backward.
-STORE_FROM = 256
+STORE_FROM = 128
 
 
 class DenseCell(AffineCell[DenseCarryT]):

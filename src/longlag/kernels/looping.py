@@ -65,7 +65,7 @@ def loop(
     groups = [constants, carry, given, before, entry]
     leaves, trees = zip(*map(jax.tree.flatten, groups))
     counts = tuple(map(len, leaves))
-    _check_types([leaf for group in leaves for leaf in group])
+    varying = _check_types([leaf for group in leaves for leaf in group])
     steps, batch = jax.tree.leaves((given, before))[0].shape[:2]
     if is_symbolic_dim(steps) or is_symbolic_dim(batch) or batch == 0:
         raise Unsupported(f"{steps} steps of {batch} rows")
@@ -98,10 +98,11 @@ def loop(
     def plainly(*flat_leaves: jax.Array) -> list[jax.Array]:
         return jax.tree.leaves(plain(*_unflatten(trees, counts, flat_leaves)))
 
-    types = [jax.typeof(leaf) for leaf in leaves[1]]
-    outs = [v.aval for v in closed.jaxpr.outvars[counts[1] :]]
+    types: list[Any] = [jax.typeof(leaf) for leaf in leaves[1]]
+    outs: list[Any] = [v.aval for v in closed.jaxpr.outvars[counts[1] :]]
     types += [aval.update(shape=(steps, *aval.shape)) for aval in outs[: counts_out[1]]]
     types += outs[counts_out[1] :]
+    types = [type_.update(manual_axis_type=varying) for type_ in types]
     made = loop_p.bind(
         *(leaf for group in leaves for leaf in group),
         schedule=Schedule(program, batch),
@@ -189,15 +190,20 @@ def _cut(counts: Sequence[int], leaves: Sequence[Any]) -> list[Sequence[Any]]:
     return [leaves[end - count : end] for count, end in zip(counts, ends)]
 
 
-def _check_types(leaves: Sequence[Any]) -> None:
-    """Refuses arrays that a mesh has shared out in so many words: their types must stay."""
-    for leaf in leaves:
-        type_ = jax.typeof(leaf)
-        if type_.mat.varying:
-            raise Unsupported("inside shard_map")
+def _check_types(leaves: Sequence[Any]) -> Any:
+    """The axes of a mesh over which results vary: those over which any leaf does (`shard_map`).
+
+    Arrays that a mesh has shared out in so many words are refused, since their types must stay.
+    """
+    types: list[Any] = [jax.typeof(leaf) for leaf in leaves]
+    for type_ in types:
         mesh = getattr(getattr(type_, "sharding", None), "mesh", None)
         if mesh is not None and not mesh.empty and mesh.explicit_axes:
             raise Unsupported("on a mesh with explicit axes")
+    most = max((type_.mat for type_ in types), key=lambda mat: len(mat.varying))
+    if not all(type_.mat.varying <= most.varying for type_ in types):
+        raise Unsupported("arrays that vary over other axes of a mesh than their neighbours")
+    return most
 
 
 loop_p = Primitive("longlag_loop")

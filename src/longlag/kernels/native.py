@@ -1,4 +1,4 @@
-"""The native loop: built where there is a compiler, kept in the cache, and called through XLA.
+"""The native loop, called through XLA.
 
 `LONGLAG_KERNELS=0` turns it off. Without a compiler everything works as it does without the native
 loop, and one line says so once.
@@ -9,28 +9,22 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
-import hashlib
 import os
-import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from longlag.kernels.compiling import libraries
 from longlag.kernels.program import Constant, Known, evaluate
 from longlag.kernels.schedule import Schedule
 
 __all__ = ["describe", "is_available", "run"]
 
-SOURCE = Path(__file__).parent / "native"
 TARGET = "longlag_loop"
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-shared", "-fPIC", "-Wno-psabi")
 
 
 def is_available() -> bool:
@@ -49,63 +43,21 @@ def _missing() -> str | None:
     """Why programs cannot run natively, or None if they can."""
     if os.environ.get("LONGLAG_KERNELS", "1") == "0":
         return "LONGLAG_KERNELS=0"
+    reason: Exception | None = None
     try:
-        path = _build()
-        library = ctypes.CDLL(str(path))
-        handler = jax.ffi.pycapsule(library.longlag_loop)
-        jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
+        for path in libraries():
+            try:
+                library = ctypes.CDLL(str(path))
+                handler = jax.ffi.pycapsule(library.longlag_loop)
+                jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
+            except (OSError, RuntimeError) as error:  # built for another XLA: the next may do
+                reason = error
+            else:
+                return None
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"longlag: no native loops, jax.lax.scan runs instead: {error}", file=sys.stderr)
-        return str(error)
-    return None
-
-
-def _build() -> Path:
-    """The path of the library, compiled if the cache has none of these sources for this machine."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise OSError("found no C++ compiler (g++, clang++ or $CXX)")
-    include = jax.ffi.include_dir()
-    flags = (*FLAGS, *_machine_flags(), *os.environ.get("CXXFLAGS", "").split())
-    sources = sorted(SOURCE.glob("*.cc"))
-    content = [p.read_bytes() for p in sorted(SOURCE.iterdir()) if p.suffix in (".cc", ".h")]
-    # A home may be shared by machines that know other instructions.
-    settings = [compiler, jax.__version__, *flags, _instructions()]
-    digest = hashlib.sha256(b"\0".join([*content, *(text.encode() for text in settings)]))
-    path = _cache() / f"loop-{digest.hexdigest()[:16]}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            command = [compiler, *flags, "-isystem", include, *map(str, sources), "-o", str(made)]
-            outcome = subprocess.run(command, capture_output=True, text=True)
-            if outcome.returncode:
-                raise OSError(f"{compiler} failed: {outcome.stderr.strip()[-500:]}")
-            made.replace(path)
-    return path
-
-
-def _machine_flags() -> tuple[str, ...]:
-    """The instructions of this very machine, since the library is built where it runs."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        return ("-march=native", "-mprefer-vector-width=512")
-    return ("-mcpu=native",) if platform.machine() in ("aarch64", "arm64") else ()
-
-
-def _instructions() -> str:
-    """What the processor knows, as Linux tells it, or else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line for line in lines if line.startswith(("flags", "Features"))), platform.machine()
-    )
-
-
-def _cache() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "longlag" / "kernels"
+        reason = error
+    print(f"longlag: no native loops, jax.lax.scan runs instead: {reason}", file=sys.stderr)
+    return str(reason)
 
 
 def run(

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import Literal
 
 from longlag.kernels.columns import (
     Rows,
@@ -48,7 +48,8 @@ BINARY = {
     "min": "min", "pow": "pow", "atan2": "atan2", "eq": "eq", "ne": "ne", "lt": "lt", "le": "le",
     "gt": "gt", "ge": "ge", "and": "min", "or": "max", "xor": "ne",
 }  # fmt: skip
-SAME = {"copy", "copy_p", "pvary", "optimization_barrier", "stop_gradient"}
+# They keep every number. Explicit axes of a mesh were refused before (`looping.py`).
+SAME = {"copy", "copy_p", "pvary", "reshard", "optimization_barrier", "stop_gradient"}
 INNER = {
     "jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr",
@@ -70,13 +71,13 @@ LARGEST_POWER = 16
 
 
 def normalise(
-    closed: ClosedJaxpr, batch: int, *, carry: int, given: int, before: int, outputs: int
+    closed: Any, batch: int, *, carry: int, given: int, before: int, outputs: int
 ) -> tuple[Program, list[Known]]:
     """The program of a step.
 
     Args:
-        closed: the jaxpr of `(constants, carry, given, before) -> (carry, outputs, sums)`, flat.
-            All but constants and sums begin with the axis of the batch.
+        closed: the closed jaxpr of `(constants, carry, given, before) -> (carry, outputs, sums)`,
+            flat. All but constants and sums begin with the axis of the batch.
         batch: B.
         carry: number of leaves of the carry.
         given: number of inputs of the step.
@@ -93,7 +94,7 @@ def normalise(
     reader = Reader(batch, _dtype_of(closed))
     arguments = [Known(tuple(v.aval.shape)) for v in closed.jaxpr.invars[:first]]
     rows = [reader.argument(v) for v in closed.jaxpr.invars[first:]]
-    outs = reader.walk(closed, [*arguments, *rows])
+    outs = reader.walk(closed.jaxpr, closed.consts, [*arguments, *rows])
     leaving = [reader.leaving(out) for out in outs[: carry + outputs]]
     row_sums, results = [], []
     for out in outs[carry + outputs :]:
@@ -121,7 +122,7 @@ def normalise(
     return tidy(program), arguments
 
 
-def _dtype_of(closed: ClosedJaxpr) -> np.dtype:
+def _dtype_of(closed: Any) -> np.dtype:
     """The one type in which all of the step can be computed."""
     avals = [v.aval for v in [*closed.jaxpr.invars, *closed.jaxpr.outvars]]
     kinds = {
@@ -165,11 +166,12 @@ class Reader:
         pieces = (Piece(Value(width), 0, width),) if width else ()
         return Rows(pieces, 0, shape[1:])
 
-    def walk(self, closed: ClosedJaxpr, inputs: Sequence[Rows | Known]) -> list[Rows | Known]:
+    def walk(
+        self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Rows | Known]
+    ) -> list[Rows | Known]:
         """What the results of a jaxpr stand for, from what its arguments do."""
-        jaxpr = closed.jaxpr
         names: dict[Any, Rows | Known] = dict(zip(jaxpr.invars, inputs, strict=True))
-        names.update({v: self.constants.array(c) for v, c in zip(jaxpr.constvars, closed.consts)})
+        names.update({v: self.constants.array(c) for v, c in zip(jaxpr.constvars, consts)})
 
         def look_up(var: Any) -> Rows | Known:
             return self.constants.literal(var) if isinstance(var, Literal) else names[var]
@@ -248,7 +250,8 @@ class Reader:
         name = equation.primitive.name
         if name in INNER:
             inner = equation.params[INNER[name]]
-            return self.walk(inner if hasattr(inner, "consts") else ClosedJaxpr(inner, ()), ins)
+            # Some are closed over their constants, others have none.
+            return self.walk(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), ins)
         known = [each for each in ins if isinstance(each, Known)]
         if any(each.summed for each in known):
             if len(known) < len(ins):

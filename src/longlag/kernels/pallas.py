@@ -76,6 +76,8 @@ def run(
     Raises:
         Unsupported: a TPU has not the operation or not the room.
     """
+    if types and types[0].mat.varying:
+        raise Unsupported("a kernel of Pallas inside shard_map with its check on")
     program, batch, dtype = schedule.program, schedule.batch, schedule.program.dtype
     layout = Layout(schedule)
     known = dict(zip(constants, arrays))

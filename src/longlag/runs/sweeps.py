@@ -24,6 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from longlag.runs.experiment import Experiment
 from longlag.runs.lifecycle import carry_out, create, reopen
+from longlag.system.allocator import keep_freed_memory
 from longlag.system.console import cache_compilations, console
 from longlag.system.xla_flags import known_flags
 
@@ -119,6 +120,7 @@ def _pin(parent: int, free: Any, news: Any, flags: tuple[str, ...]) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {free.get()})
     os.environ["XLA_FLAGS"] = " ".join((*flags, os.environ.get("XLA_FLAGS", "")))
+    keep_freed_memory()
     cache_compilations()
 
 

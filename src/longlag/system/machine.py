@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from longlag.kernels import native
+from longlag.system.allocator import describe_allocator
 
 __all__ = ["environment", "provenance", "version"]
 
@@ -31,7 +32,8 @@ def environment() -> dict[str, Any]:
         `python`; `versions` by package; `platform` (operating system); `backend`, `device_kind` and
         `device_count` of jax; `cpu`; `cpu_count`; `commit` and `dirty` of longlag's sources (None
         where they are not in a git repository); `argv`; `xla_flags`; `loops`, what runs loops over
-        time on a CPU ("native", or why it is jax.lax.scan).
+        time on a CPU ("native", or why it is jax.lax.scan); `malloc`, whether freed memory is kept
+        ("keep", or "system").
     """
     devices = jax.devices()
     commit, dirty = _commit(Path(__file__))
@@ -49,6 +51,7 @@ def environment() -> dict[str, Any]:
         "argv": list(sys.argv),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "loops": native.describe(),
+        "malloc": describe_allocator(),
     }
 
 
