@@ -209,10 +209,16 @@ def _cells(shape: Shape) -> dict[str, Any]:
 
 
 def _fused(shape: Shape) -> dict[str, Any]:
-    """The cells that `method="fused"` takes: all but those with a matrix for a state."""
+    """The cells that `method="fused"` takes.
+
+    Cells with a matrix for a state have no loop of single steps, and GSA, whose decays are spread
+    over the features of a head, has no normal form.
+    """
+    import longlag as ll
     from longlag.core.matrix_cell import MatrixCell
 
-    return {name: cell for name, cell in _cells(shape).items() if not isinstance(cell, MatrixCell)}
+    others = (MatrixCell, ll.GSA)
+    return {name: cell for name, cell in _cells(shape).items() if not isinstance(cell, others)}
 
 
 def _few(shape: Shape) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Needs:
 def dense(
     shape: Shape, *, gates: int, carried: int, mixed: int, heads: int = 1, inner: bool = False
 ) -> Needs:
-    """A dense cell of at least 256 features, which stores what `mix` returned.
+    """A dense cell of at least 128 features, which stores what `mix` returned.
 
     Args:
         shape: of the batch.
