@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -157,8 +158,8 @@ class Check:
 
     @property
     def share(self) -> float:
-        """The formula as a share of what was compiled."""
-        return self.formula / self.compiled
+        """The formula as a share of what was compiled; infinite if there is nothing of it."""
+        return self.formula / self.compiled if self.compiled else math.inf
 
     @property
     def is_near(self) -> bool:
@@ -178,8 +179,10 @@ def check(row: Row) -> Iterator[Check]:
 
 def explain(row: Row, one: Check) -> str:
     """The note of a miss; empty where nobody knows the reason."""
-    if one.is_near or one.quantity != "memory" or TARGETS[row["target"]].platform != "tpu":
+    if one.is_near or TARGETS[row["target"]].platform != "tpu":
         return ""
+    if one.quantity == "operations":
+        return "c" if row["program"] == "attention: additive" else ""
     return "a" if one.share > 1 else "b" if row["program"] in NARROW else ""
 
 
@@ -189,27 +192,32 @@ def checked() -> list[Row]:
 
 
 def of_checks(rows: Sequence[Row]) -> str:
-    """The table of formulas beside compiled programs, and how many agree."""
-    units = {"memory": 1e6, "operations": 1e9, "wire": 1e6}
-    lines, every = [], []
+    """The table of formulas beside compiled programs, and how many numbers agree.
+
+    A program for several numbers of chips has one line, with the worst of them.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        checks = {one.quantity: one for one in check(row)}
-        cells = [row["program"], f"{row['chips']} {TARGETS[row['target']].name}"]
-        for quantity, unit in units.items():
-            one = checks.get(quantity)
-            if one is None:
-                cells += ["", ""]
-                continue
-            note = explain(row, one)
-            cells.append(f"{one.compiled / unit:,.1f}")
-            cells.append(f"{one.share:.2f}" + (f" ({note})" if note else ""))
-        lines.append(cells)
-        every += checks.values()
-    near = sum(one.is_near for one in every)
+        groups.setdefault((row["program"], row["target"]), []).append(row)
+    lines = [_line(group) for group in groups.values()]
     columns = ("program", "chips", "MB", "share", "GFLOP", "share", "MB to the wire", "share")
-    return "\n".join(
-        [markdown(columns, lines), "", f"{near} of {len(every)} numbers are within 20%."]
-    )
+    every = [one for row in rows for one in check(row)]
+    near = f"{sum(one.is_near for one in every)} of {len(every)} numbers are within 20%."
+    return "\n".join([markdown(columns, lines), "", near])
+
+
+def _line(rows: Sequence[Row]) -> list[str]:
+    chips = ", ".join(str(row["chips"]) for row in rows)
+    cells = [rows[0]["program"], f"{chips} {TARGETS[rows[0]['target']].name}"]
+    for quantity, unit in {"memory": 1e6, "operations": 1e9, "wire": 1e6}.items():
+        checks = [(one, row) for row in rows for one in check(row) if one.quantity == quantity]
+        if not checks:
+            cells += ["", ""]
+            continue
+        one, row = max(checks, key=lambda pair: abs(pair[0].share - 1))
+        note, share = explain(row, one), f"{one.share:.2f}" if one.compiled else "–"
+        cells += [f"{one.compiled / unit:,.1f}", f"{share} ({note})" if note else share]
+    return cells
 
 
 def of_chips() -> str:
