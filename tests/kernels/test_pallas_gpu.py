@@ -11,6 +11,8 @@ import pytest
 from jax import lax
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.sharding import AbstractMesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import longlag as ll
 from longlag.kernels import native, pallas_gpu
@@ -169,6 +171,28 @@ def test_programs_for_a_gpu_have_a_kernel_if_it_is_asked_for(cell, dtype, never_
         loss = loss_of(cell, method, mask=jnp.ones((BATCH, STEPS), bool))
         lowered = jax.jit(loss).trace(*types).lower(lowering_platforms=("cuda",))
         assert lowered.as_text().count("@mosaic_gpu") == kernels
+
+
+@pytest.mark.parametrize(("platform", "name"), [("cuda", "@mosaic_gpu"), ("tpu", "tpu_custom")])
+def test_a_batch_that_xla_shares_out_over_devices_has_no_kernel(platform, name):
+    mesh = AbstractMesh((2,), ("data",))
+    everywhere, by_row = (NamedSharding(mesh, P(*axes)) for axes in ((), ("data",)))
+    xs = jax.ShapeDtypeStruct((4, STEPS, 3), jnp.float32, sharding=by_row)
+    cell = ll.Elman(3)
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+        jax.eval_shape(lambda: cell.init(jax.random.key(0), 3)),
+    )
+
+    def loss(params, xs):
+        return ll.unroll(cell, params, xs, method="fused")[1].sum()
+
+    of_each = jax.shard_map(
+        loss, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=False
+    )
+    for function, kernels in ((loss, 0), (of_each, 1)):
+        lowered = jax.jit(function).trace(params, xs).lower(lowering_platforms=(platform,))
+        assert lowered.as_text().count(name) == kernels
 
 
 def test_the_kernel_lowers_with_the_other_semantics_too(never_falls_back, monkeypatch):

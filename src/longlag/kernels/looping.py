@@ -259,9 +259,17 @@ def _lower_on_cpu(ctx: Any, *args: Any, **params: Any) -> Any:
     return mlir.lower_fun(way, multiple_results=True)(ctx, *args, **params)
 
 
+def _is_shared_out(ctx: Any) -> bool:
+    """Whether XLA shares the program out over devices. It cannot cut a kernel of Pallas."""
+    context = ctx.module_context.axis_context
+    if (mesh := getattr(context, "mesh", None)) is not None:
+        return context.manual_axes != frozenset(mesh.axis_names)
+    return (getattr(context, "num_devices", None) or 1) > 1
+
+
 def _lower_by_pallas(module: str, ctx: Any, *args: Any, **params: Any) -> Any:
     way = _plainly
-    if params["anywhere"] and not _is_exported(ctx):
+    if params["anywhere"] and not _is_exported(ctx) and not _is_shared_out(ctx):
         # Only a program for such a device needs Pallas.
         run = importlib.import_module(f"longlag.kernels.{module}").run
         way = functools.partial(_natively, run=run)
