@@ -161,16 +161,30 @@ def test_linear_recurrences_equal_the_scan(calls):
 
 
 @pytest.mark.parametrize(
-    ("cell", "dtype"),
-    [(ll.LSTM(200), jnp.float32), (ll.LayerNormLSTM(8), jnp.bfloat16)],
-    ids=repr,
+    ("cell", "dtype", "kernels"),
+    [
+        (ll.LSTM(200), jnp.float32, 2),
+        (ll.LayerNormLSTM(8), jnp.bfloat16, 2),
+        (ll.FeedForward(8), jnp.float32, 0),  # No step waits for another.
+    ],
+    ids=["LSTM", "LayerNormLSTM", "FeedForward"],
 )
-def test_programs_for_a_gpu_have_a_kernel_if_it_is_asked_for(cell, dtype, never_falls_back):
+def test_programs_for_a_gpu_have_kernels_if_asked_for(cell, dtype, kernels, never_falls_back):
     types = jax.eval_shape(lambda: arguments(cell, dtype))
-    for method, kernels in (("fused", 2), ("auto", 0)):
-        loss = loss_of(cell, method, mask=jnp.ones((BATCH, STEPS), bool))
-        lowered = jax.jit(loss).trace(*types).lower(lowering_platforms=("cuda",))
-        assert lowered.as_text().count("@mosaic_gpu") == kernels
+    for method, count in (("fused", kernels), ("auto", 0)):
+        lowered = jax.jit(loss_of(cell, method)).trace(*types).lower(lowering_platforms=("cuda",))
+        assert lowered.as_text().count("@mosaic_gpu") == count
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("cell", DENSE + UNSEEN, ids=repr)
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "all"])
+def test_every_cell_lowers_for_a_gpu(cell, options, never_falls_back):
+    flags = {name: jnp.ones((BATCH, STEPS), bool) for name in ("mask", "resets")}
+    options = {name: flags.get(name, value) for name, value in options.items()}
+    types = jax.eval_shape(lambda: arguments(cell))
+    loss = loss_of(cell, "fused", **options)
+    jax.jit(loss).trace(*types).lower(lowering_platforms=("cuda",))
 
 
 @pytest.mark.parametrize(("platform", "name"), [("cuda", "@mosaic_gpu"), ("tpu", "tpu_custom")])

@@ -31,7 +31,7 @@ from longlag.kernels.pallas_kernel import (
 )
 from longlag.kernels.program import Kernel, Known, Piece, Unsupported
 from longlag.kernels.schedule import Schedule
-from longlag.kernels.tables import EARLY, LATE
+from longlag.kernels.tables import EARLY, LATE, STEP
 
 __all__ = ["run"]
 
@@ -97,9 +97,12 @@ def run(
 
     run_part(EARLY)
     last, made = taken.starts, [jnp.zeros((0, batch, v.width), program.dtype) for v in plan.made]
-    if steps:
-        last, made = _call(plan, taken, values, steps, reverse=reverse, interpret=interpret)
-    values.update(zip(plan.made, made, strict=True))
+    if not plan.carry:
+        run_part(STEP)  # since no step waits for another
+    else:
+        if steps:
+            last, made = _call(plan, taken, values, steps, reverse=reverse, interpret=interpret)
+        values.update(zip(plan.made, made, strict=True))
     run_part(LATE)
 
     def join(pieces: Sequence[Piece]) -> jax.Array:
