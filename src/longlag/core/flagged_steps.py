@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_step", "scan_steps"]
 
-# Where the loop is one native call. Nobody has measured it on a TPU, so "auto" does not go there.
+# Where the loop is one native call. Nobody has measured it on a GPU or a TPU: no "auto" there.
 FUSED: dict[str, Literal["no", "cpu", "anywhere"]] = {
     "auto": "cpu",
     "scan": "no",

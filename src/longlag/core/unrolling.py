@@ -73,8 +73,8 @@ def unroll(
         method: "scan" (one step after another), "associative" (linear cells only) or "chunked"
             (linear and matrix cells: parallel in time, as in `linear_scan` and `matrix_scan`),
             "fused" (all but matrix cells: where the step has a normal form, see `explain`, the loop
-            is one native call on a CPU and one Pallas kernel on a TPU, which was compiled for a TPU
-            v5e and never run on one; elsewhere as with "scan"),
+            is one native call on a CPU and one Pallas kernel on a GPU or a TPU, which was compiled
+            for an H100 and a TPU v5e and never run on one; elsewhere as with "scan"),
             "cudnn" (an LSTM on CUDA; what it refuses is in `longlag.contrib.cudnn`), another name
             in `longlag.core.backends`, or "auto": by kind of cell and platform, never a backend.
         backward: how gradients are taken. "recompute" keeps the carries and takes everything else

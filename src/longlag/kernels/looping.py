@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -54,7 +55,7 @@ def loop(
         before: of this, leaves `[T, B, ...]`, a step sees what stands one step further on.
         entry: what it sees at the last step, leaves `[B, ...]`.
         reverse: from the last step to the first. "One step further on" is then the step before.
-        anywhere: in a program for a TPU too, where nobody has measured it.
+        anywhere: in a program for a GPU or a TPU too, where nobody has measured it.
 
     Returns:
         The last carry, the outputs `[T, B, ...]` and the sums.
@@ -258,17 +259,29 @@ def _lower_on_cpu(ctx: Any, *args: Any, **params: Any) -> Any:
     return mlir.lower_fun(way, multiple_results=True)(ctx, *args, **params)
 
 
-def _lower_on_tpu(ctx: Any, *args: Any, **params: Any) -> Any:
-    way = _plainly
-    if params["anywhere"] and not _is_exported(ctx):
-        from longlag.kernels import pallas  # which only a TPU needs
+def _is_shared_out(ctx: Any) -> bool:
+    """Whether XLA shares the program out over devices. It cannot cut a kernel of Pallas."""
+    context = ctx.module_context.axis_context
+    if (mesh := getattr(context, "mesh", None)) is not None:
+        return context.manual_axes != frozenset(mesh.axis_names)
+    return (getattr(context, "num_devices", None) or 1) > 1
 
-        way = functools.partial(_natively, run=pallas.run)
+
+def _lower_by_pallas(module: str, ctx: Any, *args: Any, **params: Any) -> Any:
+    way = _plainly
+    if params["anywhere"] and not _is_exported(ctx) and not _is_shared_out(ctx):
+        # Only a program for such a device needs Pallas.
+        run = importlib.import_module(f"longlag.kernels.{module}").run
+        way = functools.partial(_natively, run=run)
     return mlir.lower_fun(way, multiple_results=True)(ctx, *args, **params)
 
 
+_lower_on_gpu = functools.partial(_lower_by_pallas, "pallas_gpu")
+_lower_on_tpu = functools.partial(_lower_by_pallas, "pallas")
+
 mlir.register_lowering(loop_p, mlir.lower_fun(_plainly, multiple_results=True))
 mlir.register_lowering(loop_p, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(loop_p, _lower_on_gpu, platform="cuda")
 mlir.register_lowering(loop_p, _lower_on_tpu, platform="tpu")
 
 

@@ -11,18 +11,17 @@ steps.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from longlag.kernels.pallas_ends import finish, stored, take_in
 from longlag.kernels.pallas_kernel import Layout, Tile, run_tile, width_of
-from longlag.kernels.program import Constant, Kernel, Known, Unsupported, evaluate
+from longlag.kernels.program import Known, Unsupported
 from longlag.kernels.schedule import Schedule
 
 __all__ = ["run"]
@@ -80,30 +79,19 @@ def run(
         raise Unsupported("a kernel of Pallas inside shard_map with its check on")
     program, batch, dtype = schedule.program, schedule.batch, schedule.program.dtype
     layout = Layout(schedule)
-    known = dict(zip(constants, arrays))
-    memo: dict[Known, Any] = {}
-
-    def array_of(what: Known) -> jax.Array:
-        return jnp.asarray(evaluate(what, known, (), memo)).astype(dtype)
-
-    def stored(type_: Any) -> Any:
-        return jnp.bfloat16 if type_.dtype == jnp.bfloat16 else dtype
-
-    shifted = [_shift(array, last, reverse) for array, last in zip(before, entry, strict=True)]
-    streams = dict(zip([*program.given, *program.before], [*given, *shifted], strict=True))
-    starts = [x.reshape(batch, -1).astype(dtype) for x in carry if x.size]
+    groups = arrays, carry, given, before, entry
+    taken = take_in(layout, constants, *groups, steps=steps, reverse=reverse)
     inputs = [
-        *(_as_matrix(each, each.read(array_of(each.known), dtype)) for each in layout.constants),
-        *(_cut_matrix(array_of(each.known).reshape(-1), each) for each in layout.kernels),
-        *starts,
-        *(
-            streams[v].astype(stored(streams[v])).reshape(steps, batch, v.width)
-            for v in layout.streams
-        ),
+        *taken.constants.values(),
+        *taken.kernels.values(),
+        *taken.starts,
+        *taken.streams.values(),
     ]
     by_row = [(batch, width_of(pieces)) for pieces in [*layout.new_carry, *layout.row_sums]]
     every = types[len(carry) : len(carry) + len(program.outputs)]
-    every = [stored(type_) for pieces, type_ in zip(program.outputs, every) if width_of(pieces)]
+    every = [
+        stored(type_, dtype) for pieces, type_ in zip(program.outputs, every) if width_of(pieces)
+    ]
     results = [
         *(jax.ShapeDtypeStruct(shape, dtype) for shape in by_row),
         *(
@@ -117,8 +105,8 @@ def run(
         made = _call(layout, tile, inputs, results, reverse=reverse)
     else:
         zeros = [jnp.zeros(each.shape, each.dtype) for each in results]
-        made = [*starts, *zeros[len(starts) :]]
-    return _finish(layout, iter(made), types, known)
+        made = [*taken.starts, *zeros[len(taken.starts) :]]
+    return finish(layout, iter(made), types, taken.known)
 
 
 def _call(
@@ -161,37 +149,6 @@ def _call(
     )(*inputs)
 
 
-def _finish(
-    layout: Layout, made: Iterator[jax.Array], types: Sequence[Any], known: dict[Known, Any]
-) -> list[jax.Array]:
-    """The results of the body, from those of the kernel."""
-    program = layout.schedule.program
-    nothing = jnp.zeros(0, program.dtype)
-    last, row_sums, every = (
-        [next(made) if width_of(pieces) else nothing for pieces in group]
-        for group in (program.new_carry, program.row_sums, program.outputs)
-    )
-    totals = [jnp.zeros(math.prod(shape), program.dtype) for shape in program.totals]
-    for term in program.terms:
-        # A matrix has a place in the sum: a range of rows and of columns.
-        array, total = next(made), totals[term.total]
-        columns = term.stride or total.size
-        row, column = divmod(term.offset, columns)
-        below = total.size // columns - row - array.shape[0]
-        edges = [(row, below, 0), (column, columns - column - array.shape[1], 0)]
-        totals[term.total] += lax.pad(array, jnp.zeros((), array.dtype), edges).reshape(-1)
-    totals = [total.reshape(shape) for total, shape in zip(totals, program.totals)]
-    memo: dict[Known, Any] = {}
-    sums = [
-        row_sums[result] if isinstance(result, int) else evaluate(result, known, totals, memo)
-        for result in program.results
-    ]
-    return [
-        jnp.asarray(array).reshape(type_.shape).astype(type_.dtype)
-        for array, type_ in zip([*last, *every, *sums], types, strict=True)
-    ]
-
-
 def _choose_tile(
     layout: Layout,
     steps: int,
@@ -232,26 +189,3 @@ def _choose_tile(
 def _room(rows: int, columns: int) -> int:
     """Bytes of a matrix, as a TPU lays it out."""
     return 4 * pl.cdiv(rows, SUBLANES) * SUBLANES * pl.cdiv(columns, LANES) * LANES
-
-
-def _cut_matrix(flat: jax.Array, kernel: Kernel) -> jax.Array:
-    """The matrix of a kernel, whose rows have the longer stride, from an array that lies flat."""
-    inner = kernel.column_stride if kernel.columns > 1 else 1
-    outer = kernel.row_stride if kernel.rows > 1 else kernel.columns * inner
-    size = (kernel.rows - 1) * outer + (kernel.columns - 1) * inner + 1
-    part = lax.slice(flat, [kernel.offset], [kernel.offset + size])
-    part = jnp.pad(part, (0, kernel.rows * outer - size)).reshape(kernel.rows, outer)
-    return part[:, : (kernel.columns - 1) * inner + 1 : inner]
-
-
-def _as_matrix(constant: Constant, array: jax.Array) -> jax.Array:
-    """A constant with two axes, of which one of size 1 stands for all rows or columns."""
-    if constant.form == "column":
-        return array[:, None]
-    return array.reshape(constant.shape[constant.axis] if constant.form == "full" else 1, -1)
-
-
-def _shift(array: jax.Array, entry: jax.Array, reverse: bool) -> jax.Array:
-    """What each step sees of an array: what is one step further on, and `entry` at the last."""
-    parts = (entry[None], array[:-1]) if reverse else (array[1:], entry[None])
-    return jnp.concatenate(parts)[: array.shape[0]]

@@ -164,13 +164,10 @@ def run_tile(layout: Layout, tile: Tile, reverse: bool, *refs: Any) -> None:
             if source not in values:
                 is_constant = isinstance(source, Constant)
                 values[source] = constants[source][...] if is_constant else in_time[source][here]
-            array, width = values[source].astype(dtype), 1 if piece.narrow else piece.size
-            if array.shape[-1] != width:
-                array = array[..., piece.start : piece.start + width]
-            return jnp.broadcast_to(array, (*shape, piece.size))
+            return cut_columns(values[source].astype(dtype), piece, shape)
 
         for each in layout.operations[part]:
-            values[each.out] = _operate(each, read, kernels, interpret=bool(tile.interpret))
+            values[each.out] = operate(each, read, kernels, interpret=bool(tile.interpret))
         for value in layout.kept:
             if layout.part_of(value) == part:
                 in_time[value][here] = values[value]
@@ -210,10 +207,18 @@ def run_tile(layout: Layout, tile: Tile, reverse: bool, *refs: Any) -> None:
         if term.right is None:
             ref[...] += all_rows(term.left).sum(0, keepdims=True)
         else:
-            ref[...] += _multiply(all_rows(term.left), all_rows(term.right), 0, 0)
+            ref[...] += multiply(all_rows(term.left), all_rows(term.right), 0, 0)
 
 
-def _operate(
+def cut_columns(array: Any, piece: Piece, shape: tuple[int, ...]) -> Any:
+    """A range of an array, `[*shape, size]`, of which an axis of size 1 stands for all."""
+    width = 1 if piece.narrow else piece.size
+    if array.shape[-1] not in (1, width):
+        array = array[..., piece.start : piece.start + width]
+    return jnp.broadcast_to(array, (*shape, piece.size))
+
+
+def operate(
     operation: Operation,
     read: Callable[[Piece], Any],
     kernels: dict[Kernel, Any],
@@ -226,7 +231,7 @@ def _operate(
     if name == "affine":
         for piece, kernel in operation.products:
             x, (matrix, is_transpose) = read(piece), longer_stride_first(kernel)
-            product = _multiply(
+            product = multiply(
                 x.reshape(-1, piece.size), kernels[matrix][...], 1, int(is_transpose)
             )
             inputs.append(product.reshape(*x.shape[:-1], width))
@@ -236,10 +241,10 @@ def _operate(
         groups = [inputs[0][..., i * size : (i + 1) * size] for i in range(width)]
         columns = [REDUCTIONS[name](group, -1, keepdims=True) for group in groups]
         return columns[0] if width == 1 else jnp.concatenate(columns, -1)
-    return _elementwise(name, *inputs, interpret=interpret)
+    return elementwise(name, *inputs, interpret=interpret)
 
 
-def _elementwise(name: str, x: Any, *others: Any, interpret: bool) -> Any:
+def elementwise(name: str, x: Any, *others: Any, interpret: bool) -> Any:
     if name == "copy":
         return x
     if name == "select":
@@ -261,7 +266,7 @@ def _elementwise(name: str, x: Any, *others: Any, interpret: bool) -> Any:
     return made.astype(x.dtype) if name in COMPARISONS else made
 
 
-def _multiply(left: Any, right: Any, left_axis: int, right_axis: int) -> Any:
+def multiply(left: Any, right: Any, left_axis: int, right_axis: int) -> Any:
     numbers = (((left_axis,), (right_axis,)), ((), ()))
     return lax.dot_general(left, right, numbers, preferred_element_type=left.dtype)
 

@@ -101,7 +101,7 @@ def step_scan(
         rows: the batch size, from which the length of the chunks follows.
         fused: where to run the forward and the backward as one native call each, if the step has a
             normal form (`docs/design/kernels.md`): nowhere, in programs for a CPU, or in those for
-            a TPU too.
+            a GPU or a TPU too.
 
     Returns:
         The carry or carries, and the outputs `[T, ...]`.
