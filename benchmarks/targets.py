@@ -166,6 +166,8 @@ def _environment() -> dict[str, str]:
     path = [str(folder()), str(ROOT / "src"), str(ROOT)]
     return kept | {
         "JAX_PLATFORMS": "cpu",
+        # Otherwise an error ends with a note on tracebacks.
+        "JAX_TRACEBACK_FILTERING": "off",
         "TPU_SKIP_MDS_QUERY": "1",
         # libtpu locks the chips of a machine to one process, also where there are none.
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",

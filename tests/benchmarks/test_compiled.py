@@ -77,17 +77,18 @@ def test_an_attention_and_a_matrix_cell(name, target, measure):
 
 
 @needs_wheels
-@pytest.mark.parametrize("name", ["LSTM", "GRU"])
-def test_the_fused_loop_passes_the_compiler_of_a_tpu(name, measure):
-    row = measure(f"fused cell: {name}", "v5e")
+@pytest.mark.parametrize(("name", "target"), [("LSTM", "v5e"), ("GRU", "v5e"), ("LSTM", "h100")])
+def test_the_fused_loop_of_a_cell(name, target, measure):
+    row = measure(f"fused cell: {name}", target)
     assert row["unknown"] == 2 and row["loops"] == 0  # a kernel forward, and one back
 
 
 @needs_wheels
 @pytest.mark.deep
+@pytest.mark.parametrize("target", ["h100", "v5e"])
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name.startswith("fused")])
-def test_every_fused_loop_passes_the_compiler_of_a_tpu(name, measure):
-    row = measure(name, "v5e")
+def test_every_fused_loop(name, target, measure):
+    row = measure(name, target)
     assert row["unknown"] == 2 and row["loops"] == 0
 
 
@@ -119,14 +120,18 @@ def test_a_run_goes_on_where_it_was_cut(tmp_path, monkeypatch, capsys):
         return {**sizes, **counts, "collectives": {}, "compile_s": 1.5}
 
     monkeypatch.setattr(Compiler, "call", call)
-    argv = ["--only", "cell: LEM", "--targets", "h100", "v5e", "--chips", "1", "--record"]
-    assert compiled.main(argv) == 1
+    argv = ["--only", "cell: LEM", "--targets", "h100", "v5e", "--record"]
+    assert compiled.main([*argv, "--chips", "1"]) == 1
     first = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
-    assert [row.get("error") for row in first] == [None, "no room", None]
-    assert "Did not compile: cell: LEM (v5e)." in (tmp_path / "README.md").read_text()
-    assert compiled.main(argv) == 0
-    assert calls[3:] == [("cell: LEM", "v5e", 1)]
-    assert "| cell: LEM | 16,64,8,32 | 5.0 / 5.0 / · |" in (tmp_path / "README.md").read_text()
+    assert [row.get("error") for row in first] == [None, "no room", None, None]
+    table = (tmp_path / "README.md").read_text()
+    assert "| cell: LEM | 16,64,8,32 | 5.0 / 5.0 / · |" in table
+    assert "Did not compile: fused cell: LEM (h100)." in table
+    assert compiled.main([*argv, "--chips", "1", "8"]) == 0
+    # A fused loop is for one chip.
+    again = [("fused cell: LEM", "h100", 1)]
+    assert calls[4:] == [*again, ("cell: LEM", "h100", 8), ("cell: LEM", "v5e", 8)]
+    assert "Did not compile" not in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
