@@ -83,10 +83,14 @@ def test_the_fused_loop_of_a_cell(name, target, measure):
     assert row["unknown"] == 2 and row["loops"] == 0  # a kernel forward, and one back
 
 
+FUSED = [(name, target) for name in PROGRAMS if "fused" in name for target in ("h100", "v5e")]
+# A step without a carry is left to XLA on a GPU.
+FUSED.remove(("fused cell: FeedForward", "h100"))
+
+
 @needs_wheels
 @pytest.mark.deep
-@pytest.mark.parametrize("target", ["h100", "v5e"])
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if name.startswith("fused")])
+@pytest.mark.parametrize(("name", "target"), FUSED)
 def test_every_fused_loop(name, target, measure):
     row = measure(name, target)
     assert row["unknown"] == 2 and row["loops"] == 0
