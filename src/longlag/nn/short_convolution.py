@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params
 from longlag.core.placement import put_rows, take_rows, unify_types, zeros_like
 from longlag.core.promotion import at_least_float32, multiply
+from longlag.core.time_axis import at_end, entering, time_axis
+from longlag.core.time_axis import before as before_device
 from longlag.nn.layer import Layer, State
 
 __all__ = ["ShortConvolution"]
@@ -90,8 +92,26 @@ class ShortConvolution(Layer):
             slot = jnp.where(mask.T, live, T)
             xs = put_rows(zeros_like(xs), slot, xs)
             of_live = put_rows(zeros_like(segment), slot, segment)
+        count, _ = unify_types((count, xs), 0)
+        blank = zeros_like(past[..., 0], jnp.int32)
+        of_input = jnp.concatenate([blank, of_live], axis=1)
+
+        def newest(inputs: jax.Array) -> jax.Array:
+            """The newest inputs of the segment that goes on; what a reset has cut off is zero."""
+            at = count + jnp.arange(before, dtype=jnp.int32)[None]
+            kept = (take_rows(of_input, at) == total)[..., None]
+            return jnp.where(kept, take_rows(inputs, at), 0)
+
+        axis = time_axis(xs)
+        if axis is not None:
+            alone = newest(jnp.concatenate([zeros_like(past), xs], axis=1))
+            if mask is None and T >= before:
+                past = before_device(axis, alone, past)
+            else:
+                part = Tail(alone, jnp.minimum(count, before), total > 0)
+                first = Tail(past, part.count, part.forgets)
+                past = entering(axis, part, first, _join_tails).inputs
         inputs = jnp.concatenate([past, xs], axis=1)
-        of_input = jnp.concatenate([zeros_like(past[..., 0], jnp.int32), of_live], axis=1)
         ys = jnp.zeros_like(xs)
         if self.bias:
             ys = jnp.broadcast_to(params["bias"].astype(past.dtype), xs.shape)
@@ -102,9 +122,33 @@ class ShortConvolution(Layer):
         if mask is not None:
             ys = jnp.where(mask.T[..., None], take_rows(ys, jnp.maximum(live, 0)), 0)
         if keep:
-            # The newest inputs of the segment that goes on; what a reset has cut off is zero.
-            count, _ = unify_types((count, xs), 0)
-            newest = count + jnp.arange(before, dtype=jnp.int32)[None]
-            kept = (take_rows(of_input, newest) == total)[..., None]
-            state = jnp.where(kept, take_rows(inputs, newest), 0)
+            state = at_end(axis, newest(inputs))
         return state, jnp.swapaxes(ys, 0, 1)
+
+
+class Tail(NamedTuple):
+    """What a part of a sequence leaves to the steps after it.
+
+    Attributes:
+        inputs: the last ones, `[B, width - 1, D]`, the newest last.
+        count: how many of them there are, `[B, 1]` int32.
+        forgets: whether the part has a reset, `[B, 1]` bool.
+    """
+
+    inputs: jax.Array
+    count: jax.Array
+    forgets: jax.Array
+
+
+def _join_tails(earlier: Tail, later: Tail) -> Tail:
+    """That of two parts in a row."""
+    before = later.inputs.shape[1]
+    at = later.count + jnp.arange(before, dtype=jnp.int32)[None]
+    # Those that the later part has, and before them the newest of the earlier one.
+    moved = jnp.where(at < before, at, at + before - later.count)
+    moved = take_rows(jnp.concatenate([earlier.inputs, later.inputs], axis=1), moved)
+    return Tail(
+        jnp.where(later.forgets[..., None], later.inputs, moved),
+        jnp.where(later.forgets, later.count, jnp.minimum(earlier.count + later.count, before)),
+        earlier.forgets | later.forgets,
+    )
