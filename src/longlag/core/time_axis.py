@@ -103,8 +103,9 @@ def refuse_time_axis(what: str, instead: str) -> None:
 
 def key_of_device(key: jax.Array | None) -> jax.Array | None:
     """A key of the device's own for its steps, since their noise is not that of others' steps."""
-    axis = None if key is None else time_axis()
-    return key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
+    if key is None or (axis := time_axis()) is None:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(axis))
 
 
 def place(axis: str, reverse: bool = False) -> tuple[jax.Array, int]:

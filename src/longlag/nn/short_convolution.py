@@ -109,7 +109,7 @@ class ShortConvolution(Layer):
                 past = before_device(axis, alone, past)
             else:
                 part = Tail(alone, jnp.minimum(count, before), total > 0)
-                first = Tail(past, part.count, part.forgets)
+                first = Tail(past, part.filled, part.forgets)
                 past = entering(axis, part, first, _join_tails).inputs
         inputs = jnp.concatenate([past, xs], axis=1)
         ys = jnp.zeros_like(xs)
@@ -131,24 +131,24 @@ class Tail(NamedTuple):
 
     Attributes:
         inputs: the last ones, `[B, width - 1, D]`, the newest last.
-        count: how many of them there are, `[B, 1]` int32.
+        filled: how many of them are of this part, `[B, 1]` int32.
         forgets: whether the part has a reset, `[B, 1]` bool.
     """
 
     inputs: jax.Array
-    count: jax.Array
+    filled: jax.Array
     forgets: jax.Array
 
 
 def _join_tails(earlier: Tail, later: Tail) -> Tail:
     """That of two parts in a row."""
     before = later.inputs.shape[1]
-    at = later.count + jnp.arange(before, dtype=jnp.int32)[None]
+    at = later.filled + jnp.arange(before, dtype=jnp.int32)[None]
     # Those that the later part has, and before them the newest of the earlier one.
-    moved = jnp.where(at < before, at, at + before - later.count)
+    moved = jnp.where(at < before, at, at + before - later.filled)
     moved = take_rows(jnp.concatenate([earlier.inputs, later.inputs], axis=1), moved)
     return Tail(
         jnp.where(later.forgets[..., None], later.inputs, moved),
-        jnp.where(later.forgets, later.count, jnp.minimum(earlier.count + later.count, before)),
+        jnp.minimum(earlier.filled + later.filled, before),
         earlier.forgets | later.forgets,
     )
