@@ -25,7 +25,6 @@ from longlag.core.options import ScanOptions
 from longlag.core.scans.linear import linear_scan, linear_step
 from longlag.core.scans.step import Backward
 from longlag.core.selection import select
-from longlag.core.time_axis import at_end, time_axis
 
 __all__ = ["GatedLinearCell", "LinearCell"]
 
@@ -100,7 +99,6 @@ class LinearCell(AffineCell[Carry]):
         if not options.every_carry:
             at = 0 if options.reverse else -1
             hs = jax.tree.map(lambda h: h[at], hs) if xs.shape[0] else carry.h
-            hs = at_end(time_axis(), hs, options.reverse)
         return Carry(jax.tree.map(keep_dtype, hs, carry.h)), ys
 
     def _check_parts(self, returned: Any) -> tuple[Any, Any, Any]:

@@ -25,7 +25,7 @@ from longlag.core.scans.linear import METHODS
 from longlag.core.scans.linear import Method as OwnMethod
 from longlag.core.scans.step import BACKWARDS, Backward
 from longlag.core.spec import choose, take
-from longlag.core.time_axis import key_of_device, time_axis
+from longlag.core.time_axis import at_end, key_of_device, time_axis
 from longlag.core.zoneout import with_zoneout
 
 __all__ = ["Method", "unroll"]
@@ -179,6 +179,8 @@ def unroll(
             out, ys = _run_in_parts(
                 run, carry, steps, key, steps_of(remat, xs.shape[0]), reverse, carries
             )
+    if carries == "last":
+        out = at_end(time_axis(), out, reverse)
     if not time_major:
         ys = jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)
         if carries == "all":
