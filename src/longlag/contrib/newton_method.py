@@ -34,6 +34,7 @@ from longlag.core.placement import unify_types, zeros_like
 from longlag.core.promotion import at_least_float32
 from longlag.core.selection import select
 from longlag.core.spec import choose, take
+from longlag.core.time_axis import refuse_time_axis
 from longlag.core.unrolling import unroll
 
 __all__ = ["newton"]
@@ -108,6 +109,7 @@ def newton(
         ValueError: as `unroll`, for an option that does not exist, a tolerance or a number of
             iterations below zero, or a carry with leaves that are not floating.
     """
+    refuse_time_axis("newton", "use `longlag.unroll`, which takes linear and matrix cells there")
     choose(jacobian, ("auto", "dense", "diagonal"), "jacobian")
     max_iterations = take("max_iterations", max_iterations, int)
     tolerance = take("tolerance", tolerance, float | None)

@@ -86,12 +86,13 @@ class ShortConvolution(Layer):
         live, of_live = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T)), segment
         count = jnp.full((B, 1), T, jnp.int32)
         if mask is not None:
-            # The unmasked steps side by side: their inputs and segments, then gaps.
+            # The unmasked steps side by side: their inputs and segments, then gaps of no segment,
+            # which see no input: a NaN in it would reach the gradient of the kernel.
             taken = associative_scan(jnp.add, mask.T.astype(jnp.int32), axis=1)
             live, count = taken - 1, taken[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
             slot = jnp.where(mask.T, live, T)
             xs = put_rows(zeros_like(xs), slot, xs)
-            of_live = put_rows(zeros_like(segment), slot, segment)
+            of_live = put_rows(zeros_like(segment) - 1, slot, segment)
         count, _ = unify_types((count, xs), 0)
         blank = zeros_like(past[..., 0], jnp.int32)
         of_input = jnp.concatenate([blank, of_live], axis=1)
