@@ -7,7 +7,8 @@ Value and gradient of a model in one sequence, on one device and on eight. The d
 this machine's CPU (`--xla_force_host_platform_device_count`), so the times say nothing of several
 machines. Memory is what the compiler reserves on each device: inputs, and what is held beside them.
 "difference" is the greatest of any gradient to that on the first number of devices, as a share of
-the greatest gradient. Each row has a process of its own. The last line printed is one JSON object with everything.
+the greatest gradient. Each row has a process of its own. The last line printed is one JSON object
+with everything.
 """
 
 from __future__ import annotations

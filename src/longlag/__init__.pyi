@@ -71,6 +71,7 @@ from longlag.core.packing import pad_rows as pad_rows
 from longlag.core.reference import scan_reference as scan_reference
 from longlag.core.scans.linear import linear_scan as linear_scan
 from longlag.core.scans.matrix import matrix_scan as matrix_scan
+from longlag.core.time_axis import time_over_devices as time_over_devices
 from longlag.core.unrolling import unroll as unroll
 from longlag.interop import from_equinox as from_equinox
 from longlag.interop import from_haiku as from_haiku

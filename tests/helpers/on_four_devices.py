@@ -1,7 +1,7 @@
 """Run by `test_time_over_devices.py` with four CPU devices: time over devices, beside one device.
 
-Names what differs, a line each, and ends with the number of cases that were tried. With an argument
-it takes all cases, without one those in `QUICK`.
+Names what differs, a line each, and ends with the number of cases that were tried. Arguments are
+names of `TRIES`, or "all"; without one it takes those in `QUICK`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import longlag as ll
 from longlag.attention import over_devices
 from longlag.core.scans import linear_methods, matrix_methods
 
-DEVICES = 4
-MESH = jax.make_mesh((DEVICES,), ("time",), axis_types=(AxisType.Auto,))
-B, D = 2, 4
-CUT = P("time")
+MESH = jax.make_mesh((4,), ("time",), axis_types=(AxisType.Auto,))
+TWO_AXES = jax.make_mesh((2, 2), ("data", "time"), axis_types=(AxisType.Auto,) * 2)
+B, D = 4, 4
 HYBRID = (
     ll.Repeated(ll.Residual(ll.Stack((ll.ShortConvolution(), ll.Recurrent(ll.MinGRU(D))))), 2),
     ll.Residual(ll.DotProduct(D, heads=2)),
@@ -132,7 +131,9 @@ QUICK = (
     "ring",
     "ring, float32",
     "ring, additive",
-    "hybrid",
+    "batch and time",
+    "derivatives of a linear cell",
+    "derivatives of a ring",
 )
 
 
@@ -156,12 +157,14 @@ def arguments(case: Case) -> tuple[tuple[Any, Any, Any], tuple[Any, Any]]:
     half = case.steps // 2
     if case.flags:
         resets = rng.random(xs.shape[:2]) < 0.1
-        resets[:, 1] = False
+        resets[:, 1:] = False
         resets[half + 1, 0] = True
     if case.flags == "mask":
         # The first row is begun in the third part. What is before is NaN, and not to be seen.
         mask = rng.random(xs.shape[:2]) < 0.7
-        mask[: half + 1, 0], mask[half : half + 4, 1] = False, False
+        mask[: half + 1, 0], mask[half + 2, 0], mask[half : half + 4, 1] = False, False, False
+        # The third row is live on the devices in the middle alone, the last one nowhere.
+        mask[: half // 2, 2], mask[-half // 2 :, 2], mask[:, 3] = False, False, False
         if dict(case.options).get("reverse"):
             mask, resets = mask[::-1], resets[::-1]
         if isinstance(case.layer, ll.Cell | ll.Attention | ll.ShortConvolution):
@@ -186,14 +189,19 @@ def on_one_device(case: Case, flags: Any) -> Callable[..., Any]:
     return loss
 
 
-def on_all_devices(case: Case, flags: Any) -> Callable[..., Any]:
+def on_all_devices(case: Case, flags: Any, mesh: Any = MESH) -> Callable[..., Any]:
+    """Time over the axis "time", and the batch over "data" if there is such an axis."""
+    rows = tuple(name for name in mesh.axis_names if name == "data")
+    cut, whole = P("time", *rows), P(*rows)
+
     def local(params, xs, state, flags):
         with ll.time_over_devices("time"):
             state, ys = case.run(params, xs, state, *flags)
-        return total(state, ys, lambda x: jax.lax.psum(x, "time")), (state, ys)
+        number = total(state, ys, lambda x: jax.lax.psum(x, "time"))
+        return jax.lax.psum(number, rows) if rows else number, (state, ys)
 
-    specs = (P(), CUT, P(), CUT), (P(), (P(), CUT))
-    mapped = jax.shard_map(local, mesh=MESH, in_specs=specs[0], out_specs=specs[1])
+    specs = (P(), cut, whole, cut), (P(), (whole, cut))
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs[0], out_specs=specs[1])
     return lambda *args: mapped(*args, flags)
 
 
@@ -210,9 +218,9 @@ def compare(got: Any, expected: Any, dtype: Any) -> None:
         assert leaf.dtype == jax.dtypes.float0 or np.isfinite(leaf).all()
 
 
-def try_case(case: Case) -> None:
+def try_case(case: Case, mesh: Any = MESH) -> None:
     args, flags = arguments(case)
-    ways = (on_all_devices(case, flags), on_one_device(case, flags))
+    ways = (on_all_devices(case, flags, mesh), on_one_device(case, flags))
     options: dict[str, Any] = {"argnums": (0, 1, 2), "has_aux": True, "allow_int": True}
     got, expected = (jax.jit(jax.value_and_grad(way, **options))(*args) for way in ways)
     compare(got, expected, case.dtype)
@@ -233,18 +241,24 @@ def try_derivatives(case: Case) -> None:
     compare(*(jax.jit(lambda way=way: second(way))() for way in ways), case.dtype)
 
 
+TRIES: dict[str, Any] = {name: (try_case, case) for name, case in CASES.items()} | {
+    "batch and time": (try_case, CASES["hybrid"], TWO_AXES),
+    "derivatives of a linear cell": (try_derivatives, CASES["MinGRU, no flags"]),
+    "derivatives of a ring": (try_derivatives, of_ring(ll.Multiplicative(4), steps=12)),
+}
+
+
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
-    cases = CASES if sys.argv[1:] else {name: CASES[name] for name in QUICK}
-    tries = {name: (try_case, case) for name, case in cases.items()}
-    tries["derivatives of a linear cell"] = (try_derivatives, CASES["MinGRU, no flags"])
-    tries["derivatives of a ring"] = (try_derivatives, of_ring(ll.Multiplicative(4), steps=12))
-    for name, (attempt, case) in tries.items():
+    names = sys.argv[1:] or QUICK
+    names = TRIES if names == ["all"] else names
+    for name in names:
+        attempt, *given = TRIES[name]
         try:
-            attempt(case)
+            attempt(*given)
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {str(error)[:400]!r}")
-    print(len(tries))
+    print(len(names))
 
 
 if __name__ == "__main__":

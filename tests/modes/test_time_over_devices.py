@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,15 @@ def test_four_devices_are_as_one():
 
 @pytest.mark.deep
 def test_four_devices_are_as_one_in_every_case():
-    assert report("all") == "38\n"
+    assert report("all") == "39\n"
 
 
 CUT = P("time")
 
 
-def mapped(function: Any, axis: str | None = "time", out: Any = CUT) -> Any:
+def mapped(function: Any, axis: str | None = "time", out: Any = CUT, count: int = 4) -> Any:
     """A function of parameters and `[T, B, D]` over devices that are not there."""
-    mesh = AbstractMesh((4,), ("time",), axis_types=(AxisType.Auto,))
+    mesh = AbstractMesh((count,), ("time",), axis_types=(AxisType.Auto,))
 
     def local(params, xs):
         with ll.time_over_devices(axis):
@@ -161,35 +162,48 @@ def test_a_device_has_noise_of_its_own():
     np.testing.assert_array_equal(run(xs), layer.apply({}, xs, key=folded)[1])
 
 
-def test_devices_exchange_states_and_no_steps():
-    """Whatever is sent from device to device is as large for a sequence of any length."""
-    layers = (
-        ll.Recurrent(ll.MinGRU(4)),
-        ll.Recurrent(ll.GatedDeltaNet(4, heads=2)),
-        ll.ShortConvolution(4),
-        ll.DotProduct(4, heads=2, window=3),
-    )
-    layer = ll.Stack(layers)
-
-    def sent(steps: int) -> list[tuple[int, ...]]:
-        params = jax.eval_shape(lambda: layer.init(jax.random.key(0), D))
-        xs = jax.ShapeDtypeStruct((steps, B, D), jnp.float32)
-        loss = lambda params, xs: jax.lax.psum(applied(layer)(params, xs).sum(), "time")  # noqa: E731
-        gradient = jax.grad(mapped(loss, out=P()), argnums=(0, 1))
-        return sorted(shapes_sent(jax.make_jaxpr(gradient)(params, xs).jaxpr))
-
-    few = sent(64)
-    assert few and few == sent(256)
+WINDOW = ll.DotProduct(4, heads=2, window=3)
+LINEAR = ll.Stack((ll.Recurrent(ll.MinGRU(4)), ll.Recurrent(ll.GatedDeltaNet(4, heads=2))))
+STATES = ll.Stack((LINEAR, ll.ShortConvolution(4), WINDOW))
 
 
-def shapes_sent(jaxpr: Any) -> list[tuple[int, ...]]:
-    """Shapes of what the collectives of a program are given, those of its parts too."""
-    shapes = []
+def gradient(layer: Any, steps: int, count: int = 4) -> Any:
+    """The program of a device for the gradient in a sequence of so many steps."""
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), D))
+    xs = jax.ShapeDtypeStruct((steps, B, D), jnp.float32)
+    loss = lambda params, xs: jax.lax.psum(applied(layer)(params, xs).sum(), "time")  # noqa: E731
+    function = jax.grad(mapped(loss, out=P(), count=count), argnums=(0, 1))
+    return jax.make_jaxpr(function)(params, xs).jaxpr
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Those of a program and of its parts."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name in ("ppermute", "all_gather", "all_to_all", "psum_invariant"):
-            shapes += [v.aval.shape for v in equation.invars]
+        yield equation
         for inner in jax.tree.leaves(tuple(equation.params.values())):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
-                shapes += shapes_sent(inner)
-    return shapes
+                yield from equations(inner)
+
+
+def test_devices_exchange_states_and_no_steps():
+    """Whatever is sent from device to device is as large for a sequence of any length."""
+
+    def sent(steps: int) -> list[tuple[int, ...]]:
+        collectives = [e for e in equations(gradient(STATES, steps)) if "axis_name" in e.params]
+        collectives = [e for e in collectives if e.primitive.name != "axis_index"]
+        return sorted(v.aval.shape for e in collectives for v in e.invars)
+
+    few = sent(64)
+    assert len(few) > 20 and few == sent(256)
+
+
+@pytest.mark.parametrize("layer", [STATES, FULL], ids=["states", "ring"])
+def test_the_memory_of_a_device_does_not_grow_with_their_number(layer):
+    def largest(count: int) -> int:
+        bodies = [e for e in gradient(layer, 16 * count, count).eqns if "mesh" in e.params]
+        assert bodies
+        inside = [e for body in bodies for e in equations(body.params["jaxpr"])]
+        return max(v.aval.size for e in inside for v in e.outvars)
+
+    assert largest(4) == largest(32)

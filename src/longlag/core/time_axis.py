@@ -124,7 +124,7 @@ def entering(
 ) -> Tree:
     """What enters the part of each device: `first` and all parts before, joined.
 
-    It takes log2 of the devices exchanges of one part, and two more joins than exchanges.
+    With n devices it takes 1 + log2 n exchanges of one part, and log2 n joins.
 
     Args:
         axis: of the mesh.
