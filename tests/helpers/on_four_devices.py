@@ -64,9 +64,9 @@ class Case:
 
     def run(self, params: Any, xs: Any, state: Any, mask: Any, resets: Any) -> Any:
         """The state and the outputs."""
-        flags = {"mask": mask, "resets": resets}
+        flags: Any = {"mask": mask, "resets": resets}
         if isinstance(self.layer, ll.Cell):
-            options = dict(self.options) | {"time_major": True}
+            options: Any = dict(self.options) | {"time_major": True}
             return ll.unroll(self.layer, params, xs, state, **flags, **options)
         return self.layer.apply(params, xs, state, **flags)
 
@@ -166,6 +166,7 @@ def arguments(case: Case) -> tuple[tuple[Any, Any, Any], tuple[Any, Any]]:
         # The third row is live on the devices in the middle alone, the last one nowhere.
         mask[: half // 2, 2], mask[-half // 2 :, 2], mask[:, 3] = False, False, False
         if dict(case.options).get("reverse"):
+            assert resets is not None
             mask, resets = mask[::-1], resets[::-1]
         if isinstance(case.layer, ll.Cell | ll.Attention | ll.ShortConvolution):
             xs[~mask] = np.nan  # a layer that acts on each step alone would see it
@@ -201,7 +202,9 @@ def on_all_devices(case: Case, flags: Any, mesh: Any = MESH) -> Callable[..., An
         return jax.lax.psum(number, rows) if rows else number, (state, ys)
 
     specs = (P(), cut, whole, cut), (P(), (whole, cut))
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs[0], out_specs=specs[1])
+    mapped: Callable[..., Any] = jax.shard_map(
+        local, mesh=mesh, in_specs=specs[0], out_specs=specs[1]
+    )
     return lambda *args: mapped(*args, flags)
 
 
@@ -233,7 +236,7 @@ def try_derivatives(case: Case) -> None:
 
     def second(way: Callable[..., Any]) -> Any:
         loss = lambda *args: way(*args)[0]  # noqa: E731
-        gradient = jax.grad(loss, argnums=(0, 1))
+        gradient: Callable[..., Any] = jax.grad(loss, argnums=(0, 1))
         along = lambda args: sum(map(jnp.vdot, *map(jax.tree.leaves, (gradient(*args), args[:2]))))  # noqa: E731
         return jax.jvp(loss, args, direction), (jax.grad(along)(args),)
 

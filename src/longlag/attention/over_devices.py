@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -300,7 +300,10 @@ def _forward(ring: Ring, *args: Any) -> tuple[Any, Any]:
 
 def _tangent(ring: Ring, residuals: Any, tangents: Any) -> Any:
     (*primals, marks), _ = residuals
-    read = lambda *args: _read_all(ring, *args, marks).contexts  # noqa: E731
+
+    def read(params: Params, xs: jax.Array, entries: Any) -> jax.Array:
+        return _read_all(ring, params, xs, entries, marks).contexts
+
     return jax.jvp(read, tuple(primals), tuple(tangents[:3]))[1], None
 
 
@@ -325,7 +328,7 @@ def _backward(ring: Ring, residuals: Any, cotangents: Any) -> Any:
             block = _read_block(ring, params, (xs, queries[1]), (entries, keys[1]))
             return block.contexts, block.log_total
 
-        pulled: Any = jax.vjp(read, params, queries[0], keys[0])
+        pulled = cast(Any, jax.vjp(read, params, queries[0], keys[0]))
         (part, log_part), pullback = pulled
         sees = log_part > -jnp.inf
         share = jnp.where(sees, jnp.exp(jnp.where(sees, log_part - log_total, 0)), 0)
