@@ -66,12 +66,12 @@ from longlag.core.matrix_cell import MatrixCell as MatrixCell
 from longlag.core.matrix_cell import Reads as Reads
 from longlag.core.ops import dot as dot
 from longlag.core.ops import gate_projection as gate_projection
+from longlag.core.over_devices import time_over_devices as time_over_devices
 from longlag.core.packing import lengths_to_mask as lengths_to_mask
 from longlag.core.packing import pad_rows as pad_rows
 from longlag.core.reference import scan_reference as scan_reference
 from longlag.core.scans.linear import linear_scan as linear_scan
 from longlag.core.scans.matrix import matrix_scan as matrix_scan
-from longlag.core.time_axis import time_over_devices as time_over_devices
 from longlag.core.unrolling import unroll as unroll
 from longlag.interop import from_equinox as from_equinox
 from longlag.interop import from_haiku as from_haiku

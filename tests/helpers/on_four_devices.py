@@ -158,7 +158,7 @@ def arguments(case: Case) -> tuple[tuple[Any, Any, Any], tuple[Any, Any]]:
     if case.flags:
         resets = rng.random(xs.shape[:2]) < 0.1
         resets[:, 1:] = False
-        resets[half + 1, 0] = True
+        resets[half + 1, 0], resets[half + 2 :, 0] = True, False
     if case.flags == "mask":
         # The first row is begun in the third part. What is before is NaN, and not to be seen.
         mask = rng.random(xs.shape[:2]) < 0.7

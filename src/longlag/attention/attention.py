@@ -39,11 +39,11 @@ from longlag.core.array_types import (
 )
 from longlag.core.checks import check_like, check_sequence
 from longlag.core.ops import Params
+from longlag.core.over_devices import refuse_time_axis, time_axis, time_over_devices
 from longlag.core.placement import unify_types, use_mesh, zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32, through_float32
 from longlag.core.selection import poison, select
-from longlag.core.time_axis import refuse_time_axis, time_axis, time_over_devices
 from longlag.nn.layer import Layer, State
 
 __all__ = ["Attention"]

@@ -24,10 +24,10 @@ from longlag.attention.cache import (
 )
 from longlag.core.derivative import custom_derivative
 from longlag.core.ops import Params
+from longlag.core.over_devices import at_end, before, entering, place
 from longlag.core.placement import unify_types
 from longlag.core.promotion import at_least_float32
 from longlag.core.selection import poison, select
-from longlag.core.time_axis import at_end, before, entering, place
 
 if TYPE_CHECKING:
     from longlag.attention.attention import Attention

@@ -30,11 +30,11 @@ from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.linear_cell import LinearCell
 from longlag.core.ops import Params
+from longlag.core.over_devices import refuse_time_axis
 from longlag.core.placement import unify_types, zeros_like
 from longlag.core.promotion import at_least_float32
 from longlag.core.selection import select
 from longlag.core.spec import choose, take
-from longlag.core.time_axis import refuse_time_axis
 from longlag.core.unrolling import unroll
 
 __all__ = ["newton"]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from longlag.core.any_length import is_known
 from longlag.core.array_types import Index
-from longlag.core.time_axis import refuse_time_axis
+from longlag.core.over_devices import refuse_time_axis
 
 __all__ = [
     "Chunk",

@@ -26,11 +26,11 @@ from longlag.core.checks import is_zero
 from longlag.core.linear_cell import refuse_backward
 from longlag.core.ops import Params, affine, dot, keep_dtype, lecun, split_heads
 from longlag.core.options import ScanOptions
+from longlag.core.over_devices import entering, time_axis
 from longlag.core.promotion import add, widen
 from longlag.core.scans.matrix import METHODS, matrix_scan, matrix_step
 from longlag.core.selection import select
 from longlag.core.spec import choose
-from longlag.core.time_axis import entering, time_axis
 
 __all__ = ["Association", "MatrixCarry", "MatrixCell", "Reads"]
 

@@ -19,13 +19,13 @@ from longlag.core.linear_cell import LinearCell
 from longlag.core.matrix_cell import MatrixCell
 from longlag.core.ops import Params
 from longlag.core.options import ScanOptions
+from longlag.core.over_devices import at_end, key_of_device, time_axis
 from longlag.core.placement import unify_types
 from longlag.core.promotion import through_float32
 from longlag.core.scans.linear import METHODS
 from longlag.core.scans.linear import Method as OwnMethod
 from longlag.core.scans.step import BACKWARDS, Backward
 from longlag.core.spec import choose, take
-from longlag.core.time_axis import at_end, key_of_device, time_axis
 from longlag.core.zoneout import with_zoneout
 
 __all__ = ["Method", "unroll"]

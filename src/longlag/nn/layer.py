@@ -23,8 +23,8 @@ from longlag.core.array_types import (
 )
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.ops import Params
+from longlag.core.over_devices import key_of_device
 from longlag.core.spec import Spec
-from longlag.core.time_axis import key_of_device
 from longlag.core.weight_decay import by_name
 
 __all__ = ["Layer", "State"]

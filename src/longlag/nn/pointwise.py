@@ -12,9 +12,9 @@ from jax.nn import initializers
 from longlag.core.any_length import associative_scan
 from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot, split_heads
+from longlag.core.over_devices import refuse_time_axis
 from longlag.core.promotion import add, at_least_float32, multiply, widen
 from longlag.core.spec import choose
-from longlag.core.time_axis import refuse_time_axis
 from longlag.nn.layer import Layer, State
 
 __all__ = ["MLP", "Dense", "Dropout", "Norm", "Scale", "VariationalDropout"]

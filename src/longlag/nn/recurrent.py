@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Cell
 from longlag.core.ops import Params
-from longlag.core.time_axis import before, time_axis, time_over_devices
+from longlag.core.over_devices import before, time_axis, time_over_devices
 from longlag.core.unrolling import unroll
 from longlag.nn.layer import Layer, State
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from longlag.core.any_length import associative_scan
 from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params
+from longlag.core.over_devices import at_end, entering, time_axis
+from longlag.core.over_devices import before as before_device
 from longlag.core.placement import put_rows, take_rows, unify_types, zeros_like
 from longlag.core.promotion import at_least_float32, multiply
-from longlag.core.time_axis import at_end, entering, time_axis
-from longlag.core.time_axis import before as before_device
 from longlag.nn.layer import Layer, State
 
 __all__ = ["ShortConvolution"]

@@ -23,6 +23,7 @@ from longlag.core.any_length import is_known
 from longlag.core.array_types import ScanResets
 from longlag.core.checks import as_array, is_zero
 from longlag.core.derivative import custom_derivative
+from longlag.core.over_devices import before, place, time_axis
 from longlag.core.placement import unify_types, zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32
@@ -56,7 +57,6 @@ from longlag.core.scans.numbers import (
 )
 from longlag.core.selection import select
 from longlag.core.spec import choose, take
-from longlag.core.time_axis import before, place, time_axis
 
 __all__ = ["AUTO", "METHODS", "Method", "by_method", "linear_scan", "linear_step"]
 

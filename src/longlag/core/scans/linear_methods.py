@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from longlag.core.any_length import associative_scan, is_known
+from longlag.core.over_devices import entering
 from longlag.core.placement import zeros_like
 from longlag.core.scans.numbers import Arithmetic, Number, _affine, _at, _zeros
 from longlag.core.selection import select
-from longlag.core.time_axis import entering
 
 # Steps of a chunk of "chunked". Its tree costs about 30 transfers of 1 / CHUNK of the states, one
 # transfer of all of them, and its two sweeps CHUNK steps each, however long the sequence is.

@@ -41,12 +41,12 @@ from longlag.core.array_types import (
     ScanValues,
 )
 from longlag.core.checks import as_array
+from longlag.core.over_devices import time_axis
 from longlag.core.placement import unify_types, use_mesh
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32
 from longlag.core.scans.matrix_methods import matrix_step, run_chunked, run_sequential
 from longlag.core.spec import choose, take
-from longlag.core.time_axis import time_axis
 
 __all__ = ["METHODS", "matrix_scan", "matrix_step"]
 

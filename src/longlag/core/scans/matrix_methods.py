@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from longlag.core.any_length import associative_scan
+from longlag.core.over_devices import entering
 from longlag.core.placement import unify_types, zeros_like
 from longlag.core.promotion import match_rank, multiply
 from longlag.core.selection import select
-from longlag.core.time_axis import entering
 
 __all__ = ["matrix_step", "run_chunked", "run_sequential"]
 

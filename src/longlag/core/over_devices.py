@@ -56,7 +56,7 @@ def time_over_devices(axis: str | None) -> Iterator[None]:
 
     Linear and matrix cells, short convolutions and attentions run so. A dense cell needs the step
     before, and is refused, as are `remat` and the layers that say so. A layer of your own that
-    meets steps with each other must ask for `longlag.core.time_axis.time_axis()`, or it sees the
+    meets steps with each other must ask for `longlag.core.over_devices.time_axis()`, or it sees the
     steps of one device alone. Noise is drawn for each device apart.
 
     Args:
