@@ -117,7 +117,8 @@ def linear_scan(
             overflows. "associative" and "chunked" then do less work. "scan" is the same program.
 
     Returns:
-        All states, `[T, *state]`, in at least float32; a pair of them if `b` is a pair.
+        All states, `[T, *state]`, in at least float32; a pair of them if `b` is a pair. Over
+        devices (`longlag.time_over_devices`) those of the device's own steps.
 
     Raises:
         ValueError: shapes that do not broadcast, a pair that is none or beside a real `b`, resets
