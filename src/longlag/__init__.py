@@ -40,6 +40,7 @@ _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
         "longlag.core.scans.linear": ("linear_scan",),
         "longlag.core.scans.matrix": ("matrix_scan",),
         "longlag.core.chunks": ("sum_over_time",),
+        "longlag.core.over_devices": ("time_over_devices",),
         "longlag.core.packing": ("lengths_to_mask", "pad_rows"),
     },
     "layers": {"longlag.nn": (), "longlag.contrib.blocks": ()},

@@ -66,6 +66,7 @@ from longlag.core.matrix_cell import MatrixCell as MatrixCell
 from longlag.core.matrix_cell import Reads as Reads
 from longlag.core.ops import dot as dot
 from longlag.core.ops import gate_projection as gate_projection
+from longlag.core.over_devices import time_over_devices as time_over_devices
 from longlag.core.packing import lengths_to_mask as lengths_to_mask
 from longlag.core.packing import pad_rows as pad_rows
 from longlag.core.reference import scan_reference as scan_reference

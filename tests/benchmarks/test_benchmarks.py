@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import allocator, length, memory, record, rounds, unroll
+from benchmarks import allocator, length, memory, record, rounds, time_over_devices, unroll
 from benchmarks.frameworks import FRAMEWORKS, Layer
 from longlag.cli.arguments import plain_errors
 
@@ -128,3 +128,12 @@ def test_a_jaxlib_that_is_too_slow_is_named(capsys: pytest.CaptureFixture[str]):
     assert length.check({"rows": rows, "versions": {"jaxlib": "0.11.1"}}) == 1
     said = capsys.readouterr().err
     assert "four times the length takes 15.2 times as long; jaxlib 0.11.1 rewrites" in said
+
+
+@pytest.mark.deep
+def test_a_device_of_four_holds_a_quarter(capsys: pytest.CaptureFixture[str]):
+    assert time_over_devices.main(["--length", "8192", "--devices", "1", "4"]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    for one, four in (rows[:2], rows[2:]):
+        assert (one["model"], one["devices"], four["devices"]) == (four["model"], 1, 4)
+        assert four["difference"] < 1e-5 and four["temp_bytes"] < one["temp_bytes"] / 3

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from longlag.core.scans import matrix as module
+from longlag.core.scans import matrix_methods as module
 from longlag.core.scans.matrix import matrix_scan
 from longlag.testing.running import jit
 

@@ -26,7 +26,7 @@ from longlag.core.cell import Cell
 from longlag.core.selection import poison
 from longlag.core.unrolling import unroll
 from longlag.models import NO_CLASS, Seq2Seq, build, generate, sample
-from longlag.nn import Layer, Recurrent
+from longlag.nn import Layer, Recurrent, ShortConvolution
 from longlag.tasks import Parity
 from longlag.training import Training, dispatch, evaluate, evaluation_batch, init_states
 from tests.helpers.members import ATTENTION_LAYERS, BLOCKS, EACH_CELL, LAYERS, D
@@ -118,6 +118,18 @@ def test_an_overflow_is_nan_and_has_no_gradient():
     _, ys, gradient = run(full, resets)
     assert np.isnan(ys[:, 0]).all() and np.isfinite(ys[:, 1]).all()
     assert not gradient[:, 0].any() and np.isfinite(gradient).all() and gradient[:, 1].any()
+
+
+def test_a_state_that_no_step_sees_does_not_reach_the_kernel_of_a_convolution():
+    layer = ShortConvolution(4)
+    params = drawn(lambda key: layer.init(key, D))
+    state = jnp.full((B, 3, D), jnp.nan)
+
+    def loss(params):
+        return layer.apply(params, XS, state, mask=jnp.zeros((T, B), bool))[1].sum()
+
+    grads = jax.grad(loss)(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
 def test_poison_is_nan_where_its_flag_is():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, attention_weights
+from longlag.attention.cache import Memory, attention_weights, log_total
 from longlag.core.any_length import is_known
 from longlag.core.array_types import AttentionWeights, Contexts, Features, Positions, PRNGKey
 from longlag.core.ops import Params, affine, dot
@@ -67,6 +68,25 @@ class Additive(Attention):
         self, params: Params, xs: Features, memory: Memory
     ) -> tuple[Contexts, AttentionWeights]:
         """The equations above, in blocks of queries."""
+        return self._read_blocks(params, xs, memory, lambda logits, part, weights: weights)
+
+    def read_part(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `Attention.read_part`; one head."""
+        contexts, total = self._read_blocks(
+            params, xs, memory, lambda logits, part, weights: log_total(logits, part)[..., None]
+        )
+        return contexts[:, :, None], total
+
+    def _read_blocks(
+        self,
+        params: Params,
+        xs: jax.Array,
+        memory: Memory,
+        beside: Callable[[jax.Array, Memory, jax.Array], jax.Array],
+    ) -> tuple[jax.Array, jax.Array]:
+        """Contexts `[B, T, E]`, and `[B, T, ...]` of scores, memory and weights `[B, Q, M]`."""
         queries = affine(params["query"], xs)
         score = widen(params["score"]["kernel"])[:, 0]
 
@@ -77,8 +97,10 @@ class Additive(Attention):
             queries, visible, scale = inputs  # [B, Q, A], [B, Q, M], [B, Q, M] or None
             hidden = jnp.tanh(queries[:, :, None, :] + memory.entries["key"][:, None, :, :])
             part = memory.replace(visible=visible, scale=scale)  # type: ignore[attr-defined]
-            weights = attention_weights(hidden @ score, part)
-            return contract("bqm,bmd->bqd", weights, memory.entries["value"]), weights
+            logits = hidden @ score
+            weights = attention_weights(logits, part)
+            contexts = contract("bqm,bmd->bqd", weights, memory.entries["value"])
+            return contexts, beside(logits, part, weights)
 
         B, T, _ = queries.shape
         if is_known(T) and T <= QUERY_BLOCK:
@@ -94,5 +116,5 @@ class Additive(Attention):
             return jnp.swapaxes(x, 0, 1).reshape(B, blocks * size, x.shape[3])[:, :T]
 
         inputs = jax.tree.map(split, (queries, memory.visible, memory.scale))
-        contexts, weights = jax.lax.map(read_block, inputs)
-        return join(contexts), join(weights)
+        contexts, others = jax.lax.map(read_block, inputs)
+        return join(contexts), join(others)

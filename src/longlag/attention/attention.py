@@ -20,6 +20,7 @@ from longlag.attention.cache import (
     empty_cache,
     encoder_memory,
 )
+from longlag.attention.over_devices import attend_parts
 from longlag.core.any_length import is_known
 from longlag.core.array_types import (
     AttentionMap,
@@ -38,6 +39,7 @@ from longlag.core.array_types import (
 )
 from longlag.core.checks import check_like, check_sequence
 from longlag.core.ops import Params
+from longlag.core.over_devices import refuse_time_axis, time_axis, time_over_devices
 from longlag.core.placement import unify_types, use_mesh, zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32, through_float32
@@ -109,6 +111,25 @@ class Attention(Layer):
             A step that sees nothing must give zero.
         """
 
+    def read_part(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `read`, of a part of the past, and before heads are joined: for time over devices.
+
+        Returns:
+            Contexts `[B, T, N, K]`, and the logarithm of what the softmax over this part divides
+            by, `[B, T, N]` (`log_total`).
+        """
+        raise ValueError(
+            f"{self}: cannot run with time over devices, since it has no `read_part`; use "
+            "DotProduct, Additive or Multiplicative, or an attention with a window"
+        )
+
+    def join_heads(self, params: Params, contexts: jax.Array) -> Contexts:
+        """Contexts `[B, T, N, K]` of all heads to `[B, T, K]`, by default side by side."""
+        del params
+        return contexts.reshape(*contexts.shape[:2], contexts.shape[2] * contexts.shape[3])
+
     def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> Cache:
         """An empty ring of `window` entries, or an empty cache of `capacity`."""
         (batch,) = batch_shape
@@ -141,6 +162,7 @@ class Attention(Layer):
         Raises:
             ValueError: a wrong shape.
         """
+        refuse_time_axis(f"{self}.write_memory", "encode on one device")
         encoded, mask, _ = check_sequence("encoded", encoded, mask, None, time_major=False)
         if mask is not None:
             encoded = select(mask, encoded, jnp.zeros_like(encoded))
@@ -198,16 +220,35 @@ class Attention(Layer):
         T = xs.shape[0]
         if T == 0:
             one = jax.ShapeDtypeStruct((1, *xs.shape[1:]), xs.dtype)
-            like = jax.eval_shape(self.apply, params, one)[1]
+            with time_over_devices(None):
+                like = jax.eval_shape(self.apply, params, one)[1]
             return state, jnp.zeros((0, *like.shape[1:]), like.dtype)
-        xs, mask, resets = _batch_major(xs, mask, resets)
-        if self.window is not None and is_known(T) and T > 2 * self.window:
-            state, contexts = self._attend_in_blocks(params, xs, state, mask, resets)
-        else:
-            if state is not None and self.window is None and is_known(T):
-                self._check_room(state, T)
-            state, contexts, _ = self._attend_chunk(params, xs, state, mask, resets)
+        axis = time_axis(xs)
+        xs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))
+        attend = self.attend if axis is None else functools.partial(attend_parts, self, axis)
+        state, contexts = attend(params, xs, state, mask, resets)
         return state, jnp.swapaxes(contexts, 0, 1)
+
+    def attend(
+        self,
+        params: Params,
+        xs: jax.Array,
+        state: Cache | None,
+        mask: jax.Array | None,
+        resets: jax.Array | None,
+    ) -> tuple[Cache | None, jax.Array]:
+        """The state after steps `[B, T, D]` of this device, and their contexts `[B, T, K]`."""
+        T = xs.shape[1]
+        if self.window is not None and is_known(T) and T > 2 * self.window:
+            return self._attend_in_blocks(params, xs, state, mask, resets)
+        if state is not None and self.window is None and is_known(T):
+            capacity = state.position.shape[1]
+            if T > capacity:
+                raise ValueError(
+                    f"xs: expected a chunk of at most {capacity} steps, the capacity of the cache "
+                    f"of {self}; got {T}"
+                )
+        return self._attend_chunk(params, xs, state, mask, resets)[:2]
 
     def weights(
         self,
@@ -228,9 +269,10 @@ class Attention(Layer):
         Returns:
             `[B, T, T]`, rows are readers; zero for a masked reader and for what is not seen.
         """
+        refuse_time_axis(f"{self}.weights", "ask one device for the weights of a whole sequence")
         xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
         self._check_features(params, xs)
-        xs, mask, resets = _batch_major(xs, mask, resets)
+        xs, mask, resets = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))
         return self._attend_chunk(params, xs, None, mask, resets)[2]
 
     def probe(
@@ -259,14 +301,6 @@ class Attention(Layer):
         capacity = state.position.shape[1] if filled else 1
         like = jax.eval_shape(lambda p: self.init_state(p, (batch,), capacity), params)
         check_like("state", state, like, f"{self}, batch {batch}")
-
-    def _check_room(self, state: Cache, steps: int) -> None:
-        capacity = state.position.shape[1]
-        if steps > capacity:
-            raise ValueError(
-                f"xs: expected a chunk of at most {capacity} steps, the capacity of the cache of "
-                f"{self}; got {steps}"
-            )
 
     def _attend_chunk(
         self,
@@ -363,9 +397,3 @@ class Attention(Layer):
         steps = blocks * window
         contexts = contexts.reshape(contexts.shape[0], steps, contexts.shape[-1])[:, :T]
         return (state if keep else None), contexts
-
-
-def _batch_major(
-    xs: jax.Array, mask: jax.Array | None, resets: jax.Array | None
-) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (xs, mask, resets))

@@ -23,6 +23,7 @@ __all__ = [
     "chunk_memory",
     "empty_cache",
     "encoder_memory",
+    "log_total",
     "masked_softmax",
 ]
 
@@ -221,6 +222,25 @@ def attention_weights(logits: jax.Array, memory: Memory) -> jax.Array:
     heads = range(1, logits.ndim - 2)
     weights = masked_softmax(logits, jnp.expand_dims(memory.visible, heads))
     return weights if memory.scale is None else weights * jnp.expand_dims(memory.scale, heads)
+
+
+def log_total(logits: jax.Array, memory: Memory) -> jax.Array:
+    """The logarithm of the sum that `attention_weights` divides by; -inf where nothing is visible.
+
+    Args:
+        logits: `[B, ..., T, M]`, heads between.
+        memory: says what is visible.
+
+    Returns:
+        `[B, ..., T]`.
+    """
+    visible = jnp.expand_dims(memory.visible, range(1, logits.ndim - 2))
+    logits = jnp.where(visible, logits, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=-jnp.inf))  # of no entries too
+    top = jnp.where(top == -jnp.inf, 0.0, top)
+    total = jnp.exp(logits - top[..., None]).sum(axis=-1)
+    sees = total > 0
+    return jnp.where(sees, top + jnp.log(jnp.where(sees, total, 1.0)), -jnp.inf)
 
 
 @jax.custom_jvp

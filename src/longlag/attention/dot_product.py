@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, attention_weights
+from longlag.attention.cache import Memory, attention_weights, log_total
 from longlag.core.array_types import (
     AttentionWeights,
     Contexts,
@@ -150,45 +150,63 @@ class DotProduct(Attention):
         self, params: Params, xs: Features, memory: Memory
     ) -> tuple[Contexts, AttentionWeights]:
         """The equations above."""
-        position = memory.query_position
-        query = self._split_heads(params, "query", self._add_position(params, xs, position))
-        query = self._rotate(query, position)
-        scale = query.shape[-1] ** -0.5
-        key, value = memory.entries["key"], memory.entries["value"]
-        # Heads first, and a dimension for all queries that read the same keys: XLA:CPU takes up to
-        # sixteen times as long over the same products with the heads between.
-        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-        B, heads, T, K = q.shape
-        apart = (B, self.key_heads, heads // self.key_heads, T)
-        sharing = (*apart[:2], apart[2] * T)
-        # In two steps: with the batch cut on a mesh, jax cuts one axis or joins two, not both.
-        q = q.reshape(*apart, K).reshape(*sharing, K)
-        logits = contract("bgqk,bgmk->bgqm", q, k) * scale
-        logits = logits.reshape(*apart, k.shape[2]).reshape(B, heads, T, k.shape[2])
-        bias = self._bias(memory, logits.dtype)
-        if bias is not None:
-            logits += bias
+        query, logits = self._score(params, xs, memory)
         weights = attention_weights(logits, memory)
         if self.implementation is None or memory.scale is not None:
-            shared = weights.reshape(*apart, k.shape[2]).reshape(*sharing, k.shape[2])
-            contexts = contract("bgqm,bgmk->bgqk", shared, v)
-            contexts = contexts.reshape(*apart, K).reshape(B, heads, T, K)
-            contexts = jnp.swapaxes(contexts, 1, 2)
+            contexts = self._weigh(weights, memory)
         else:
             contexts = jax.nn.dot_product_attention(
                 query,
-                key,
-                value,
-                bias=bias,
+                memory.entries["key"],
+                memory.entries["value"],
+                bias=self._bias(memory, logits.dtype),
                 mask=memory.visible[:, None],
-                scale=scale,
+                scale=query.shape[-1] ** -0.5,
                 implementation=self.implementation,
             )
             # It reads the mean of everything where it sees nothing.
             seen = jnp.any(memory.visible, axis=-1)
             contexts = select(seen, contexts, jnp.zeros_like(contexts))
-        contexts = contexts.reshape(B, T, self.query_features)
-        return dot(contexts, params["out"]["kernel"]), weights.mean(axis=1)
+        return self.join_heads(params, contexts), weights.mean(axis=1)
+
+    def read_part(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `Attention.read_part`; `implementation` does not matter."""
+        _, logits = self._score(params, xs, memory)
+        contexts = self._weigh(attention_weights(logits, memory), memory)
+        return contexts, jnp.swapaxes(log_total(logits, memory), 1, 2)
+
+    def join_heads(self, params: Params, contexts: jax.Array) -> Contexts:
+        """W_o of all heads side by side."""
+        return dot(super().join_heads(params, contexts), params["out"]["kernel"])
+
+    def _score(self, params: Params, xs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+        """Queries `[B, T, N, K]` and scores `[B, N, T, M]`."""
+        position = memory.query_position
+        query = self._split_heads(params, "query", self._add_position(params, xs, position))
+        query = self._rotate(query, position)
+        # Heads first, and a dimension for all queries that read the same keys: XLA:CPU takes up to
+        # sixteen times as long over the same products with the heads between.
+        q, k = (jnp.swapaxes(x, 1, 2) for x in (query, memory.entries["key"]))
+        B, heads, T, K = q.shape
+        apart = (B, self.key_heads, heads // self.key_heads, T)
+        # In two steps: with the batch cut on a mesh, jax cuts one axis or joins two, not both.
+        q = q.reshape(*apart, K).reshape(*apart[:2], apart[2] * T, K)
+        logits = contract("bgqk,bgmk->bgqm", q, k) * K**-0.5
+        logits = logits.reshape(*apart, k.shape[2]).reshape(B, heads, T, k.shape[2])
+        bias = self._bias(memory, logits.dtype)
+        return query, logits if bias is None else logits + bias
+
+    def _weigh(self, weights: jax.Array, memory: Memory) -> jax.Array:
+        """The means of the values by weights `[B, N, T, M]`, `[B, T, N, K]`."""
+        v = jnp.swapaxes(memory.entries["value"], 1, 2)
+        B, heads, T, M = weights.shape
+        apart = (B, self.key_heads, heads // self.key_heads, T)
+        shared = weights.reshape(*apart, M).reshape(*apart[:2], apart[2] * T, M)
+        contexts = contract("bgqm,bgmk->bgqk", shared, v)
+        contexts = contexts.reshape(*apart, v.shape[3]).reshape(B, heads, T, v.shape[3])
+        return jnp.swapaxes(contexts, 1, 2)
 
     def _split_heads(self, params: Params, name: str, xs: jax.Array) -> jax.Array:
         heads = self.heads if name == "query" else self.key_heads

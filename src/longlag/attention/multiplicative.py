@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import jax
 from jax.nn import initializers
 
 from longlag.attention.attention import Attention
-from longlag.attention.cache import Memory, attention_weights
+from longlag.attention.cache import Memory, attention_weights, log_total
 from longlag.core.array_types import AttentionWeights, Contexts, Features, Positions, PRNGKey
 from longlag.core.ops import Params, dot
 from longlag.core.promotion import contract
@@ -74,10 +75,20 @@ class Multiplicative(Attention):
         self, params: Params, xs: Features, memory: Memory
     ) -> tuple[Contexts, AttentionWeights]:
         """The equations above."""
-        values = memory.entries["value"]
-        logits = contract("btd,bmd->btm", xs, memory.entries.get("key", values))
-        weights = attention_weights(logits, memory)
-        return contract("btm,bmd->btd", weights, values), weights
+        weights = attention_weights(self._score(xs, memory), memory)
+        return contract("btm,bmd->btd", weights, memory.entries["value"]), weights
+
+    def read_part(
+        self, params: Params, xs: Features, memory: Memory
+    ) -> tuple[jax.Array, jax.Array]:
+        """See `Attention.read_part`; one head."""
+        contexts, _ = self.read(params, xs, memory)
+        total = log_total(self._score(xs, memory), memory)
+        return contexts[:, :, None], total[..., None]
+
+    def _score(self, xs: jax.Array, memory: Memory) -> jax.Array:
+        keys = memory.entries.get("key", memory.entries["value"])
+        return contract("btd,bmd->btm", xs, keys)
 
     def _in_features(self, params: Params) -> int:
         del params

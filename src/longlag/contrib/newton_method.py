@@ -30,6 +30,7 @@ from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.linear_cell import LinearCell
 from longlag.core.ops import Params
+from longlag.core.over_devices import refuse_time_axis
 from longlag.core.placement import unify_types, zeros_like
 from longlag.core.promotion import at_least_float32
 from longlag.core.selection import select
@@ -108,6 +109,7 @@ def newton(
         ValueError: as `unroll`, for an option that does not exist, a tolerance or a number of
             iterations below zero, or a carry with leaves that are not floating.
     """
+    refuse_time_axis("newton", "use `longlag.unroll`, which takes linear and matrix cells there")
     choose(jacobian, ("auto", "dense", "diagonal"), "jacobian")
     max_iterations = take("max_iterations", max_iterations, int)
     tolerance = take("tolerance", tolerance, float | None)

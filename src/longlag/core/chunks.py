@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from longlag.core.any_length import is_known
 from longlag.core.array_types import Index
+from longlag.core.over_devices import refuse_time_axis
 
 __all__ = [
     "Chunk",
@@ -71,6 +72,7 @@ def sum_over_time(
     Raises:
         ValueError: inputs of different lengths, a chunk that is not a positive number.
     """
+    refuse_time_axis("sum_over_time", "take the steps of a device at once, and more devices")
     lengths = sorted({leaf.shape[1] for leaf in jax.tree.leaves(inputs)})
     if len(lengths) != 1:
         raise ValueError(f"inputs: expected leaves [B, T, ...] of one length T, got T = {lengths}")

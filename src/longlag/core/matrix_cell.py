@@ -26,6 +26,7 @@ from longlag.core.checks import is_zero
 from longlag.core.linear_cell import refuse_backward
 from longlag.core.ops import Params, affine, dot, keep_dtype, lecun, split_heads
 from longlag.core.options import ScanOptions
+from longlag.core.over_devices import entering, time_axis
 from longlag.core.promotion import add, widen
 from longlag.core.scans.matrix import METHODS, matrix_scan, matrix_step
 from longlag.core.selection import select
@@ -321,13 +322,21 @@ def _clear_unseen(
     Returns:
         The carry, empty in rows where nothing sees it, and `[T, B]` bool.
     """
+    axis = time_axis()
     if resets is not None:
-        before_any_reset = ~associative_scan(jnp.logical_or, resets, reverse=reverse)
+        had_reset = associative_scan(jnp.logical_or, resets, reverse=reverse)
+        if axis is not None:
+            none = jnp.zeros_like(had_reset[0])
+            part = had_reset[0 if reverse else -1]
+            had_reset |= entering(axis, part, none, jnp.logical_or, reverse)
+        before_any_reset = ~had_reset
     else:
         assert mask is not None
         before_any_reset = jnp.ones_like(mask)
     live = before_any_reset if mask is None else before_any_reset & mask
     row_sees = jnp.any(live, axis=0)  # [B]
+    if axis is not None:
+        row_sees = jax.lax.psum(row_sees.astype(jnp.int32), axis) > 0
     empty = jax.tree.map(jnp.zeros_like, carry)
     return select(row_sees, carry, empty), before_any_reset & ~row_sees[None]
 
@@ -358,10 +367,15 @@ def _log_scales(
 
     if not log_input.shape[0]:
         return log_input, log_input
-    decay, top, anew = associative_scan(combine, (log_decay, log_input, resets), reverse=reverse)
-    after = jnp.maximum(add(decay, carry.log_scale), top)
+    scanned = associative_scan(combine, (log_decay, log_input, resets), reverse=reverse)
+    decay, top, anew = scanned
+    entry, axis = carry.log_scale.astype(top.dtype), time_axis()
+    if axis is not None:
+        part = jax.tree.map(lambda x: x[0 if reverse else -1], scanned)
+        entry = entering(axis, part, (part[0], entry, part[2]), combine, reverse)[1]
+    after = jnp.maximum(add(decay, entry), top)
     after = after if anew is None else select(anew, top, after)
-    entry = carry.log_scale.astype(after.dtype)[None]
+    entry = entry[None]
     before = [after[1:], entry] if reverse else [entry, after[:-1]]
     before = jnp.concatenate(before)
     return after, before if resets is None else select(resets, first.log_scale, before)

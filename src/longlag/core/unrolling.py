@@ -15,8 +15,11 @@ from longlag.core.backends import BACKENDS, find
 from longlag.core.cell import CarryT, Cell
 from longlag.core.checks import as_key, check_like, check_sequence
 from longlag.core.chunks import Chunk, check_chunk, rematerialise, steps_of
+from longlag.core.linear_cell import LinearCell
+from longlag.core.matrix_cell import MatrixCell
 from longlag.core.ops import Params
 from longlag.core.options import ScanOptions
+from longlag.core.over_devices import at_end, key_of_device, time_axis
 from longlag.core.placement import unify_types
 from longlag.core.promotion import through_float32
 from longlag.core.scans.linear import METHODS
@@ -59,7 +62,8 @@ def unroll(
     once, reaches neither values nor gradients.
 
     `longlag.scan_reference` says the same in forty lines of code. A sequence may be cut into chunks
-    anywhere: pass the returned carry to the next call.
+    anywhere: pass the returned carry to the next call. Over several devices it is cut by
+    `longlag.time_over_devices`.
 
     Args:
         cell: the cell.
@@ -117,7 +121,9 @@ def unroll(
     if remat is not None:
         check_chunk("remat", remat)
     xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major)
-    key = as_key("key", key)
+    key = key_of_device(as_key("key", key))
+    if time_axis(xs) is not None:
+        _refuse_steps_in_turn(cell, method, remat)
     if method in BACKENDS:
         if zoneout:
             raise ValueError(
@@ -173,11 +179,32 @@ def unroll(
             out, ys = _run_in_parts(
                 run, carry, steps, key, steps_of(remat, xs.shape[0]), reverse, carries
             )
+    if carries == "last":
+        out = at_end(time_axis(), out, reverse)
     if not time_major:
         ys = jax.tree.map(lambda y: jnp.swapaxes(y, 0, 1), ys)
         if carries == "all":
             out = jax.tree.map(lambda c: jnp.swapaxes(c, 0, 1), out)
     return out, ys
+
+
+def _refuse_steps_in_turn(cell: Cell[Any], method: str, remat: Chunk | None) -> None:
+    """Raises `ValueError` for what needs the step before, where that is on another device."""
+    if not isinstance(cell, LinearCell | MatrixCell):
+        raise ValueError(
+            f"{cell}: expected a linear or a matrix cell with time over devices, since each step "
+            "of this cell needs the step before, whose device it would wait for; cut the time of "
+            "one device in chunks instead (`remat=` of unroll, `time_chunk=` of a training)"
+        )
+    if method in BACKENDS:
+        raise ValueError(
+            f"method: expected one of {METHODS} with time over devices; got {method!r}"
+        )
+    if remat is not None:
+        raise ValueError(
+            "remat: expected None with time over devices, since the parts of a device are not "
+            f"those of the sequence; got {remat!r}. More devices along the axis save memory too"
+        )
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from longlag.core.array_types import (
 )
 from longlag.core.checks import as_key, check_sequence
 from longlag.core.ops import Params
+from longlag.core.over_devices import key_of_device
 from longlag.core.spec import Spec
 from longlag.core.weight_decay import by_name
 
@@ -141,7 +142,7 @@ def _check_before_apply(apply: Callable[..., Any]) -> Callable[..., Any]:
         key: jax.Array | None = None,
     ) -> tuple[State, jax.Array]:
         xs, mask, resets = check_sequence("xs", xs, mask, resets, time_major=True)
-        key = as_key("key", key)
+        key = key_of_device(as_key("key", key))
         return apply(self, params, xs, state, mask=mask, resets=resets, key=key)
 
     return check_and_apply

@@ -12,6 +12,7 @@ from jax.nn import initializers
 from longlag.core.any_length import associative_scan
 from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot, split_heads
+from longlag.core.over_devices import refuse_time_axis
 from longlag.core.promotion import add, at_least_float32, multiply, widen
 from longlag.core.spec import choose
 from longlag.nn.layer import Layer, State
@@ -272,6 +273,7 @@ class VariationalDropout(Layer):
         """See `Layer.apply`."""
         if key is None or self.rate == 0 or not xs.shape[0]:
             return state, xs
+        refuse_time_axis(f"{self}", "use Dropout, which draws for every step")
         T, B, D = xs.shape
         now = state or self.init_state(params, (B,), 0)
         begins = jnp.zeros((T, B), bool) if resets is None else resets

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from longlag.core.array_types import PRNGKey
 from longlag.core.cell import Cell
 from longlag.core.ops import Params
+from longlag.core.over_devices import before, time_axis, time_over_devices
 from longlag.core.unrolling import unroll
 from longlag.nn.layer import Layer, State
 
@@ -40,7 +41,8 @@ class Recurrent(Layer):
         """The cell's `features`, read off its output where it has no such field."""
         params = jax.eval_shape(lambda: self.init(jax.random.key(0), in_features))
         xs = jax.ShapeDtypeStruct((1, 1, in_features), jnp.float32)
-        return jax.eval_shape(lambda p, x: unroll(self.cell, p, x), params, xs)[1].shape[-1]
+        with time_over_devices(None):
+            return jax.eval_shape(lambda p, x: unroll(self.cell, p, x), params, xs)[1].shape[-1]
 
     def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> State:
         """The cell's initial carry."""
@@ -136,8 +138,10 @@ class Bidirectional(Layer):
         _, forward = unroll(self.cell, params["forward"], xs, resets=resets, key=keys[0], **options)
         if resets is not None:
             # Backwards a sequence begins where the next one has begun.
-            last = jnp.ones_like(resets[:1])
-            resets = jnp.concatenate([resets[1:], last])
+            last, axis = jnp.ones_like(resets[0]), time_axis(xs)
+            if axis is not None:
+                last = before(axis, resets[0], last, reverse=True)
+            resets = jnp.concatenate([resets[1:], last[None]])
         _, backward = unroll(
             self.cell,
             params["backward"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from longlag.core.any_length import associative_scan
 from longlag.core.array_types import PRNGKey
 from longlag.core.ops import Params
+from longlag.core.over_devices import at_end, entering, time_axis
+from longlag.core.over_devices import before as before_device
 from longlag.core.placement import put_rows, take_rows, unify_types, zeros_like
 from longlag.core.promotion import at_least_float32, multiply
 from longlag.nn.layer import Layer, State
@@ -84,14 +86,33 @@ class ShortConvolution(Layer):
         live, of_live = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T)), segment
         count = jnp.full((B, 1), T, jnp.int32)
         if mask is not None:
-            # The unmasked steps side by side: their inputs and segments, then gaps.
+            # The unmasked steps side by side: their inputs and segments, then gaps of no segment,
+            # which see no input: a NaN in it would reach the gradient of the kernel.
             taken = associative_scan(jnp.add, mask.T.astype(jnp.int32), axis=1)
             live, count = taken - 1, taken[:, -1:] if T else jnp.zeros((B, 1), jnp.int32)
             slot = jnp.where(mask.T, live, T)
             xs = put_rows(zeros_like(xs), slot, xs)
-            of_live = put_rows(zeros_like(segment), slot, segment)
+            of_live = put_rows(zeros_like(segment) - 1, slot, segment)
+        count, _ = unify_types((count, xs), 0)
+        blank = zeros_like(past[..., 0], jnp.int32)
+        of_input = jnp.concatenate([blank, of_live], axis=1)
+
+        def newest(inputs: jax.Array) -> jax.Array:
+            """The newest inputs of the segment that goes on; what a reset has cut off is zero."""
+            at = count + jnp.arange(before, dtype=jnp.int32)[None]
+            kept = (take_rows(of_input, at) == total)[..., None]
+            return jnp.where(kept, take_rows(inputs, at), 0)
+
+        axis = time_axis(xs)
+        if axis is not None:
+            alone = newest(jnp.concatenate([zeros_like(past), xs], axis=1))
+            if mask is None and T >= before:
+                past = before_device(axis, alone, past)
+            else:
+                part = Tail(alone, jnp.minimum(count, before), total > 0)
+                first = Tail(past, part.filled, part.forgets)
+                past = entering(axis, part, first, _join_tails).inputs
         inputs = jnp.concatenate([past, xs], axis=1)
-        of_input = jnp.concatenate([zeros_like(past[..., 0], jnp.int32), of_live], axis=1)
         ys = jnp.zeros_like(xs)
         if self.bias:
             ys = jnp.broadcast_to(params["bias"].astype(past.dtype), xs.shape)
@@ -102,9 +123,33 @@ class ShortConvolution(Layer):
         if mask is not None:
             ys = jnp.where(mask.T[..., None], take_rows(ys, jnp.maximum(live, 0)), 0)
         if keep:
-            # The newest inputs of the segment that goes on; what a reset has cut off is zero.
-            count, _ = unify_types((count, xs), 0)
-            newest = count + jnp.arange(before, dtype=jnp.int32)[None]
-            kept = (take_rows(of_input, newest) == total)[..., None]
-            state = jnp.where(kept, take_rows(inputs, newest), 0)
+            state = at_end(axis, newest(inputs))
         return state, jnp.swapaxes(ys, 0, 1)
+
+
+class Tail(NamedTuple):
+    """What a part of a sequence leaves to the steps after it.
+
+    Attributes:
+        inputs: the last ones, `[B, width - 1, D]`, the newest last.
+        filled: how many of them are of this part, `[B, 1]` int32.
+        forgets: whether the part has a reset, `[B, 1]` bool.
+    """
+
+    inputs: jax.Array
+    filled: jax.Array
+    forgets: jax.Array
+
+
+def _join_tails(earlier: Tail, later: Tail) -> Tail:
+    """That of two parts in a row."""
+    before = later.inputs.shape[1]
+    at = later.filled + jnp.arange(before, dtype=jnp.int32)[None]
+    # Those that the later part has, and before them the newest of the earlier one.
+    moved = jnp.where(at < before, at, at + before - later.filled)
+    moved = take_rows(jnp.concatenate([earlier.inputs, later.inputs], axis=1), moved)
+    return Tail(
+        jnp.where(later.forgets[..., None], later.inputs, moved),
+        jnp.minimum(earlier.filled + later.filled, before),
+        earlier.forgets | later.forgets,
+    )

@@ -15,7 +15,7 @@ import numpy as np
 
 from longlag.core.cell import Cell
 from longlag.core.ops import Params
-from longlag.core.scans import matrix, step
+from longlag.core.scans import matrix_methods, step
 from longlag.core.unrolling import unroll
 from longlag.testing.python_loop import Flags
 
@@ -72,7 +72,7 @@ def in_chunks() -> Iterator[None]:
     """So short sequences as if they were long: two chunks and one that is shorter."""
     with (
         mock.patch.multiple(step, AIM_AT_LEAST=3, AIM_AT_MOST=3),
-        mock.patch.multiple(matrix, CHUNK=3, CHUNK_PER_KEY=3),
+        mock.patch.multiple(matrix_methods, CHUNK=3, CHUNK_PER_KEY=3),
     ):
         yield
 

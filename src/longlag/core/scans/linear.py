@@ -23,13 +23,15 @@ from longlag.core.any_length import is_known
 from longlag.core.array_types import ScanResets
 from longlag.core.checks import as_array, is_zero
 from longlag.core.derivative import custom_derivative
-from longlag.core.placement import zeros_like
+from longlag.core.over_devices import before, place, time_axis
+from longlag.core.placement import unify_types, zeros_like
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32
 from longlag.core.scans import linear_fused
 from longlag.core.scans.linear_methods import (
     RUN,
     _before,
+    _enter,
     _fill,
     _order,
     _over_steps,
@@ -115,7 +117,8 @@ def linear_scan(
             overflows. "associative" and "chunked" then do less work. "scan" is the same program.
 
     Returns:
-        All states, `[T, *state]`, in at least float32; a pair of them if `b` is a pair.
+        All states, `[T, *state]`, in at least float32; a pair of them if `b` is a pair. Over
+        devices (`longlag.time_over_devices`) those of the device's own steps.
 
     Raises:
         ValueError: shapes that do not broadcast, a pair that is none or beside a real `b`, resets
@@ -156,14 +159,17 @@ def linear_scan(
         return (real, *(imag or [jnp.zeros_like(real)])) if len(numbers["b"]) == 2 else (real,)
 
     axes = (1,) * (len(shape) - len(shapes["a"])) + shapes["a"]
-    h = _scan(
-        Way(method, reverse, contracting),
+    axis = time_axis(numbers["b"][0])
+    arrays = (
         tuple(jnp.reshape(x, axes).astype(dtype) for x in numbers["a"]),
         spread("b", shape),
         spread("h0", shape[1:]),
         None if resets is None else spread("h_reset", shape[1:]),
         resets,
     )
+    if axis is not None:
+        arrays = unify_types(arrays, -1)
+    h = _scan(Way(method, reverse, contracting, axis), *arrays)
     return h if isinstance(b, tuple) else h[0]  # type: ignore[return-value]
 
 
@@ -194,6 +200,7 @@ class Way(NamedTuple):
     method: str
     reverse: bool
     contracting: bool
+    axis: str | None = None  # of a mesh, along which time is cut
 
 
 # Below, a, b, dh, lam and h are `[T, *state]`, where a may have axes of size 1. h0, h_reset and
@@ -209,9 +216,12 @@ BY_NAME: dict[str, Callable[..., Number]] = {**RUN, "fused": linear_fused.run}
 def _run(way: Way, a: Number, b: Number, h0: Number, h_reset: Number | None, resets: Flags) -> Any:
     if is_zero(b[0].shape[0]):
         return b
+    arithmetic = PLAIN if way.contracting else WIDE
+    if way.axis is not None:
+        h0 = _enter(way.axis, a, b, h0, h_reset, resets, way.reverse, arithmetic)
 
     def run(method: str, *args: Any) -> Number:
-        return BY_NAME[method](*args, way.reverse, PLAIN if way.contracting else WIDE)
+        return BY_NAME[method](*args, way.reverse, arithmetic)
 
     return by_method(run, way.method, a, b, h0, h_reset, resets, on_cpu=_on_cpu(b))
 
@@ -227,7 +237,7 @@ def _scan_tangent(way: Way, residuals: Residuals, tangents: tuple[Any, ...]) -> 
     a, h, h0, h_reset, resets = residuals
     da, db, dh0, dh_reset, _ = tangents
     if not is_zero(h[0].shape[0]):
-        h_prev = _states_before(h, h0, h_reset, resets, way.reverse)
+        h_prev = _states_before(h, _edge(way, h, h0), h_reset, resets, way.reverse)
         db = _plus(db, _product(da, h_prev, way.contracting))
     return _scan(way, a, db, dh0, dh_reset, resets)
 
@@ -255,7 +265,8 @@ def _pull(
     resets: Flags,
 ) -> tuple[Number, Number, Number, Any]:
     """The gradients of `a`, `b`, `h0` and, with resets, `h_reset`."""
-    if method == "fused":
+    h0 = _edge(way, h, h0)
+    if method == "fused" and way.axis is None:
         states = dh, a, h, h0, h_reset, resets
         by_scan = functools.partial(_pull, way, "scan")
         return linear_fused.pull(*states, way.reverse, way.contracting, by_scan)
@@ -277,7 +288,7 @@ def _adjoint(
     Returns:
         `lam`, and the gradients of the first state and of the state after a reset.
     """
-    by_rows = way.method == "scan" and is_known(dh[0].shape[0])
+    by_rows = way.method == "scan" and is_known(dh[0].shape[0]) and way.axis is None
     run = _adjoint_sequential if by_rows else _adjoint_parallel
     # From here on `a` is conjugated, and `reverse` is the direction of lam.
     return run(way._replace(reverse=not way.reverse), _conj(a), dh, zero, resets)
@@ -327,9 +338,10 @@ def _adjoint_parallel(
     reverse = way.reverse
     later, later_resets = a, None
     if _varies(a, dh[0].shape[0]):
-        later = _before(a, _zeros(_at(a, 0)), reverse)
+        later = _before(a, _edge(way, a, _zeros(_at(a, 0))), reverse)
     if resets is not None:
-        (later_resets,) = _before((resets,), (zeros_like(resets[0]),), reverse)
+        flags = (resets,)
+        (later_resets,) = _before(flags, _edge(way, flags, (zeros_like(resets[0]),)), reverse)
     h_reset = None if resets is None else zero
     lam: Any = _scan(way, later, dh, zero, h_reset, later_resets)
     last = 0 if reverse else -1
@@ -338,6 +350,10 @@ def _adjoint_parallel(
         dh0 = select(resets[last], zero, dh0)
         at_resets = select(resets, _times(a, lam), _zeros(lam))
         dh_reset = tuple(part.sum(0) for part in at_resets)
+    if way.axis is not None:
+        # The first state enters the first device alone, which is the last one here.
+        index, count = place(way.axis, reverse)
+        dh0 = select(index == count - 1, dh0, _zeros(dh0))
     return lam, dh0, dh_reset
 
 
@@ -369,6 +385,13 @@ def _decay_gradient_by_steps(
     begin = h0, _zeros(like)
     (_, total), das = jax.lax.scan(body, begin, (lam, h, resets), reverse=way.reverse)
     return das if varies else jax.tree.map(lambda x: x[None], total)
+
+
+def _edge(way: Way, x: Number, first: Number) -> Number:
+    """What stands before the first step of `x`: `first`, or the last step of the device before."""
+    if way.axis is None:
+        return first
+    return before(way.axis, _at(x, 0 if way.reverse else -1), first, way.reverse)
 
 
 def _states_before(h: Number, h0: Number, h_reset: Any, resets: Any, reverse: bool) -> Number:

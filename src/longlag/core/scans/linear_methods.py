@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from longlag.core.any_length import associative_scan, is_known
+from longlag.core.over_devices import entering
 from longlag.core.placement import zeros_like
 from longlag.core.scans.numbers import Arithmetic, Number, _affine, _at, _zeros
 from longlag.core.selection import select
@@ -20,6 +21,9 @@ from longlag.core.selection import select
 # Steps of a chunk of "chunked". Its tree costs about 30 transfers of 1 / CHUNK of the states, one
 # transfer of all of them, and its two sweeps CHUNK steps each, however long the sequence is.
 CHUNK = 32
+
+# Of a part of a sequence: decay, state after zeros (or input), and whether it has a reset.
+Part = tuple[Any, Any, Any]
 
 
 def _varies(a: Number, steps: int) -> bool:
@@ -154,13 +158,22 @@ def _tree(
 ) -> Number:
     """The states of the recurrence, where an element with a reset in it forgets all before it.
 
-    `a`, `b` and `h0` are numbers of the kind that `arithmetic` calculates in. What an element
-    forgets is dropped by a selection, so that neither zero times NaN nor an overflow can come
-    through. Products of `a` across such an element are wrong, and never used.
+    `a`, `b` and `h0` are numbers of the kind that `arithmetic` calculates in.
+    """
+    combine = _joined_by(arithmetic)
+    a, b, resets = associative_scan(combine, (a, b, resets), reverse=reverse)
+    h = arithmetic.affine(a, jax.tree.map(lambda x: x[None], h0), b)
+    return arithmetic.lower(h if resets is None else select(resets, b, h))
+
+
+def _joined_by(arithmetic: Arithmetic) -> Callable[[Part, Part], Part]:
+    """Joins two parts of a sequence in a row: decay, input and resets, leaves `[..., *state]`.
+
+    What a part with a reset forgets is dropped by a selection, so that neither zero times NaN nor
+    an overflow can come through. Products of decays across such a part are wrong, and never used.
     """
 
-    def combine(earlier: tuple[Any, ...], later: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Decay, input and resets of two parts of the sequence in a row, leaves `[..., *state]`."""
+    def combine(earlier: Part, later: Part) -> Part:
         forgets = later[2]
         b = arithmetic.affine(later[0], earlier[1], later[1])
         if forgets is None:
@@ -168,9 +181,7 @@ def _tree(
         b = select(forgets, later[1], b)
         return arithmetic.times(later[0], earlier[0]), b, forgets | earlier[2]
 
-    a, b, resets = associative_scan(combine, (a, b, resets), reverse=reverse)
-    h = arithmetic.affine(a, jax.tree.map(lambda x: x[None], h0), b)
-    return arithmetic.lower(h if resets is None else select(resets, b, h))
+    return combine
 
 
 def _run_chunked(
@@ -191,57 +202,116 @@ def _run_chunked(
     would read and write the products of the decays at each step as well: seven. Many chunks and
     few steps keep an accelerator full, whose cost of one more step is that of starting a kernel.
     """
-    steps = b[0].shape[0]
-    length = min(CHUNK, steps)
-    varies = _varies(a, steps)
-    missing = -steps % length
-
-    def cut(x: jax.Array) -> jax.Array:
-        # `[T, ...]` to `[chunks, C, ...]`. The steps that fill up the last chunk come after all
-        # others, and nobody sees them.
-        if missing:
-            x = jnp.pad(x, [(missing, 0) if reverse else (0, missing)] + [(0, 0)] * (x.ndim - 1))
-        return x.reshape(x.shape[0] // length, length, *x.shape[1:])
-
-    inputs = jax.tree.map(cut, (a if varies else None, b, resets))
-    constant = jax.tree.map(lambda x: x[0], a)
-
-    def inputs_at(i: Any) -> tuple[Any, Number, Number, Any]:
-        """Which step of each chunk is the i-th, and its inputs, `[chunks, ...]`."""
-        step = length - 1 - i if reverse else i
-        take = functools.partial(jax.lax.dynamic_index_in_dim, index=step, axis=1, keepdims=False)
-        a, b, reset = jax.tree.map(take, inputs)
-        return step, a if varies else constant, b, reset
-
-    def sweep_products(i: Any, state: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-        # Of each chunk: the product of its decays, its state and whether it had a reset.
-        product, h, had_reset = state
-        _, a, b, reset = inputs_at(i)
-        if reset is not None:
-            assert h_reset is not None
-            h, had_reset = select(reset, arithmetic.lift(h_reset), h), had_reset | reset
-        a = arithmetic.lift(a)
-        return arithmetic.times(a, product), arithmetic.affine(a, h, arithmetic.lift(b)), had_reset
-
-    def sweep_states(i: Any, state: tuple[Number, Number]) -> tuple[Number, Number]:
-        h, hs = state  # `[chunks, *state]` and `[chunks, C, *state]`
-        step, a, b, reset = inputs_at(i)
-        h = _step(h, a, b, h_reset, reset)
-        write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=1)
-        return h, jax.tree.map(write, hs, h)
-
-    decay, blank, reset = jax.tree.map(zeros_like, inputs_at(0)[1:])
-    if not varies:
-        decay = jax.tree.map(lambda x: jnp.broadcast_to(x, (blank[0].shape[0], *x.shape)), decay)
-    one = (decay[0] + 1, *decay[1:])
-    begin = arithmetic.lift(one), arithmetic.lift(blank), reset
-    product, last, had_reset = jax.lax.fori_loop(0, length, sweep_products, begin)
+    chunks = _Chunks.of(a, b, h_reset, resets, reverse)
+    product, last, had_reset = chunks.parts(arithmetic)
     last = _tree(product, last, arithmetic.lift(h0), had_reset, reverse, arithmetic)
-    enters = _before(last, h0, reverse)
-    hs = _zeros(inputs[1])
-    _, hs = jax.lax.fori_loop(0, length, sweep_states, (enters, hs))
-    keep = slice(missing, None) if reverse else slice(steps)
-    return jax.tree.map(lambda x: x.reshape(steps + missing, *x.shape[2:])[keep], hs)
+    return chunks.states(_before(last, h0, reverse))
+
+
+def _enter(
+    axis: str,
+    a: Number,
+    b: Number,
+    h0: Number,
+    h_reset: Number | None,
+    resets: jax.Array | None,
+    reverse: bool,
+    arithmetic: Arithmetic,
+) -> Number:
+    """The state that enters the steps of each device, where time is cut along an axis.
+
+    A device is one chunk more: its chunks, joined.
+    """
+    combine = _joined_by(arithmetic)
+    parts = _Chunks.of(a, b, h_reset, resets, reverse).parts(arithmetic)
+    parts = associative_scan(combine, parts, reverse=reverse)
+    part = jax.tree.map(lambda x: x[0 if reverse else -1], parts)
+    first = (part[0], arithmetic.lift(h0), part[2])
+    return arithmetic.lower(entering(axis, part, first, combine, reverse)[1])
+
+
+class _Chunks(NamedTuple):
+    """A sequence in chunks of C steps, all side by side.
+
+    Attributes:
+        inputs: decays, unless they are constant, inputs and resets, leaves `[chunks, C, ...]`.
+        constant: the decay of a step.
+        h_reset: the state after a reset.
+        reverse: from the last step to the first.
+        steps: T; those that fill up the last chunk come after all others, and nobody sees them.
+    """
+
+    inputs: Any
+    constant: Number
+    h_reset: Number | None
+    reverse: bool
+    steps: int
+
+    @classmethod
+    def of(cls, a: Number, b: Number, h_reset: Any, resets: Any, reverse: bool) -> _Chunks:
+        """Cuts a sequence `[T, ...]`."""
+        steps = b[0].shape[0]
+        length = min(CHUNK, steps)
+        missing = -steps % length
+
+        def cut(x: jax.Array) -> jax.Array:
+            if missing:
+                filled = (missing, 0) if reverse else (0, missing)
+                x = jnp.pad(x, [filled] + [(0, 0)] * (x.ndim - 1))
+            return x.reshape(x.shape[0] // length, length, *x.shape[1:])
+
+        inputs = jax.tree.map(cut, (a if _varies(a, steps) else None, b, resets))
+        return cls(inputs, jax.tree.map(lambda x: x[0], a), h_reset, reverse, steps)
+
+    @property
+    def length(self) -> int:
+        """C."""
+        return self.inputs[1][0].shape[1]
+
+    def at(self, i: Any) -> tuple[Any, Number, Number, Any]:
+        """Which step of each chunk is the i-th, and its inputs, `[chunks, ...]`."""
+        step = self.length - 1 - i if self.reverse else i
+        take = functools.partial(jax.lax.dynamic_index_in_dim, index=step, axis=1, keepdims=False)
+        a, b, reset = jax.tree.map(take, self.inputs)
+        return step, self.constant if a is None else a, b, reset
+
+    def parts(self, arithmetic: Arithmetic) -> Part:
+        """Of each chunk: the product of its decays, its state after zeros, whether it resets."""
+
+        def sweep(i: Any, state: Part) -> Part:
+            product, h, had_reset = state
+            _, a, b, reset = self.at(i)
+            if reset is not None:
+                assert self.h_reset is not None
+                h = select(reset, arithmetic.lift(self.h_reset), h)
+                had_reset = had_reset | reset
+            a = arithmetic.lift(a)
+            h = arithmetic.affine(a, h, arithmetic.lift(b))
+            return arithmetic.times(a, product), h, had_reset
+
+        decay, blank, reset = jax.tree.map(zeros_like, self.at(0)[1:])
+        if self.inputs[0] is None:
+            count = blank[0].shape[0]
+            decay = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), decay)
+        one = (decay[0] + 1, *decay[1:])
+        begin = arithmetic.lift(one), arithmetic.lift(blank), reset
+        return jax.lax.fori_loop(0, self.length, sweep, begin)
+
+    def states(self, enters: Number) -> Number:
+        """All states `[T, ...]`, from those that enter each chunk, `[chunks, ...]`."""
+
+        def sweep(i: Any, state: tuple[Number, Number]) -> tuple[Number, Number]:
+            h, hs = state  # `[chunks, *state]` and `[chunks, C, *state]`
+            step, a, b, reset = self.at(i)
+            h = _step(h, a, b, self.h_reset, reset)
+            write = functools.partial(jax.lax.dynamic_update_index_in_dim, index=step, axis=1)
+            return h, jax.tree.map(write, hs, h)
+
+        hs = _zeros(self.inputs[1])
+        _, hs = jax.lax.fori_loop(0, self.length, sweep, (enters, hs))
+        filled = self.length * enters[0].shape[0]
+        keep = slice(filled - self.steps, None) if self.reverse else slice(self.steps)
+        return jax.tree.map(lambda x: x.reshape(filled, *x.shape[2:])[keep], hs)
 
 
 def _before(h: Number, h0: Number, reverse: bool) -> Number:

@@ -20,7 +20,7 @@ A reset cuts a chunk in segments: steps meet within their segment alone, and tho
 the state after a reset in place of the one that entered.
 
 A decay of zero has the logarithm -inf. The chunked form adds logarithms up in products with zeros
-and ones, so it takes a finite number in its place whose exponential is zero too (`_make_finite`).
+and ones, so it takes a finite number in its place whose exponential is zero too.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from longlag.core.any_length import associative_scan, is_known
+from longlag.core.any_length import is_known
 from longlag.core.array_types import (
     MatrixState,
     MatrixStates,
@@ -42,56 +41,20 @@ from longlag.core.array_types import (
     ScanValues,
 )
 from longlag.core.checks import as_array
-from longlag.core.placement import use_mesh, zeros_like
+from longlag.core.over_devices import time_axis
+from longlag.core.placement import unify_types, use_mesh
 from longlag.core.platforms import on_cpu_or_else
-from longlag.core.promotion import at_least_float32, match_rank, multiply
-from longlag.core.selection import select
+from longlag.core.promotion import at_least_float32
+from longlag.core.scans.matrix_methods import matrix_step, run_chunked, run_sequential
 from longlag.core.spec import choose, take
 
 __all__ = ["METHODS", "matrix_scan", "matrix_step"]
 
 METHODS = ("auto", "scan", "chunked")
 
-# Steps of a chunk. Work per step grows with the chunk, the number of states with its inverse. One
-# decay for each key leaves no matrix product for the pairs, but C² K products a chunk. By hand, on
-# CPU, 32 was the fastest of 16, 32 and 64 from K = V = 16 to 64.
-CHUNK, CHUNK_PER_KEY = 32, 16
 # On CPU small products are slow, and one step after another is faster for a state of up to so many
 # numbers: by hand, at 8 x 8 always, and at 16 x 16 with a rate or with a decay for each key.
 SMALL, SMALL_BY_STEPS = 64, 256
-
-# Decays are added up by products with zeros and ones: these must not be rounded to bfloat16 or
-# TF32.
-EXACT = jax.lax.Precision.HIGHEST
-
-
-def matrix_step(
-    S: jax.Array,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    log_decay: jax.Array | None = None,
-    rate: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """One step of the recurrence above.
-
-    Args:
-        S: `[*batch, K, V]`.
-        q: `[*batch, K]`.
-        k: `[*batch, K]`.
-        v: `[*batch, V]`.
-        log_decay: g, broadcastable to `[*batch, K]`; None: no decay.
-        rate: β, broadcastable to `[*batch]`; None: the value is added as it is.
-
-    Returns:
-        The new state, and `Sᵀ q`, `[*batch, V]`.
-    """
-    if log_decay is not None:
-        S = multiply(jnp.exp(log_decay)[..., None], S)
-    if rate is not None:
-        v = rate[..., None] * (v - jnp.einsum("...kv,...k->...v", S, k))
-    S = S + k[..., None] * v[..., None, :]
-    return S, jnp.einsum("...kv,...k->...v", S, q)
 
 
 @use_mesh
@@ -133,7 +96,8 @@ def matrix_scan(
         every_state: returns the states after every step, `[T, *batch, K, V]`, not the last; "scan".
 
     Returns:
-        The last state or all states, and the reads y, `[T, *batch, V]`, in at least float32.
+        The last state or all states, and the reads y, `[T, *batch, V]`, in at least float32. Over
+        devices (`longlag.time_over_devices`) they are those of the device's own steps.
 
     Raises:
         ValueError: shapes that do not fit, numbers that are not real, resets that are not bool, an
@@ -161,18 +125,22 @@ def matrix_scan(
         S_reset = jnp.broadcast_to(S_reset, S0.shape).astype(dtype)
     if steps == 0:
         return (jnp.zeros((0, *S0.shape), dtype) if every_state else S0), jnp.zeros(v.shape, dtype)
-    sequential = functools.partial(_run_sequential, reverse, every_state)
-    run = functools.partial(_run_chunked, reverse)
+    axis = time_axis(q)
+    arrays = (q, k, v, S0, log_decay, rate, resets, S_reset)
+    if axis is not None:
+        arrays = unify_types(arrays, -1)
+    sequential = functools.partial(run_sequential, reverse, axis, every_state)
+    run = functools.partial(run_chunked, reverse, axis)
     if method == "scan" or (method == "auto" and (every_state or steps == 1)):
         run = sequential
-    elif method == "auto":
+    elif method == "auto" and axis is None:
         per_key = log_decay is not None and log_decay.shape[-1] > 1
         most = SMALL_BY_STEPS if rate is not None or per_key else SMALL
         if q.shape[-1] * v.shape[-1] <= most:
             run = functools.partial(on_cpu_or_else, sequential, run)
     if not is_known(steps):
         run = sequential
-    S, ys = run(q, k, v, S0, log_decay, rate, resets, S_reset)
+    S, ys = run(*arrays)
     return S, ys
 
 
@@ -214,186 +182,3 @@ def _check_arguments(
             f"shape of S0, and resets [T, *leading of batch]; got {shapes}"
         )
     return q, k, v, S0, log_decay, rate, resets, S_reset
-
-
-# Both return the last state or every one, and the reads `[T, *batch, V]`.
-
-
-def _run_sequential(
-    reverse: bool,
-    every_state: bool,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    S0: jax.Array,
-    log_decay: jax.Array | None,
-    rate: jax.Array | None,
-    resets: jax.Array | None,
-    S_reset: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    def take_step(S: jax.Array, inputs: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-        # S `[*batch, K, V]`; the inputs are of one step.
-        *inputs, reset = inputs
-        if reset is not None:
-            assert S_reset is not None
-            S = select(reset, S_reset, S)
-        S, y = matrix_step(S, *inputs)
-        return S, (S if every_state else None, y)
-
-    inputs = (q, k, v, log_decay, rate, resets)
-    S, (every, ys) = jax.lax.scan(take_step, S0, inputs, reverse=reverse)
-    return (every if every_state else S), ys
-
-
-def _run_chunked(
-    reverse: bool,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    S0: jax.Array,
-    log_decay: jax.Array | None,
-    rate: jax.Array | None,
-    resets: jax.Array | None,
-    S_reset: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    steps = q.shape[0]
-    per_key = log_decay is not None and log_decay.shape[-1] > 1
-    length = min(CHUNK_PER_KEY if per_key else CHUNK, steps)
-    missing = -steps % length
-
-    def cut(x: jax.Array) -> jax.Array:
-        """`[T, *batch, ...]` to `[chunks, *batch, C, ...]`; the last is filled with idle steps."""
-        x = jnp.flip(x, 0) if reverse else x
-        # An idle step has a key of zero and no decay, so that it leaves the state as it is.
-        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
-        x = x.reshape(x.shape[0] // length, length, *x.shape[1:])
-        return jnp.moveaxis(x, 1, q.ndim - 1)
-
-    q, k, v, log_decay, rate, resets = jax.tree.map(cut, (q, k, v, log_decay, rate, resets))
-    together = match_rank(jnp.tril(jnp.ones((length, length), bool)), q)
-    # Which steps see the state that entered, and which the last step sees: `[.., C]` each.
-    entered = ends = None
-    if resets is not None:
-        segment = associative_scan(jnp.add, resets.astype(jnp.int32), axis=-1)
-        together = together & (segment[..., :, None] == segment[..., None, :])
-        entered, ends = segment == 0, segment == segment[..., -1:]
-
-    def keep_where(flag: jax.Array | None, x: jax.Array) -> jax.Array:
-        # `[chunks, *batch, C]` and `[chunks, *batch, C, ...]`.
-        return x if flag is None else jnp.where(flag[..., None], x, 0)
-
-    if log_decay is not None:
-        log_decay = _make_finite(log_decay)
-    # `[.., C, K or 1]` each. since: the decay from the entry or the last reset through step t.
-    # to_end: from after step s to the end of the chunk.
-    if log_decay is None:
-        pairs = None
-        since = to_end = jnp.ones((*q.shape[:-1], 1), q.dtype)
-    else:
-        ones = jnp.tril(jnp.ones((length, length), q.dtype))
-        # D[t, s] by a sum of its own, not as a difference of two sums from the chunk's start, which
-        # would lose the small decays after a large one.
-        between = jnp.einsum(
-            "tr,...rk,rs->...tsk", ones, log_decay, jnp.tril(ones, -1), precision=EXACT
-        )
-        meets = together[..., None]
-        pairs = jnp.where(meets, jnp.exp(jnp.where(meets, between, 0)), 0)
-        since = jnp.einsum(
-            "...tr,...rk->...tk", together.astype(q.dtype), log_decay, precision=EXACT
-        )
-        since, to_end = jnp.exp(since), pairs[..., -1, :, :]
-
-    def meet(x: jax.Array, y: jax.Array) -> jax.Array:
-        """`Σ_k x[t] y[s] exp D[t, s]` `[.., C, C]`, for steps t and s that may see each other."""
-        if pairs is None:
-            return jnp.where(together, x @ jnp.swapaxes(y, -1, -2), 0)
-        if pairs.shape[-1] == 1:
-            return (x @ jnp.swapaxes(y, -1, -2)) * pairs[..., 0]
-        return jnp.einsum("...tk,...sk,...tsk->...ts", x, y, pairs)
-
-    reads = meet(q, k)
-    from_start, keep = q * since, since[..., -1, :]
-    key_to_end = keep_where(ends, k * to_end)
-    # What is written, `[.., C, V]`, is `w = known - reader S`, where S `[.., K, V]` entered.
-    known, reader = v, None
-    if rate is not None:
-        system = jnp.tril(rate[..., None] * meet(k, k), -1)
-        targets = rate[..., None] * jnp.concatenate([v, k * since], axis=-1)
-        solution = _inverse(system) @ targets
-        known, reader = jnp.split(solution, [v.shape[-1]], axis=-1)
-
-    if entered is not None:
-        # What the steps after a reset take from S_reset is known beforehand.
-        assert S_reset is not None
-        if reader is not None:
-            known = known - keep_where(~entered, reader) @ S_reset
-            reader = keep_where(entered, reader)
-        past_reset = keep_where(~entered, from_start) @ S_reset
-        from_start = keep_where(entered, from_start)
-    else:
-        past_reset = 0
-    writer = jnp.swapaxes(key_to_end, -1, -2)  # [.., K, C]
-    written = writer @ known
-
-    def take_chunk(S: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
-        # S `[*batch, K, V]`; the rest is of one chunk, without its leading axis.
-        keep, written, writer, reader, last_entered = inputs
-        enters = S
-        if last_entered is not None:
-            assert S_reset is not None
-            S = select(last_entered, S, S_reset)
-        S = keep[..., None] * S + written
-        if reader is not None:
-            S = S - writer @ (reader @ enters)
-        return S, enters
-
-    last_entered = None if entered is None else entered[..., -1]
-    last, enters = jax.lax.scan(take_chunk, S0, (keep, written, writer, reader, last_entered))
-    w = known if reader is None else known - reader @ enters
-    ys = from_start @ enters + past_reset + reads @ w
-    ys = jnp.moveaxis(ys, -2, 1)
-    ys = ys.reshape(steps + missing, *ys.shape[2:])[:steps]
-    return last, (jnp.flip(ys, 0) if reverse else ys)
-
-
-def _make_finite(log_decay: jax.Array) -> jax.Array:
-    """The same, where a decay that is zero in its dtype has a logarithm that can be added up."""
-    smallest = float(np.log(np.finfo(log_decay.dtype).smallest_subnormal))
-    return jnp.maximum(log_decay, 2 * smallest)
-
-
-def _inverse(lower: jax.Array) -> jax.Array:
-    """The inverse of `I + lower`, `[..., C, C]`, `lower` strictly lower triangular.
-
-    Blocks on the diagonal are inverted from size 1 up: of the next size
-
-        [A 0; B D]⁻¹ = [A⁻¹ 0; -D⁻¹ B A⁻¹ D⁻¹],
-
-    log₂ C rounds of products, as exact as substitution row by row. `triangular_solve` would be one
-    call to LAPACK for each matrix on CPU, which was seen to wait for ever under XLA's threads
-    (jaxlib 0.10.2, a batch of 128, two cores).
-    """
-    size = lower.shape[-1]
-    full = 1 << max(size - 1, 0).bit_length()
-    pad = [(0, 0)] * (lower.ndim - 2) + [(0, full - size)] * 2
-    lower = jnp.pad(lower, pad)
-    lead = lower.shape[:-2]
-    inverse, block = zeros_like(lower[..., :1, None]) + 1, 1
-    while block < full:
-        pairs = full // (2 * block)
-        # In two steps: with the batch cut on a mesh, jax cuts one axis at a time.
-        cut = lower.reshape(*lead, pairs, 2, block, full)
-        cut = cut.reshape(*lead, pairs, 2, block, pairs, 2, block)
-        # [.., block, block, pairs]
-        below = jnp.diagonal(cut[..., 1, :, :, 0, :], axis1=-4, axis2=-2)
-        first, second = inverse[..., 0::2, :, :], inverse[..., 1::2, :, :]
-        corner = -second @ jnp.moveaxis(below, -1, -3) @ first
-        inverse = jnp.concatenate(
-            [
-                jnp.concatenate([first, zeros_like(corner)], axis=-1),
-                jnp.concatenate([corner, second], axis=-1),
-            ],
-            axis=-2,
-        )
-        block *= 2
-    return inverse[..., 0, :size, :size]
