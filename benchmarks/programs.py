@@ -6,6 +6,7 @@ chip, and each chip has its own part of the batch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -16,7 +17,7 @@ __all__ = ["PROGRAMS", "Shape", "compile_for", "measure"]
 
 
 class Shape(NamedTuple):
-    """B sequences a chip, of T steps, D input features and H features."""
+    """B sequences and T steps of a chip, D input features and H features."""
 
     batch: int
     steps: int
@@ -29,13 +30,15 @@ class Program:
     """A program before it is traced.
 
     Attributes:
-        shape: of a batch.
-        make: from a shape, B over all chips, to a function of parameters and data, the shapes of
-            the parameters, and those of the data, which begin with B.
+        shape: of one chip.
+        make: from a shape, that of all chips, to a function of parameters and data, the shapes of
+            the parameters, and those of the data, which begin with B and T.
+        over: what chips share out, "data" or "time".
     """
 
     shape: Shape
     make: Callable[[Shape], tuple[Callable[..., Any], Any, Any]]
+    over: str = "data"
 
 
 def compile_for(program: Program, target: str, chips: int) -> Any:
@@ -52,17 +55,23 @@ def compile_for(program: Program, target: str, chips: int) -> Any:
 
     from benchmarks.targets import devices
 
-    mesh = Mesh(np.array(devices(target, chips)), "data")
-    shape = program.shape
-    function, params, data = program.make(shape._replace(batch=shape.batch * chips))
+    mesh = Mesh(np.array(devices(target, chips)), program.over)
+    shape, in_time = program.shape, program.over == "time"
+    if in_time:
+        shape = shape._replace(steps=shape.steps * chips)
+    else:
+        shape = shape._replace(batch=shape.batch * chips)
+    function, params, data = program.make(shape)
 
-    def place(tree: Any, *axes: str) -> Any:
+    def place(tree: Any, *axes: str | None) -> Any:
         sharding = NamedSharding(mesh, PartitionSpec(*axes))
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
         )
 
-    return jax.jit(function).lower(place(params), place(data, "data")).compile()
+    data = place(data, None, "time") if in_time else place(data, "data")
+    with jax.set_mesh(mesh) if in_time else contextlib.nullcontext():
+        return jax.jit(function).lower(place(params), data).compile()
 
 
 def measure(
@@ -171,6 +180,29 @@ def of_layer(layer: Any, shape: Shape) -> tuple[Callable[..., Any], Any, Any]:
     return gradient(loss), params, (xs, _flags(shape))
 
 
+def in_time(layer: Any, shape: Shape) -> tuple[Callable[..., Any], Any, Any]:
+    """As `of_layer`, with the time of each sequence cut over the chips of a mesh."""
+    import jax
+    import jax.numpy as jnp
+
+    import longlag as ll
+
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), shape.inputs))
+
+    def local(params: Any, data: Any) -> jax.Array:
+        xs, flags = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), data)
+        with ll.time_over_devices("time"):
+            ys = layer.apply(params, xs, **flags)[1]
+        return jax.lax.pmean((ys**2).mean(), "time")
+
+    cut = jax.sharding.PartitionSpec(None, "time")
+    loss = jax.shard_map(
+        local, in_specs=(jax.sharding.PartitionSpec(), cut), out_specs=jax.sharding.PartitionSpec()
+    )
+    xs = _floats(shape.batch, shape.steps, shape.inputs)
+    return gradient(loss), params, (xs, _flags(shape))
+
+
 def of_model(model: Any, shape: Shape) -> tuple[Callable[..., Any], Any, Any]:
     """A whole train step by Adam on tokens: loss, gradient, clipping, update."""
     import jax
@@ -229,6 +261,18 @@ def _few(shape: Shape) -> dict[str, Any]:
     return {"LSTM": ll.LSTM(H), "Retention": ll.Retention(H, heads=2)}
 
 
+def _cut_in_time(shape: Shape) -> dict[str, Any]:
+    """A linear cell, a matrix cell and an attention, as layers."""
+    import longlag as ll
+
+    H = shape.features
+    return {
+        "MinGRU": ll.Recurrent(ll.MinGRU(H)),
+        "Retention": ll.Recurrent(ll.Retention(H, heads=2)),
+        "dot product": ll.DotProduct(H, heads=2),
+    }
+
+
 def _attentions(shape: Shape) -> dict[str, Any]:
     from longlag.attention import Additive, DotProduct, Local, Multiplicative
 
@@ -282,9 +326,14 @@ def _programs() -> dict[str, Program]:
         "attention": (_attentions, of_layer, layers),
         "block": (_blocks, of_layer, layers),
         "train step": (_models, of_model, Shape(16, 1024, 256, 512)),
+        "cut in time": (_cut_in_time, in_time, layers._replace(batch=1, steps=4096)),
     }
     return {
-        f"{kind}: {name}": Program(shape, functools.partial(_make, members, make, name))
+        f"{kind}: {name}": Program(
+            shape,
+            functools.partial(_make, members, make, name),
+            "time" if kind == "cut in time" else "data",
+        )
         for kind, (members, make, shape) in kinds.items()
         for name in members(shape)
     }

@@ -148,6 +148,30 @@ FORMULAS: dict[str, Callable[[Shape], Needs]] = {
 }
 
 
+def _exchanges(chips: int) -> int:
+    """Of states between chips that share out the time, one way."""
+    return math.ceil(math.log2(chips)) + 1
+
+
+# Bytes that a chip hands on for one gradient where chips share out the time. Both the decays and the
+# states of a linear cell, each way; the states of a matrix cell; keys and values, and on the way back
+# their gradients too, of every chip.
+IN_TIME: dict[str, Callable[[Shape, int], float]] = {
+    "cut in time: MinGRU": lambda shape, chips: (
+        4 * linear(shape, gates=2).parameters
+        + 16 * shape.batch * shape.features * _exchanges(chips)
+    ),
+    "cut in time: Retention": lambda shape, chips: (
+        4 * matrix(shape, heads=2).parameters
+        + 8 * shape.batch * shape.features**2 / 2 * _exchanges(chips)
+    ),
+    "cut in time: dot product": lambda shape, chips: (
+        4 * dot_product(shape, heads=2).parameters
+        + 24 * shape.batch * shape.steps * shape.features * chips
+    ),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Check:
     """A number by the formulas, and the same in a compiled program."""
@@ -170,6 +194,9 @@ class Check:
 def check(row: Row) -> Iterator[Check]:
     """What a recorded program says of the formulas."""
     shape = Shape(*row["shape"])
+    if row["program"] in IN_TIME:
+        yield Check("wire", IN_TIME[row["program"]](shape, row["chips"]), row["wire_bytes"])
+        return
     needs, numbers = FORMULAS[row["program"]](shape), shape.batch * shape.steps * shape.features
     yield Check("memory", 4 * numbers * needs.arrays, row["temporary"])
     yield Check("operations", numbers * needs.operations, row["operations"])
@@ -188,7 +215,7 @@ def explain(row: Row, one: Check) -> str:
 
 def checked() -> list[Row]:
     """The recorded programs that a formula exists for."""
-    return [row for row in read() if row["program"] in FORMULAS and "error" not in row]
+    return [row for row in read() if row["program"] in FORMULAS | IN_TIME and "error" not in row]
 
 
 def of_checks(rows: Sequence[Row]) -> str:
