@@ -153,9 +153,9 @@ def _exchanges(chips: int) -> int:
     return math.ceil(math.log2(chips)) + 1
 
 
-# Bytes that a chip hands on for one gradient where chips share out the time. Both the decays and the
-# states of a linear cell, each way; the states of a matrix cell; keys and values, and on the way back
-# their gradients too, of every chip.
+# Bytes that a chip hands on for one gradient where chips share out the time: decays and states of a
+# linear cell, each way; states of a matrix cell; keys and values of every chip, and on the way back
+# their gradients too.
 IN_TIME: dict[str, Callable[[Shape, int], float]] = {
     "cut in time: MinGRU": lambda shape, chips: (
         4 * linear(shape, gates=2).parameters
