@@ -68,7 +68,7 @@ def parse(
         defaults: what is run without arguments.
 
     Returns:
-        The experiment, and the parsed `resume` and `out`, as attributes.
+        The experiment, and the parsed `mesh`, `resume` and `out`, as attributes.
 
     Raises:
         ValueError: an unknown name, an impossible value.
@@ -99,6 +99,7 @@ def parse(
             defaults.first_seed,
         ),
         ("test_lags", Annotated[tuple[int, ...], arg(help=_LAGS_HELP)], defaults.test_lags),
+        ("mesh", Annotated[str, arg(help=_MESH_HELP)], "auto"),
         ("resume", Annotated[Path | None, arg(help=_RESUME_HELP)], None),
         ("out", Annotated[Path | None, arg(help=_OUT_HELP)], None),
         ("task", Annotated[task_cls, arg(help=f"Dials of the task {task_name}.")], task),
@@ -258,6 +259,10 @@ _CELL_HELP = (
 _LAGS_HELP = (
     "lags to test at besides the training lag; none given: 2 and 4 times that lag, where the task "
     "allows them"
+)
+_MESH_HELP = (
+    "devices that share the work: seeds=2,data=4 (both axes, or one), auto (the seeds first, then "
+    "the batch) or none (one device); a run may be resumed on another mesh"
 )
 _RESUME_HELP = (
     "go on with the run in this folder; it must have the same configuration, or only more --steps"

@@ -180,6 +180,24 @@ class RunFolder:
             sync_folder(self.path)
         return dataclasses.replace(self, config=plain)
 
+    def note_mesh(self, step: int, mesh: Mapping[str, int] | None) -> None:
+        """Notes in `env.json` which devices train from a step on, unless they did before it.
+
+        Args:
+            step: how many steps were taken before.
+            mesh: how many devices each axis has; None: one device, which is no mesh.
+
+        Raises:
+            DiskError: the disk refused; the old file is there.
+        """
+        env = self.env
+        notes = env.get("meshes", [])
+        if mesh == (notes[-1]["mesh"] if notes else None):
+            return
+        env["meshes"] = [*notes, {"from_step": step, "mesh": mesh}]
+        with writing("the environment", self.path / ENV):
+            replace_file(self.path / ENV, json.dumps(env, indent=2) + "\n")
+
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends one line per mapping to `metrics.jsonl`: all of them or, on an error, none.
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
@@ -28,6 +28,7 @@ from longlag.training.evaluation import (
     evaluation_batch,
     note_evaluation,
 )
+from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.step import TrainState, dispatch, init_states
 
 __all__ = ["Progress", "carry_out", "create", "extend", "floor_rows", "reopen", "results"]
@@ -150,6 +151,7 @@ def carry_out(
     experiment: Experiment,
     folder: RunFolder,
     *,
+    mesh: str | MeshSizes = "auto",
     stop: Interruption | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Any] | None:
@@ -163,6 +165,8 @@ def carry_out(
     Args:
         experiment: what to run; `folder.config` is its configuration, but for the steps.
         folder: where.
+        mesh: the devices that share the work, see `longlag.training.choose_mesh`. It is noted in
+            `env.json`. A run may be resumed on another mesh.
         stop: looked at after every dispatch; once true, the run is saved and left.
         on_progress: told after every dispatch.
 
@@ -170,12 +174,13 @@ def carry_out(
         The results (see `results`), or None if the run was stopped before its end.
 
     Raises:
-        ValueError: the task does not draw what it declares; the steps cannot be changed; weight
-            decay shrank other parameters until now.
+        ValueError: the mesh is impossible; the task does not draw what it declares; the steps
+            cannot be changed; weight decay shrank other parameters until now.
         CheckpointError: there are checkpoints, and none is intact.
         DiskError: the disk refused.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
+    devices = choose_mesh(mesh, training, experiment.seeds)
     for lag in experiment.lags:
         check_shapes(task.at_lag(lag))
     validation = evaluation_batch(task, training.eval_size, "validation")
@@ -192,23 +197,29 @@ def carry_out(
     active = _active_seeds(states, experiment)
     if done and active.any():
         _require_same_decay(experiment, folder)
+    if active.any():
+        folder.note_mesh(done, None if devices is None else dict(devices.shape))
+    states, validation = place(devices, states, "seeds"), place(devices, validation)
     saved, saved_at = done, -CHECKPOINT_SECONDS
     while active.any() and not stop:
         began = time.perf_counter()
-        states, loss = dispatch(model, task, training, states, jnp.asarray(active))
-        measured = evaluate(model, task, training, states.params, validation)
-        noted = note_evaluation(states, measured.accuracy, training.solved)
+        flags = place(devices, jnp.asarray(active), "seeds")
+        states, loss = dispatch(model, task, training, states, flags, devices)
+        measured = evaluate(model, task, training, states.params, validation, devices)
+        now, losses, measured = fetch((_without_weights(states), loss, measured))
+        noted = note_evaluation(now, measured.accuracy, training.solved)
         # Seeds that had ended before this dispatch keep the count that they ended with.
-        states = states.replace(  # type: ignore[attr-defined]
-            streak=jnp.where(active, noted.streak, states.streak),
-            solved_at=jnp.where(active, noted.solved_at, states.solved_at),
-        )
+        counts = {
+            "streak": jnp.where(active, noted.streak, now.streak),
+            "solved_at": jnp.where(active, noted.solved_at, now.solved_at),
+        }
+        now = now.replace(**counts)  # type: ignore[attr-defined]
+        states = states.replace(**place(devices, counts, "seeds"))  # type: ignore[attr-defined]
         done = min(done + training.dispatch, training.steps)
-        now, loss, measured = jax.device_get((states, loss, measured))
         seconds = (time.perf_counter() - began) / active.sum()
-        lines, messages = _lines(now, loss, measured, active, done, seconds)
+        lines, messages = _lines(now, np.asarray(losses), measured, active, done, seconds)
         folder.append(lines)
-        active = _active_seeds(states, experiment)
+        active = _active_seeds(now, experiment)
         if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
             folder.save(done, states)
             saved, saved_at = done, time.perf_counter()
@@ -218,7 +229,7 @@ def carry_out(
         folder.save(done, states)
     if active.any():
         return None
-    outcome = results(experiment, folder, states)
+    outcome = results(experiment, folder, states, devices)
     with writing("the results", folder.path):
         # A run that had ended before may be resumed too, and has results already.
         text = json.dumps(outcome, indent=1, allow_nan=False) + "\n"
@@ -235,6 +246,10 @@ def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
             f"{folder.path} was trained with weight decay of {until_now} until now; expected "
             f"{', '.join((expected or {'decays': ['none']})['decays'])}. Begin the run anew"
         )
+
+
+def _without_weights(states: TrainState) -> TrainState:
+    return states.replace(params=None, opt_state=None, carry=None)  # type: ignore[attr-defined]
 
 
 def _active_seeds(states: TrainState, experiment: Experiment) -> np.ndarray:
@@ -283,25 +298,27 @@ def _nan_share(measured: Evaluation, i: int) -> dict[str, float]:
     return {"nan": share} if share else {}
 
 
-def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> dict[str, Any]:
+def results(
+    experiment: Experiment, folder: RunFolder, states: TrainState, mesh: Mesh | None = None
+) -> dict[str, Any]:
     """What a finished run found: `rows`, `curves` and `by_lag`, as `longlag.report` takes them.
 
-    The test set of every lag is read once, here.
+    The test set of every lag is read once, here. The states are on the devices of `mesh`.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
     tasks = [task.at_lag(lag) for lag in experiment.lags]
     # Where there is one length there is nothing to pad; a picture could not be.
     longest = max(t.time_steps for t in tasks) if len(tasks) > 1 else None
-    metrics = folder.metrics()
+    metrics, now = folder.metrics(), fetch(_without_weights(states))
     task_name, arm = experiment.task_title, experiment.arm
     rows = []
     for tested in tasks:
-        batch = evaluation_batch(tested, training.eval_size, "test", longest)
-        measured = jax.device_get(evaluate(model, task, training, states.params, batch))
+        batch = place(mesh, evaluation_batch(tested, training.eval_size, "test", longest))
+        measured = fetch(evaluate(model, task, training, states.params, batch, mesh))
         costs = model.cost(tested.time_steps)
-        for i, seed in enumerate(np.asarray(states.seed).tolist()):
-            failed, solved_at = bool(states.failed[i]), int(states.solved_at[i])
-            solved = int(states.streak[i]) >= SOLVED_STREAK
+        for i, seed in enumerate(now.seed.tolist()):
+            failed, solved_at = bool(now.failed[i]), int(now.solved_at[i])
+            solved = int(now.streak[i]) >= SOLVED_STREAK
             rows.append(
                 {
                     "task": task_name,
@@ -317,7 +334,7 @@ def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> di
                     "train_length": task.time_steps,
                     "lag": tested.lag,
                     "train_lag": task.lag,
-                    "steps": int(states.step[i]),
+                    "steps": int(now.step[i]),
                     "budget": training.steps,
                     "solved_at": solved_at if solved else None,
                     "parameters": costs.parameters,
