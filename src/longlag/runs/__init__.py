@@ -12,7 +12,7 @@ from longlag.runs.architectures import (
 from longlag.runs.checkpoint import CheckpointError, Restored, checkpoints, restore, save, verify
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder, run_name
-from longlag.runs.lifecycle import Progress, carry_out, create, extend, floor_rows, reopen, results
+from longlag.runs.lifecycle import Progress, carry_out, create, extend, reopen
 from longlag.runs.loading import Loaded, load
 from longlag.runs.registry import (
     cell_class,
@@ -25,6 +25,7 @@ from longlag.runs.registry import (
     task_name,
     task_names,
 )
+from longlag.runs.result_rows import floor_rows, results
 from longlag.runs.sweeps import run_job, sweep
 
 __all__ = [

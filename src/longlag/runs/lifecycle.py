@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -18,7 +20,9 @@ from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
 from longlag.runs.registry import own_files
+from longlag.runs.result_rows import nan_share, results, without_weights
 from longlag.system.atomic_files import replace_file, writing
+from longlag.system.hosts import any_process, on_first
 from longlag.system.interrupt import Interruption
 from longlag.tasks.batch_checks import check_shapes, check_values
 from longlag.training.evaluation import (
@@ -31,7 +35,7 @@ from longlag.training.evaluation import (
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.step import TrainState, dispatch, init_states
 
-__all__ = ["Progress", "carry_out", "create", "extend", "floor_rows", "reopen", "results"]
+__all__ = ["Progress", "carry_out", "create", "extend", "reopen"]
 
 
 CHECKPOINT_SECONDS = 10.0
@@ -185,28 +189,21 @@ def carry_out(
         check_shapes(task.at_lag(lag))
     validation = evaluation_batch(task, training.eval_size, "validation")
     check_values(task.evaluation_task("validation"), validation)
-    folder = extend(experiment, folder)
     states = init_states(model, training, experiment.seeds, experiment.first_seed)
-    done = 0
-    if checkpoints(folder.checkpoints):
-        restored = folder.resume(states)
-        states, done = restored.tree, restored.step
-        on_progress(Progress(done, [], tuple(restored.skipped)))
-    else:
-        folder.truncate(-1)
+    folder, states, done, skipped = on_first(
+        lambda: _open_at_newest(experiment, folder, states, devices)
+    )
+    if done:
+        on_progress(Progress(done, [], skipped))
     active = _active_seeds(states, experiment)
-    if done and active.any():
-        _require_same_decay(experiment, folder)
-    if active.any():
-        folder.note_mesh(done, None if devices is None else dict(devices.shape))
     states, validation = place(devices, states, "seeds"), place(devices, validation)
     saved, saved_at = done, -CHECKPOINT_SECONDS
-    while active.any() and not stop:
+    while active.any() and not any_process(bool(stop)):
         began = time.perf_counter()
         flags = place(devices, jnp.asarray(active), "seeds")
         states, loss = dispatch(model, task, training, states, flags, devices)
         measured = evaluate(model, task, training, states.params, validation, devices)
-        now, losses, measured = fetch((_without_weights(states), loss, measured))
+        now, losses, measured = fetch((without_weights(states), loss, measured))
         noted = note_evaluation(now, measured.accuracy, training.solved)
         # Seeds that had ended before this dispatch keep the count that they ended with.
         counts = {
@@ -218,23 +215,50 @@ def carry_out(
         done = min(done + training.dispatch, training.steps)
         seconds = (time.perf_counter() - began) / active.sum()
         lines, messages = _lines(now, np.asarray(losses), measured, active, done, seconds)
-        folder.append(lines)
+        on_first(functools.partial(folder.append, lines))
         active = _active_seeds(now, experiment)
-        if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
-            folder.save(done, states)
+        if any_process(time.perf_counter() - saved_at > CHECKPOINT_SECONDS):
+            _save(folder, done, states)
             saved, saved_at = done, time.perf_counter()
         on_progress(Progress(done, lines, messages))
     # After the loop: a signal may come at any line of it.
     if saved < done:
-        folder.save(done, states)
+        _save(folder, done, states)
     if active.any():
         return None
     outcome = results(experiment, folder, states, devices)
+    on_first(lambda: _write_results(folder, outcome))
+    return outcome
+
+
+def _open_at_newest(
+    experiment: Experiment, folder: RunFolder, states: TrainState, mesh: Mesh | None
+) -> tuple[RunFolder, TrainState, int, tuple[str, ...]]:
+    """A folder that is ready to go on, the states there, their step and what was passed over."""
+    folder = extend(experiment, folder)
+    done, skipped = 0, ()
+    if checkpoints(folder.checkpoints):
+        done, states, skipped = folder.resume(states)
+    else:
+        folder.truncate(-1)
+    if _active_seeds(states, experiment).any():
+        if done:
+            _require_same_decay(experiment, folder)
+        sizes = None if mesh is None else dict(mesh.shape)
+        folder.note_mesh(done, sizes, jax.process_count())
+    return folder, states, done, skipped
+
+
+def _save(folder: RunFolder, step: int, states: TrainState) -> None:
+    states = fetch(states)
+    on_first(lambda: folder.save(step, states))
+
+
+def _write_results(folder: RunFolder, outcome: dict[str, Any]) -> None:
     with writing("the results", folder.path):
         # A run that had ended before may be resumed too, and has results already.
         text = json.dumps(outcome, indent=1, allow_nan=False) + "\n"
         replace_file(folder.path / "results.json", text)
-    return outcome
 
 
 def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
@@ -246,10 +270,6 @@ def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
             f"{folder.path} was trained with weight decay of {until_now} until now; expected "
             f"{', '.join((expected or {'decays': ['none']})['decays'])}. Begin the run anew"
         )
-
-
-def _without_weights(states: TrainState) -> TrainState:
-    return states.replace(params=None, opt_state=None, carry=None)  # type: ignore[attr-defined]
 
 
 def _active_seeds(states: TrainState, experiment: Experiment) -> np.ndarray:
@@ -282,7 +302,7 @@ def _lines(
                 "seconds": round(float(seconds), 3),
             }
         )
-        lines[-1] |= _nan_share(measured, int(i))
+        lines[-1] |= nan_share(measured, int(i))
         if states.failed[i]:
             lines[-1]["failed_at"] = int(states.step[i])
             messages.append(
@@ -290,107 +310,3 @@ def _lines(
                 f"is not finite (mean loss {loss[i]:g}, gradient norm {states.norm[i]:g})."
             )
     return lines, tuple(messages)
-
-
-def _nan_share(measured: Evaluation, i: int) -> dict[str, float]:
-    """The share of a seed's answers that are NaN, for a row, which names it only if there are."""
-    share = float(measured.nan[i])
-    return {"nan": share} if share else {}
-
-
-def results(
-    experiment: Experiment, folder: RunFolder, states: TrainState, mesh: Mesh | None = None
-) -> dict[str, Any]:
-    """What a finished run found: `rows`, `curves` and `by_lag`, as `longlag.report` takes them.
-
-    The test set of every lag is read once, here. The states are on the devices of `mesh`.
-    """
-    model, task, training = experiment.model, experiment.task, experiment.training
-    tasks = [task.at_lag(lag) for lag in experiment.lags]
-    # Where there is one length there is nothing to pad; a picture could not be.
-    longest = max(t.time_steps for t in tasks) if len(tasks) > 1 else None
-    metrics, now = folder.metrics(), fetch(_without_weights(states))
-    task_name, arm = experiment.task_title, experiment.arm
-    rows = []
-    for tested in tasks:
-        batch = place(mesh, evaluation_batch(tested, training.eval_size, "test", longest))
-        measured = fetch(evaluate(model, task, training, states.params, batch, mesh))
-        costs = model.cost(tested.time_steps)
-        for i, seed in enumerate(now.seed.tolist()):
-            failed, solved_at = bool(now.failed[i]), int(now.solved_at[i])
-            solved = int(now.streak[i]) >= SOLVED_STREAK
-            rows.append(
-                {
-                    "task": task_name,
-                    "arm": arm,
-                    "seed": seed,
-                    "accuracy": None if failed else float(measured.accuracy[i]),
-                    "exact_match": None if failed else float(measured.exact_match[i]),
-                    # JSON knows no infinity, which a longer sequence may reach.
-                    "loss": float(measured.loss[i])
-                    if not failed and np.isfinite(measured.loss[i])
-                    else None,
-                    "length": tested.time_steps,
-                    "train_length": task.time_steps,
-                    "lag": tested.lag,
-                    "train_lag": task.lag,
-                    "steps": int(now.step[i]),
-                    "budget": training.steps,
-                    "solved_at": solved_at if solved else None,
-                    "parameters": costs.parameters,
-                    "state_bytes": costs.state_bytes,
-                    "cache_bytes": costs.cache_bytes,
-                    "flops_per_token": costs.flops_per_token,
-                    "seconds": round(sum(m["seconds"] for m in metrics if m["seed"] == seed), 2),
-                    "by_position": [
-                        None if np.isnan(x) else round(float(x), 4)
-                        for x in measured.by_position[i][: tested.time_steps]
-                    ],
-                }
-                | ({} if failed else _nan_share(measured, i))
-            )
-    kept = ("task", "arm", "seed", "lag", "train_lag", "accuracy", "nan")
-    by_lag = [{key: row[key] for key in kept if key in row} for row in rows]
-    curves = []
-    for seed in experiment.seed_numbers:
-        of_seed = [m for m in metrics if m["seed"] == seed]
-        curves.append(
-            {
-                "task": task_name,
-                "arm": arm,
-                "seed": seed,
-                "steps": [m["step"] for m in of_seed],
-                "loss": [m["loss"] for m in of_seed],
-                "validation_loss": [m["validation_loss"] for m in of_seed],
-                "accuracy": [m["accuracy"] for m in of_seed],
-            }
-        )
-    return {"rows": rows, "by_lag": by_lag, "curves": curves, "threshold": training.solved}
-
-
-def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """The task's floors as rows of the table, one of each per test length."""
-    task_name = experiment.task_title
-    rows = []
-    for lag in experiment.lags:
-        tested = experiment.task.at_lag(lag)
-        rows += [
-            {
-                "task": task_name,
-                "arm": f"floor: {floor.note}",
-                "seed": None,
-                "accuracy": floor.accuracy,
-                "exact_match": None,
-                "loss": floor.loss,
-                "length": tested.time_steps,
-                "train_length": experiment.task.time_steps,
-                "lag": lag,
-                "train_lag": experiment.task.lag,
-                "steps": 0,
-                "parameters": None,
-                "state_bytes": None,
-                "seconds": None,
-            }
-            for floor in tested.floors()
-        ]
-    return rows

@@ -52,8 +52,8 @@ class MeshSizes(Spec):
                 raise ValueError(f"mesh {name}: expected at least 1, got {getattr(self, name)}")
         if self.time > 1:
             raise ValueError(
-                "mesh time: expected 1, since a training is cut over seeds and data alone (time_chunk "
-                f"saves memory on long sequences); got {self.time}"
+                "mesh time: expected 1, since a training is cut over seeds and data alone "
+                f"(time_chunk saves memory on long sequences); got {self.time}"
             )
 
     @classmethod
