@@ -1,6 +1,6 @@
-"""`longlag compare` as one of several processes; it may end itself by SIGKILL in mid-run.
+"""`longlag compare` as one of several processes; it may send itself a signal in mid-run.
 
-python -m tests.helpers.one_of_several DISPATCH ARGUMENTS: at that dispatch, 0 for never.
+python -m tests.helpers.one_of_several SIGKILL DISPATCH ARGUMENTS: at that dispatch, 0 for never.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from longlag.cli.commands import main
 from longlag.runs import lifecycle
 
 if __name__ == "__main__":
-    last, calls, dispatch = int(sys.argv[1]), [], lifecycle.dispatch
+    number, at, calls = signal.Signals[sys.argv[1]], int(sys.argv[2]), []
+    dispatch = lifecycle.dispatch
 
-    def dispatch_or_die(*arguments: Any) -> Any:
+    def dispatch_and_signal(*arguments: Any) -> Any:
         calls.append(None)
-        if len(calls) == last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
         return dispatch(*arguments)
 
-    lifecycle.dispatch = dispatch_or_die
+    lifecycle.dispatch = dispatch_and_signal
     lifecycle.CHECKPOINT_SECONDS = 0.0
-    sys.exit(main(["compare", *sys.argv[2:]]))
+    sys.exit(main(["compare", *sys.argv[3:]]))

@@ -21,7 +21,7 @@ import pytest
 
 from longlag.cli import compare
 from longlag.cli.arguments import plain_errors
-from longlag.runs import RunFolder, carry_out, load
+from longlag.runs import RunFolder, carry_out, checkpoints, load
 from longlag.system import hosts
 from longlag.system.meeting import meet, split_address
 from tests.helpers.tiny import OPTIONS, PARITY
@@ -40,13 +40,19 @@ Ended = list[tuple[int, str, float]]
 
 
 def run_together(
-    arguments: Sequence[Sequence[str]], environments: Sequence[dict[str, str]], dies: int = 0
+    arguments: Sequence[Sequence[str]],
+    environments: Sequence[dict[str, str]],
+    signals: str = "SIGKILL",
+    at: int = 0,
 ) -> Ended:
-    """Exit code, what was printed, and when, of each process; the last may end itself."""
-    last = len(arguments) - 1
+    """Exit code, what was printed, and when, of each process.
+
+    The last sends itself a signal at a dispatch, if it is not 0.
+    """
+    last, driver = len(arguments) - 1, "tests.helpers.one_of_several"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.one_of_several", str(dies * (i == last)), *words],
+            [sys.executable, "-m", driver, signals, str(at * (i == last)), *words],
             cwd=ROOT,
             env=os.environ | environment,
             stdout=subprocess.PIPE,
@@ -109,7 +115,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path: Path, co
 
     mesh = {2: "data=2", 4: "seeds=2,data=2"}[count]
     words = by_coordinator(count, *OPTIONS, "--out", tmp_path / "run", "--mesh", mesh)
-    ended = run_together(words, [{}] * count, dies=3)
+    ended = run_together(words, [{}] * count, at=3)
     assert ended[-1][0] == -signal.SIGKILL
     for code, output, when in ended[:-1]:
         assert code == 2, output
@@ -133,6 +139,17 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path: Path, co
     alone = RunFolder.open(tmp_path / "alone")
     carry_out(PARITY, alone)
     assert_near(alone, whole)
+
+
+@pytest.mark.deep
+def test_a_signal_to_one_process_stops_all_after_one_dispatch(tmp_path: Path):
+    words = by_coordinator(2, *OPTIONS, "--out", tmp_path / "run")
+    ended = run_together(words, [{}] * 2, "SIGTERM", at=2)
+    assert [code for code, *_ in ended] == [128 + signal.SIGTERM] * 2, ended
+    assert f"stopped; go on by --resume {tmp_path / 'run'}" in ended[0][1]
+    run = RunFolder.open(tmp_path / "run")
+    assert [m["step"] for m in run.metrics()] == [5, 5, 10, 10]
+    assert [*checkpoints(run.checkpoints)][-1] == 10
 
 
 @pytest.mark.deep
