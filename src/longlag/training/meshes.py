@@ -39,7 +39,7 @@ class MeshSizes(Spec):
     Attributes:
         seeds: devices that share out the seeds.
         data: devices that share out the rows of every batch.
-        time: 1. A training cuts no sequence.
+        time: 1. A run cuts no sequence (`longlag.time_over_devices` does).
     """
 
     seeds: int = 1
@@ -52,8 +52,9 @@ class MeshSizes(Spec):
                 raise ValueError(f"mesh {name}: expected at least 1, got {getattr(self, name)}")
         if self.time > 1:
             raise ValueError(
-                "mesh time: expected 1, since a training is cut over seeds and data alone "
-                f"(time_chunk saves memory on long sequences); got {self.time}"
+                "mesh time: expected 1, since a run is cut over seeds and data alone "
+                "(longlag.time_over_devices cuts the sequences of a program of your own); got "
+                f"{self.time}"
             )
 
     @classmethod
