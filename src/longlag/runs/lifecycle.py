@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
-from longlag.runs.registry import own_files
+from longlag.runs.registry import own_sources
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.interrupt import Interruption
 from longlag.tasks.batch_checks import check_shapes, check_values
@@ -71,9 +70,9 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
         folder = RunFolder.create(path, config, notes)
     else:
         folder = RunFolder.create_named(root, name, config, notes)
-    for what, source in own_files(experiment.task, experiment.cell).items():
+    for what, source in own_sources(experiment.task, experiment.cell).items():
         with writing(f"the {what}", folder.path / f"{what}.py"):
-            shutil.copyfile(source, folder.path / f"{what}.py")
+            (folder.path / f"{what}.py").write_bytes(source.text)
     return folder
 
 
@@ -91,12 +90,12 @@ def reopen(experiment: Experiment, path: Path) -> RunFolder:
     """
     folder = RunFolder.open(path)
     stored = Experiment.from_config(folder.config, folder.path).config()
-    for what, source in own_files(experiment.task, experiment.cell).items():
+    for what, source in own_sources(experiment.task, experiment.cell).items():
         copy = folder.path / f"{what}.py"
-        if copy.is_file() and copy.read_bytes() != source.read_bytes():
+        if copy.is_file() and copy.read_bytes() != source.text:
             raise ValueError(
-                f"{folder.path} was made with another {source}: expected it as in {copy}; move the "
-                "folder away to begin anew"
+                f"{folder.path} was made with another {source.path}: expected it as in {copy}; "
+                "move the folder away to begin anew"
             )
         if stored[what] is not None:
             stored[what]["name"] = folder.config[what]["name"]  # the copy goes by it, too
