@@ -111,6 +111,7 @@ def test_workers_are_killed_and_the_results_are_those_of_an_undisturbed_sweep(
     capsys: pytest.CaptureFixture[str],
 ):
     workers = 2 if where == "here" else request.getfixturevalue("address")
+    (tmp_path / ".sweep-left").touch()  # by an earlier sweep, which was killed
     killer = Killer(tmp_path)
     killer.start()
     results = sweep(TWELVE, tmp_path, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -35,26 +36,22 @@ def test_one_holds_it_and_the_other_waits_or_gives_up(tmp_path: Path):
     assert not path.exists()
 
 
-def test_one_at_a_time_where_many_come_and_go(tmp_path: Path):
-    """The file is removed by each, which must let no two of the next ones in."""
-    inside, most = 0, []
+def test_a_lock_that_is_removed_while_it_is_taken_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Who held it removes the file when the other has opened it and not locked it yet."""
+    path, flock = tmp_path / "lock", fcntl.flock
+    descriptors: list[int] = []
 
-    def enter() -> None:
-        nonlocal inside
-        for _ in range(20):
-            with held_lock(tmp_path / "lock"):
-                inside += 1
-                most.append(inside)
-                inside -= 1
+    def remove_first(descriptor: int, how: int) -> None:
+        if not descriptors:
+            path.unlink()
+        descriptors.append(descriptor)
+        flock(descriptor, how)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("longlag.system.file_lock.WAIT_SECONDS", 0.0005)
-        threads = [threading.Thread(target=enter) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    assert max(most) == 1 and len(most) == 80 and not list(tmp_path.iterdir())
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with held_lock(path) as held:
+        assert held and path.exists() and len(descriptors) == 2
 
 
 HOLD = """
