@@ -274,7 +274,9 @@ def test_a_worker_has_one_thread():
 def test_a_run_is_written_by_one_process_at_a_time(tmp_path: Path):
     """A worker that was given up for dead and lives: its successor waits, and finds the results."""
     results: list[Any] = []
-    second = threading.Thread(target=lambda: results.append(run_job("a", RUN, tmp_path)))
+    second = threading.Thread(
+        target=lambda: results.append(run_job("a", RUN, tmp_path)), daemon=True
+    )
     with held_lock(tmp_path / ".a.lock"):
         second.start()
         time.sleep(0.5)
@@ -289,7 +291,9 @@ def test_a_run_whose_sweep_is_over_is_saved_and_left(tmp_path: Path):
     results: list[Any] = []
     stop = jobs._SweepIsOver(mark)
     with held_lock(mark):
-        running = threading.Thread(target=lambda: results.append(run_job("a", job, tmp_path, stop)))
+        running = threading.Thread(
+            target=lambda: results.append(run_job("a", job, tmp_path, stop)), daemon=True
+        )
         running.start()
         began, lines = time.monotonic(), tmp_path / "a" / "metrics.jsonl"
         while not (lines.is_file() and lines.stat().st_size) and time.monotonic() - began < 60:
