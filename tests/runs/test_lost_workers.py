@@ -6,12 +6,13 @@ Each with processes of this machine, and with a real scheduler of Dask over loop
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ RUN = Experiment(
 )
 TWELVE = {f"run-{seed}": dataclasses.replace(RUN, first_seed=seed) for seed in range(12)}
 KILLS = 3
+# For minutes.
+LONG = dataclasses.replace(RUN, training=dataclasses.replace(RUN.training, steps=10**6))
 
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +64,18 @@ def timeless(results: dict[str, Any]) -> dict[str, Any]:
 
 def metrics(run: Path) -> bytes:
     return re.sub(rb'"seconds": [\d.e-]+', b"", (run / "metrics.jsonl").read_bytes())
+
+
+def await_that(condition: Callable[[], Any]) -> None:
+    began = time.monotonic()
+    while not condition() and time.monotonic() - began < 60:
+        time.sleep(0.02)
+
+
+def assert_saved(run: Path) -> None:
+    """The newest checkpoint is of the newest line."""
+    newest = max(checkpoints(run / "checkpoints"))
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == newest
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +274,24 @@ def test_a_scheduler_out_of_reach_is_one_message_and_exit_2(
     assert not (tmp_path / "runs").exists()
 
 
+def test_ctrl_c_leaves_the_cluster_which_saves_what_it_did(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lines, lock = tmp_path / "long" / "metrics.jsonl", tmp_path / ".long.lock"
+
+    def interrupted(*_: Any) -> Any:
+        await_that(lambda: lines.is_file() and lines.stat().st_size)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "wait", interrupted)
+    with pytest.raises(SystemExit) as leave:
+        sweep({"long": LONG}, tmp_path, address)
+    assert leave.value.code == 130
+    await_that(lambda: not lock.exists())
+    assert {path.name for path in tmp_path.iterdir()} == {"long"}
+    assert_saved(tmp_path / "long")
+
+
 class Stub:
     """A client whose workers have these threads."""
 
@@ -286,20 +319,16 @@ def test_a_run_is_written_by_one_process_at_a_time(tmp_path: Path):
 
 
 def test_a_run_whose_sweep_is_over_is_saved_and_left(tmp_path: Path):
-    mark, long = tmp_path / "mark", Training(steps=10**6, dispatch=5, batch_size=4, eval_size=16)
-    job = dataclasses.replace(RUN, training=dataclasses.replace(long, stop_when_solved=False))
+    mark, lines = tmp_path / "mark", tmp_path / "a" / "metrics.jsonl"
     results: list[Any] = []
     stop = jobs._SweepIsOver(mark)
+    running = threading.Thread(
+        target=lambda: results.append(run_job("a", LONG, tmp_path, stop)), daemon=True
+    )
     with held_lock(mark):
-        running = threading.Thread(
-            target=lambda: results.append(run_job("a", job, tmp_path, stop)), daemon=True
-        )
         running.start()
-        began, lines = time.monotonic(), tmp_path / "a" / "metrics.jsonl"
-        while not (lines.is_file() and lines.stat().st_size) and time.monotonic() - began < 60:
-            time.sleep(0.02)
+        await_that(lambda: lines.is_file() and lines.stat().st_size)
     running.join(60)
     assert results == [None]
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
-    newest = max(checkpoints(tmp_path / "a" / "checkpoints"))
-    assert f'{{"step": {newest},'.encode() in lines.read_bytes().splitlines()[-1]
+    assert_saved(tmp_path / "a")
