@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import os
 import pickle
 import platform
 import traceback
@@ -29,6 +30,7 @@ from longlag.runs.registry import (
     own_sources,
     task_class,
 )
+from longlag.system.allocator import keep_freed_memory
 from longlag.system.atomic_files import DiskError
 from longlag.system.console import cache_compilations
 from longlag.system.devices import may_have_accelerators
@@ -177,9 +179,11 @@ def _work(job: Job) -> Outcome:
 
 @functools.cache
 def _prepare() -> None:
-    """Makes ready a process that some executor has started, once."""
+    """Makes ready a process that some executor has started, once, before jax starts."""
+    keep_freed_memory()
     cache_compilations()
-    if not may_have_accelerators():
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not may_have_accelerators() and not all(flag in flags for flag in QUICK_COMPILING):
         prepend_flags(QUICK_COMPILING)
 
 

@@ -19,7 +19,6 @@ from concurrent.futures import (
 )
 from typing import Any, NamedTuple
 
-from longlag.system.console import cache_compilations
 from longlag.system.devices import accelerators
 from longlag.system.xla_flags import known_flags
 
@@ -139,7 +138,6 @@ def settle(parent: int, place: Place) -> None:
     if place.core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {place.core})
     os.environ.update(place.environment)
-    cache_compilations()
 
 
 def _leave_with(parent: int) -> None:
