@@ -128,9 +128,8 @@ def test_a_cell_of_the_script_that_runs_is_had_by_a_worker(
         text = script.read_text().partition("\n\nif")[0]
         exec(compile(text, script, "exec"), vars(module))
         mine = dataclasses.replace(SMALL, cell=module.Mine(4))
-        job = Job.of("run", mine, tmp_path, tmp_path / "mark")
+        job, config = Job.of("run", mine, tmp_path, tmp_path / "mark"), mine.config()
     experiment = pickle.loads(job.experiment)
     assert type(experiment.cell).__module__.startswith("longlag_user_")
-    assert experiment.config() == mine.config() | {"cell": experiment.config()["cell"]}
-    assert experiment.config()["cell"]["name"] == f"{script}:Mine"
+    assert experiment.config() == config and config["cell"]["name"] == f"{script}:Mine"
     assert job.sources["cell"].text == script.read_bytes()
