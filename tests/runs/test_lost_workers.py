@@ -8,8 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import re
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,6 +81,14 @@ def assert_saved(run: Path) -> None:
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"] == newest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _everything_compiled_is_kept() -> Iterator[None]:
+    """Most of what these tests cost is workers that begin anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, shared_compilations: None) -> Any:
     """The folder and the results of the sweep, one run after another in this process."""
@@ -86,7 +97,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, shared_compilations: N
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, compilations: Path) -> Iterator[str]:
+def address(
+    tmp_path_factory: pytest.TempPathFactory, _everything_compiled_is_kept: None
+) -> Iterator[str]:
     with dask_cluster.cluster(tmp_path_factory.mktemp("dask"), 2) as address:
         yield address
 
@@ -216,6 +229,29 @@ def test_what_the_executor_itself_raises_is_one_message():
             sweeps._outcome(future, "a")
 
 
+def test_an_error_of_the_library_comes_with_where_it_was_raised():
+    try:
+        {}["key"]
+    except KeyError as error:
+        plain = jobs._plain(error)
+    assert type(plain) is RuntimeError
+    assert "test_lost_workers.py" in str(plain) and str(plain).endswith("KeyError: 'key'\n")
+
+
+def test_what_a_worker_cannot_import_is_named(tmp_path: Path):
+    job = jobs.Job.of("a", RUN, tmp_path, tmp_path / "mark")
+    job = dataclasses.replace(job, experiment=b"cno_such_module\nname\n.")
+    results, error = pickle.loads(bytes(job))
+    assert results is None and type(error) is ImportError
+    assert re.search(r"cannot import what a is made of: No module named 'no_such", str(error))
+
+
+def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r'need more packages: pip install "longlag\[cluster\]"'):
+        sweep({}, Path("unused"), "tcp://127.0.0.1:1")
+
+
 def test_other_versions_are_refused_before_anything_is_written(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -272,6 +308,14 @@ def test_a_scheduler_out_of_reach_is_one_message_and_exit_2(
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_listens_and_is_no_scheduler_is_left_soon(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        scheduler = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"answers at {scheduler}: timed out"):
+            sweep({}, Path("unused"), scheduler)
 
 
 def test_ctrl_c_leaves_the_cluster_which_saves_what_it_did(

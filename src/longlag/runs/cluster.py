@@ -48,7 +48,7 @@ def connect(address: str) -> Iterator[Executor]:
 
 
 def _knock(address: str) -> None:
-    """Looks whether anybody listens: Dask itself would go on trying, and say so at length."""
+    """Looks whether a scheduler is there. Dask itself waits for a silent one without end."""
     url = urllib.parse.urlsplit(address)
     try:
         host, port = url.hostname, url.port
@@ -57,7 +57,10 @@ def _knock(address: str) -> None:
     if url.scheme not in ("tcp", "tls") or not host or not port:
         raise ValueError(f"cluster: expected an address such as tcp://host:8786, got {address!r}")
     try:
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+        with socket.create_connection((host, port), timeout=CONNECT_SECONDS) as connection:
+            # A scheduler greets first; under TLS the client does.
+            if url.scheme == "tcp" and not connection.recv(1):
+                raise ConnectionError("it closes the connection")
     except OSError as error:
         raise ConnectionError(
             f"no scheduler answers at {address}: {error.strerror or error}. `dask scheduler` "

@@ -171,7 +171,12 @@ def _work(job: Job) -> Outcome:
         _prepare()
         for what, source in job.sources.items():
             import_source(source, what)
-        experiment = pickle.loads(job.experiment)
+        try:
+            experiment = pickle.loads(job.experiment)
+        except ImportError as error:
+            raise ImportError(
+                f"a worker on {platform.node()} cannot import what {job.name} is made of: {error}"
+            ) from error
         return run_job(job.name, experiment, job.folder, _SweepIsOver(job.mark)), None
     except Exception as error:
         return None, _plain(error)
