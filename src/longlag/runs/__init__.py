@@ -12,6 +12,7 @@ from longlag.runs.architectures import (
 from longlag.runs.checkpoint import CheckpointError, Restored, checkpoints, restore, save, verify
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder, run_name
+from longlag.runs.jobs import run_job
 from longlag.runs.lifecycle import Progress, carry_out, create, extend, reopen
 from longlag.runs.loading import Loaded, load
 from longlag.runs.registry import (
@@ -19,14 +20,14 @@ from longlag.runs.registry import (
     cell_name,
     cell_names,
     kebab,
-    own_files,
     own_line,
+    own_sources,
     task_class,
     task_name,
     task_names,
 )
 from longlag.runs.result_rows import floor_rows, results
-from longlag.runs.sweeps import run_job, sweep
+from longlag.runs.sweeps import Workers, sweep
 
 __all__ = [
     "AnyArchitecture",
@@ -40,6 +41,7 @@ __all__ = [
     "Restored",
     "RunFolder",
     "Transcriber",
+    "Workers",
     "architecture_class",
     "architecture_name",
     "carry_out",
@@ -52,8 +54,8 @@ __all__ = [
     "floor_rows",
     "kebab",
     "load",
-    "own_files",
     "own_line",
+    "own_sources",
     "reopen",
     "restore",
     "results",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from jax.sharding import Mesh
 from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
-from longlag.runs.registry import own_files
+from longlag.runs.registry import own_sources
 from longlag.runs.result_rows import nan_share, results, without_weights
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.hosts import any_process, on_first
@@ -76,9 +75,9 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
         folder = RunFolder.create(path, config, notes)
     else:
         folder = RunFolder.create_named(root, name, config, notes)
-    for what, source in own_files(experiment.task, experiment.cell).items():
+    for what, source in own_sources(experiment.task, experiment.cell).items():
         with writing(f"the {what}", folder.path / f"{what}.py"):
-            shutil.copyfile(source, folder.path / f"{what}.py")
+            (folder.path / f"{what}.py").write_bytes(source.text)
     return folder
 
 
@@ -96,12 +95,12 @@ def reopen(experiment: Experiment, path: Path) -> RunFolder:
     """
     folder = RunFolder.open(path)
     stored = Experiment.from_config(folder.config, folder.path).config()
-    for what, source in own_files(experiment.task, experiment.cell).items():
+    for what, source in own_sources(experiment.task, experiment.cell).items():
         copy = folder.path / f"{what}.py"
-        if copy.is_file() and copy.read_bytes() != source.read_bytes():
+        if copy.is_file() and copy.read_bytes() != source.text:
             raise ValueError(
-                f"{folder.path} was made with another {source}: expected it as in {copy}; move the "
-                "folder away to begin anew"
+                f"{folder.path} was made with another {source.path}: expected it as in {copy}; "
+                "move the folder away to begin anew"
             )
         if stored[what] is not None:
             stored[what]["name"] = folder.config[what]["name"]  # the copy goes by it, too
