@@ -23,13 +23,15 @@ import tyro
 import experiments
 from experiments.harness.rates import choose_rates, folder
 from experiments.harness.tables import COLUMNS, Results, Row, lines, verdict
+from experiments.harness.workers import WorkersOption
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import kind
 from longlag.core.spec import choose
-from longlag.runs import Experiment, sweep
+from longlag.runs import Experiment, Workers, sweep
 from longlag.runs.folder import nonfinite_to_none
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.console import console, print_table
+from longlag.system.devices import leave_accelerators
 from longlag.system.machine import provenance
 
 __all__ = [
@@ -47,7 +49,7 @@ __all__ = [
 
 Arms = Mapping[str, Experiment]
 # Arms, grid, folder and workers to the arms at their rates, and the trials: as `choose_rates`.
-Choice = Callable[[Arms, Sequence[float], Path, int], tuple[Arms, list[Row]]]
+Choice = Callable[[Arms, Sequence[float], Path, Workers], tuple[Arms, list[Row]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +119,14 @@ class Options:
         arms: some of the arms; none means all.
         seeds: of every arm, in place of the question's own.
         out: where the question's folder is made.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
 
     preset: Literal["smoke", "cpu", "gpu"] = "cpu"
     arms: tuple[str, ...] = ()
     seeds: int | None = None
     out: Path = Path("runs")
-    workers: int = 0
+    workers: WorkersOption = 0
 
     @property
     def size(self) -> Size:
@@ -195,7 +197,7 @@ def ask(
     question: Question,
     command: str,
     out: Path,
-    workers: int = 0,
+    workers: Workers = 0,
     *,
     also: Mapping[str, Any] | Callable[[Arms, Sequence[Row], Path], Results] | None = None,
     columns: Sequence[str] | None = None,
@@ -209,7 +211,7 @@ def ask(
         question: which.
         command: what the user typed, for the record; how the question was restricted is added.
         out: the folder; a run folder for each arm is in it.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
         also: more entries of `results.json`, or what makes them of the arms as they were trained,
             the rows, and `out`, where each arm's run is in `folder(arm)`.
         columns: of another table than that of `COLUMNS`.
@@ -241,7 +243,7 @@ def ask(
 
 
 def run_arms(
-    question: Question, out: Path, workers: int, choose: Choice = choose_rates
+    question: Question, out: Path, workers: Workers, choose: Choice = choose_rates
 ) -> tuple[Arms, list[Row], list[Row]]:
     """Runs all arms of a question that were not yet; arguments as those of `ask`.
 
@@ -249,6 +251,7 @@ def run_arms(
         The arms, with the learning rates that were chosen; a row per arm, seed and lag; and the
         trials of the rates (`experiments.harness.rates`).
     """
+    leave_accelerators()
     arms, trials = question.arms, []
     folders = {arm: folder(arm) for arm in arms}
     for arm, name in folders.items():

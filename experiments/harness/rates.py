@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longlag.runs import Experiment, sweep
+from longlag.runs import Experiment, Workers, sweep
 
 __all__ = ["GRID", "LADDER", "TRIAL_SEEDS", "choose_rates"]
 
@@ -38,7 +38,7 @@ Trial = dict[str, Any]
 
 
 def choose_rates(
-    arms: Mapping[str, Experiment], grid: Sequence[float], out: Path, workers: int
+    arms: Mapping[str, Experiment], grid: Sequence[float], out: Path, workers: Workers
 ) -> tuple[dict[str, Experiment], list[Trial]]:
     """Every arm at its best rate, with seeds that follow those of the trials.
 

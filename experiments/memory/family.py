@@ -23,6 +23,7 @@ import tyro
 
 from experiments.harness.questions import Question, ask
 from experiments.harness.recorded import Recorded
+from experiments.harness.workers import WorkersOption
 from longlag import GRU, LSTM, Elman, MinGRU, cells
 from longlag.cli.arguments import plain_errors
 from longlag.core.cell import Cell
@@ -147,7 +148,7 @@ def main(
     seeds: int | None = None,
     steps: int | None = None,
     out: Path | None = None,
-    workers: int = 0,
+    workers: WorkersOption = 0,
 ) -> int:
     """Runs one question.
 
@@ -157,7 +158,7 @@ def main(
         seeds: of every arm, in place of the question's own.
         steps: optimiser steps at most, in place of those of the question.
         out: the folder; runs/family-QUESTION if none is given.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
     narrowed = QUESTIONS[question]().restrict(arms, seeds, steps)
     out = Path("runs") / f"family-{question}" if out is None else out

@@ -31,6 +31,7 @@ from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import ask
 from experiments.harness.recorded import Recorded
 from experiments.harness.tables import far_rows, rows_by_arm
+from experiments.harness.workers import WorkersOption
 from experiments.published.protocols import METRICS, PROTOCOLS
 from longlag.cli.arguments import plain_errors
 from longlag.core.spec import choose
@@ -131,7 +132,7 @@ def main(
     preset: Preset = "cpu",
     arms: tuple[str, ...] = (),
     out: Path = Path("runs"),
-    workers: int = 0,
+    workers: WorkersOption = 0,
 ) -> int:
     """Runs one protocol or several.
 
@@ -141,7 +142,7 @@ def main(
         preset: smoke, cpu or paper.
         arms: some of the arms; none means all.
         out: where the folder reproduce-PROTOCOL-PRESET of each is made.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
     if list or (not protocols and preset != "smoke"):
         table = Table("protocol", "source", "arms", "cpu leaves out")

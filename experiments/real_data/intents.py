@@ -38,6 +38,7 @@ import tyro
 from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, rows_by_arm, spread, time_of
+from experiments.harness.workers import WorkersOption
 from experiments.real_data.intents_ask import answer
 from experiments.real_data.intents_pooled import SHUFFLED, arm, pool_folds
 from experiments.real_data.intents_scores import MEASURES
@@ -87,7 +88,7 @@ class Options:
         attention: what reads all states in the arms that have it.
         arms: some of the arms; none means all.
         out: where the folder is made, and looked for.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
 
     preset: Literal["quick", "full", "smoke"] = "quick"
@@ -97,7 +98,7 @@ class Options:
     attention: Literal["additive", "multiplicative", "full"] = "additive"
     arms: tuple[str, ...] = ()
     out: Path = Path("runs")
-    workers: int = 0
+    workers: WorkersOption = 0
 
     def command_and_folder(self) -> tuple[str, Path]:
         """The command, and the folder that it leaves: `--ask` has one for all presets."""

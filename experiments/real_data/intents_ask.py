@@ -13,15 +13,16 @@ from experiments.real_data.intents_figures import reading
 from experiments.real_data.intents_scores import attention_weights, decide
 from experiments.real_data.translation_figures import draw_png
 from longlag.data.intents import UNKNOWN, tokenize
-from longlag.runs import Experiment, load, sweep
+from longlag.runs import Experiment, Workers, load, sweep
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
+from longlag.system.devices import leave_accelerators
 from longlag.tasks import Intents
 
 __all__ = ["answer"]
 
 
-def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
+def answer(question: str, job: Experiment, run: Path, workers: Workers = 0) -> str:
     """Prints what a model says and what it read; it is trained first unless it was.
 
     The seeds answer together, by their mean: to pick the best one would take a test set.
@@ -43,6 +44,7 @@ def answer(question: str, job: Experiment, run: Path, workers: int = 0) -> str:
         raise ValueError(f"--ask: expected a question in words, got {question!r}")
     if not (run / "results.json").is_file():
         console.print(f"no finished run in {run}; training one", highlight=False)
+        leave_accelerators()
         sweep({run.name: job}, run.parent, workers)
     loaded = load(run)
     task = loaded.experiment.task

@@ -41,6 +41,7 @@ from experiments.harness.questions import Question, command_and_folder, meta, ru
 from experiments.harness.rates import folder
 from experiments.harness.recorded import Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm, spread, time_of
+from experiments.harness.workers import WorkersOption
 from experiments.real_data.language_figures import (
     ORDER,
     bits_by_distance,
@@ -291,7 +292,7 @@ class Options:
         bytes: how many bytes it draws.
         temperature: of the draws; 0 takes the likeliest byte.
         out: where the folder language[-enwik8][-PRESET] is made.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
 
     preset: Preset = "full"
@@ -301,7 +302,7 @@ class Options:
     bytes: int = 400
     temperature: float = 0.7
     out: Path = Path("runs")
-    workers: int = 0
+    workers: WorkersOption = 0
 
 
 def main(options: Options) -> int:

@@ -36,6 +36,7 @@ from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.rates import folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm, time_of
+from experiments.harness.workers import WorkersOption
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
@@ -45,7 +46,7 @@ from longlag.report.charts import Point
 from longlag.report.charts import line_chart as chart
 from longlag.report.style import styles
 from longlag.report.summary import flaws, wilson
-from longlag.runs import Architecture, Experiment, Loaded, load, sweep
+from longlag.runs import Architecture, Experiment, Loaded, Workers, load, sweep
 from longlag.system import optional_packages
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -90,14 +91,14 @@ class Options:
         predict: the arm that was chosen hears this utterance of the test part, from 0, and its
             answer after every step is shown; nothing is trained.
         out: where the folder is made, and looked for.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
 
     preset: Literal["quick", "full", "smoke"] = "full"
     arms: tuple[str, ...] = ()
     predict: int | None = None
     out: Path = Path("runs")
-    workers: int = 0
+    workers: WorkersOption = 0
 
 
 def question(preset: Preset) -> Question:
@@ -136,7 +137,7 @@ Arms = Mapping[str, Experiment]
 
 
 def cross_validate(
-    arms: Arms, grid: Sequence[float], out: Path, workers: int
+    arms: Arms, grid: Sequence[float], out: Path, workers: Workers
 ) -> tuple[Arms, list[Row]]:
     """Every arm at the rate with the fewest errors on held-out folds; of equal ones, by the loss.
 

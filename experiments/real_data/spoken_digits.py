@@ -37,6 +37,7 @@ from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.rates import folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, Row, near_rows, rows_by_arm, time_of
+from experiments.harness.workers import WorkersOption
 from longlag import GRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
@@ -92,14 +93,14 @@ class Options:
         hear: a language and digits, such as fr 47: the arm with the most human recordings right
             hears them from the human voice, and its answer is shown; nothing is trained.
         out: where the folder is made, and looked for.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
 
     preset: Literal["quick", "full", "smoke"] = "full"
     arms: tuple[str, ...] = ()
     hear: tuple[str, str] | None = None
     out: Path = Path("runs")
-    workers: int = 0
+    workers: WorkersOption = 0
 
 
 Arms = Mapping[str, Experiment]

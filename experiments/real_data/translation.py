@@ -31,6 +31,7 @@ import tyro
 from experiments.harness.questions import Arms, Question, ask, command_and_folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm
+from experiments.harness.workers import WorkersOption
 from experiments.real_data.sentence_scores import (
     COLUMNS,
     NO_SCORES,
@@ -79,7 +80,7 @@ class Options:
         seeds: of every arm, in place of the question's own.
         translate: a text for the newest run; nothing is trained.
         out: where the question's folder is made, and the newest run is looked for.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
     """
 
     preset: Literal["quick", "full", "smoke"] = "quick"
@@ -89,7 +90,7 @@ class Options:
     seeds: int | None = None
     translate: str | None = None
     out: Path = Path("runs")
-    workers: int = 0
+    workers: WorkersOption = 0
 
     def __post_init__(self) -> None:
         default = (Options.language, Options.split)

@@ -248,7 +248,7 @@ def test_a_run_of_before_is_resumed(here: Path):
         ValueError, match=r"^mine was made .*\n  training\.clip: expected 1.0; got 2"
     ):
         compare._prepare(["--resume", "mine", "--clip", "2"])
-    longer, folder = compare._prepare(["--resume", "mine", "--steps", "21"])
+    longer, folder, _ = compare._prepare(["--resume", "mine", "--steps", "21"])
     assert (longer.training.steps, experiment.training.steps) == (21, 20)
     assert folder.config == config | {"training": config["training"] | {"steps": 21}}
 
@@ -270,7 +270,7 @@ def test_the_run_that_is_looked_at_is_the_run_that_is_resumed(here: Path):
     for name, experiment in experiments.items():
         create(experiment, here / name, here, "")
     for argv in ("--resume A --resume B", "--resume=A --resume=B", "--resume A --resume=B"):
-        experiment, folder = compare._prepare(argv.split())
+        experiment, folder, _ = compare._prepare(argv.split())
         assert (experiment, folder.path) == (experiments["B"], Path("B"))
     with pytest.raises(ValueError, match=r"architecture\.width: expected 16; got 8"):
         compare._prepare(["--resume", "A", "--resume=B", "--width=16", "--width=8"])

@@ -13,7 +13,7 @@ import pytest
 
 from longlag import LSTM
 from longlag.cli import demo
-from longlag.runs import Experiment, sweeps
+from longlag.runs import Experiment, run_job
 from longlag.tasks import Parity, Recall
 from tests.helpers.small_disk import contents
 
@@ -76,7 +76,7 @@ def small():
 
 def one_after_another(jobs: Jobs, folder: Path, workers: int) -> dict[str, dict[str, Any]]:
     """In this process, where what is compiled stays; the processes have a test of their own."""
-    return {name: sweeps.run_job(name, job, folder) for name, job in jobs.items()}
+    return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
 
 def timeless(value: Any) -> Any:
@@ -136,7 +136,7 @@ def test_the_demo_twice(
     before = contents(out)
 
     def killed(jobs: Jobs, aside: Path, workers: int) -> None:
-        sweeps.run_job("recall-lstm", jobs["recall-lstm"], aside)
+        run_job("recall-lstm", jobs["recall-lstm"], aside)
         (aside / "recall-lstm" / "mark").write_text("of the killed demo")
         raise KilledError
 

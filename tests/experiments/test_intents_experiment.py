@@ -43,7 +43,7 @@ from experiments.real_data.intents_scores import (
 from longlag.cli.arguments import plain_errors
 from longlag.data import intents as data
 from longlag.runs import Experiment, load, run_job
-from longlag.runs import sweeps as sweep_module
+from longlag.runs import jobs as jobs_module
 from longlag.tasks import Intents
 
 ARMS = ("LSTM", "LSTM + additive", "LSTM, words shuffled", "LSTM + additive, words shuffled")
@@ -131,7 +131,7 @@ def test_the_same_command_trains_nothing_twice(run: Path, monkeypatch: pytest.Mo
     def trained(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished arm was trained again")
 
-    monkeypatch.setattr(sweep_module, "carry_out", trained)
+    monkeypatch.setattr(jobs_module, "carry_out", trained)
     assert main([*ARGV, "--out", str(run.parent)]) == 0
     after = found_in(run)
     assert {k: v for k, v in after.items() if k != "meta"} == {

@@ -14,14 +14,20 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from longlag import GRU, build, unroll
+from longlag.core.chunks import sum_over_time
 from longlag.core.scans.matrix import matrix_scan
 from longlag.kernels import native
+from longlag.nn.containers import Stack
+from longlag.nn.pointwise import Dropout, VariationalDropout
 from longlag.tasks import Parity
 from longlag.training.objective import losses
 from tests.helpers.everything import MEMBERS, B, Member, T, flags, loss
 
 EXPLICIT = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
 AUTO = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+SIZES = {"in_features": 2, "out_features": 2, "width": 4, "depth": 2, "heads": 2}
+HYBRID = build(inputs="features", cell=GRU(4), attention="full", **SIZES)
 # Whose numbers are looked at; of all others the types alone, which is where jax refuses.
 RUN = ("GRU", "MinGRU", "hybrid")
 
@@ -115,10 +121,25 @@ def try_functions() -> None:
     steps = put(EXPLICIT, P(None, "data"), jnp.zeros((T, B, 2)))
     state = put(EXPLICIT, P("data"), jnp.zeros((B, 2, 2)))
 
+    marks = {"resets": put(EXPLICIT, P(None, "data"), jnp.ones((T, B), bool))}
+    marks["S_reset"] = put(EXPLICIT, P(), jnp.ones((2, 2)))
+
     def total_of_scan(q: jax.Array, rate: jax.Array, method: Any) -> jax.Array:
-        return matrix_scan(q, q, q, state, rate=rate, method=method)[1].sum()
+        return matrix_scan(q, q, q, state, rate=rate, method=method, **marks)[1].sum()
+
+    def total_in_chunks(params: Any, xs: jax.Array) -> jax.Array:
+        def chunk_total(state: Any, xs: jax.Array, index: jax.Array) -> tuple[Any, jax.Array]:
+            state, answers = HYBRID.apply(params, xs, state)
+            return state, answers.sum()
+
+        return sum_over_time(chunk_total, HYBRID.init_state(params, B, T), xs, chunk=2)[1]
 
     functions = {
+        "time in chunks": (
+            total_in_chunks,
+            put(EXPLICIT, P(), HYBRID.init(jax.random.key(0))),
+            put(EXPLICIT, P("data"), jnp.zeros((B, T, 2))),
+        ),
         "losses": (lambda answers: losses(task, answers, batch)[0].sum(), answers),
         **{
             f"matrix_scan by {method}": (
@@ -134,6 +155,20 @@ def try_functions() -> None:
             jax.eval_shape(jax.grad(function), *args)
         except Exception as error:
             print(f"{name}, explicit axes: {type(error).__name__}: {str(error)[:300]!r}")
+
+    key, noisy = jax.random.key(0), Stack((Dropout(0.5), VariationalDropout(2, 0.5)))
+    noises = {
+        "dropout": lambda xs: noisy.apply(noisy.init(key, 2), xs, key=key)[1].sum(),
+        "zoneout": lambda xs: (
+            unroll(GRU(2), GRU(2).init(key, 2), jnp.swapaxes(xs, 0, 1), zoneout=0.5, key=key)[1]
+        ).sum(),
+    }
+    for name, function in noises.items():
+        try:
+            with jax.set_mesh(EXPLICIT):
+                jax.eval_shape(jax.grad(function), steps)
+        except Exception as error:
+            print(f"{name}, a mesh set: {type(error).__name__}: {str(error)[:300]!r}")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def test_a_seed_that_fails_ends_and_the_others_go_on(
 ):
     calls = []
 
-    def poison(model, task, training, states, active):
+    def poison(model, task, training, states, active, *where):
         calls.append(active.tolist())
         if len(calls) == 2:
             bad = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), states.params)

@@ -22,7 +22,7 @@ import pytest
 
 from longlag.cli import compare
 from longlag.cli.arguments import plain_errors
-from longlag.runs import RunFolder, carry_out, checkpoints, lifecycle, load, restore, sweeps
+from longlag.runs import RunFolder, carry_out, checkpoints, lifecycle, load, restore, run_job
 from longlag.training import init_states
 from tests.helpers.small_disk import contents
 from tests.helpers.tiny import OPTIONS, PARITY, TRAINING
@@ -107,7 +107,7 @@ SHORT = dataclasses.replace(LONG, training=dataclasses.replace(STOPPING, steps=1
 
 
 def test_a_run_goes_on_with_more_steps_from_the_numbers_that_it_had(tmp_path: Path):
-    folder = RunFolder.open(tmp_path / "run") if sweeps.run_job("run", SHORT, tmp_path) else None
+    folder = RunFolder.open(tmp_path / "run") if run_job("run", SHORT, tmp_path) else None
     assert folder is not None and [m["step"] for m in folder.metrics()][::3] == [5, 10, 15, 18]
     before, config = folder.metrics_file.read_bytes(), folder.config
     shutil.copytree(folder.path, tmp_path / "ended")
@@ -136,7 +136,7 @@ def test_a_run_goes_on_with_more_steps_from_the_numbers_that_it_had(tmp_path: Pa
         failed=jnp.asarray([True, False, False]), streak=jnp.asarray([0, 3, 0], jnp.int32)
     )
     ended.save(18, state)
-    rows = sweeps.run_job("ended", LONG, tmp_path)["rows"]
+    rows = run_job("ended", LONG, tmp_path)["rows"]
     assert [row["steps"] for row in rows if row["lag"] == rows[0]["lag"]] == [18, 18, 30]
     after = restore(ended.checkpoints, like).tree
     for leaf, was, whole_leaf in zip(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from longlag.core.any_length import associative_scan
 from longlag.core.array_types import EntryPositions, RowIntegers
-from longlag.core.placement import put_rows
+from longlag.core.placement import put_rows, unify_types
 from longlag.core.promotion import promote
 from longlag.core.selection import select
 
@@ -154,7 +154,7 @@ def chunk_memory(
         entries = jax.tree.map(lambda o, e: jnp.concatenate(promote(o, e), axis=1), old, entries)
         memory_position = jnp.concatenate([cache.position, position], axis=1)
         visible_old = (cache.position >= 0)[:, None, :] & (segment[:, :, None] == 0)
-        visible = jnp.concatenate([visible_old, visible], axis=2)
+        visible = jnp.concatenate(unify_types([visible_old, visible], 0), axis=2)
     if window is not None:
         visible &= position[:, :, None] - memory_position[:, None, :] < window
     if mask is not None:

@@ -20,12 +20,16 @@ from longlag.core.spec import choose
 from longlag.runs.architectures import Architecture
 from longlag.runs.experiment import Experiment
 from longlag.runs.registry import cell_class, own_line, task_class
+from longlag.system.hosts import joined
 from longlag.training.config import Training
 from longlag.training.optax_by_name import Options, freeze, optimizers, schedule_names
 
-__all__ = ["call", "parse", "peek", "plain_errors"]
+__all__ = ["call", "join_processes", "parse", "peek", "plain_errors"]
 
 # tyro is imported where a command line is read. Without it, `plain_errors` says what to install.
+
+# How many seconds the processes of a run wait for each other.
+WAIT = 300.0
 
 # No argument of a process contains it.
 _ABSENT = "\0"
@@ -68,7 +72,7 @@ def parse(
         defaults: what is run without arguments.
 
     Returns:
-        The experiment, and the parsed `resume` and `out`, as attributes.
+        The experiment, and the parsed `mesh`, `resume` and `out`, as attributes.
 
     Raises:
         ValueError: an unknown name, an impossible value.
@@ -99,6 +103,11 @@ def parse(
             defaults.first_seed,
         ),
         ("test_lags", Annotated[tuple[int, ...], arg(help=_LAGS_HELP)], defaults.test_lags),
+        ("mesh", Annotated[str, arg(help=_MESH_HELP)], "auto"),
+        ("coordinator", Annotated[str | None, arg(help=_COORDINATOR_HELP)], None),
+        ("processes", Annotated[int | None, arg(help=_PROCESSES_HELP)], None),
+        ("process", Annotated[int | None, arg(help="which process this is, from 0")], None),
+        ("wait", Annotated[float, arg(help="seconds until all processes have come")], WAIT),
         ("resume", Annotated[Path | None, arg(help=_RESUME_HELP)], None),
         ("out", Annotated[Path | None, arg(help=_OUT_HELP)], None),
         ("task", Annotated[task_cls, arg(help=f"Dials of the task {task_name}.")], task),
@@ -152,6 +161,23 @@ def peek(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     )
     texts = zip(names, dataclasses.astuple(options))
     return {name: text for name, text in texts if text != _ABSENT}
+
+
+def join_processes(argv: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """Joins the processes of a run as a command line says, before jax has started (`joined`).
+
+    Args:
+        argv: the arguments, without the program.
+
+    Raises:
+        ValueError: a number is none; as `joined`.
+    """
+    options: dict[str, Any] = dict(peek(argv, ("coordinator", "processes", "process", "wait")))
+    for name, number in (("processes", int), ("process", int), ("wait", float)):
+        with contextlib.suppress(ValueError):  # tyro says what is wrong
+            if name in options:
+                options[name] = number(options[name])
+    return joined(**options)
 
 
 def call(function: Callable[..., int], argv: Sequence[str], prog: str, description: str) -> int:
@@ -259,6 +285,15 @@ _LAGS_HELP = (
     "lags to test at besides the training lag; none given: 2 and 4 times that lag, where the task "
     "allows them"
 )
+_MESH_HELP = (
+    "devices that share the work: seeds=2,data=4 (both axes, or one), auto (the seeds first, then "
+    "the batch) or none (one device); a run may be resumed on another mesh"
+)
+_COORDINATOR_HELP = (
+    "HOST:PORT of process 0, if several processes carry out one run; under Slurm, MPI and "
+    "Kubernetes they find each other"
+)
+_PROCESSES_HELP = "how many processes carry out the run; 1: this one alone, whatever started it"
 _RESUME_HELP = (
     "go on with the run in this folder; it must have the same configuration, or only more --steps"
 )

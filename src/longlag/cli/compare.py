@@ -5,6 +5,7 @@
     longlag compare --task copy-memory --task.lag 60 --cell lstm --cell.chrono 80
     longlag compare --task recall --cell path/to/my_cell.py:MyCell
     longlag compare --task path/to/my_task.py:MyTask --cell lstm
+    longlag compare --task recall --seeds 4 --mesh seeds=4,data=2
     longlag compare --resume runs/20261124-101500-recall-lstm-full
     longlag compare --resume runs/20261124-101500-recall-lstm-full --steps 20000
 
@@ -14,6 +15,7 @@ A run ends with a table and a page, `report.html`, in its folder; Ctrl-C saves i
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from longlag.cells import LSTM
-from longlag.cli.arguments import parse, peek
+from longlag.cli.arguments import join_processes, parse, peek
 from longlag.cli.listing import tables
 from longlag.cli.report import results_of_run, show_results
 from longlag.models import SequenceModel, mixer_parameters, mixers
@@ -36,8 +38,10 @@ from longlag.runs import (
 )
 from longlag.runs import Progress as Report
 from longlag.system.console import cache_compilations, console
+from longlag.system.hosts import explain_loss, on_first
 from longlag.system.interrupt import catch_stop_signals
 from longlag.tasks import Recall
+from longlag.training import choose_mesh
 
 __all__ = ["DEFAULT", "main", "sizes", "weight_decay"]
 
@@ -50,16 +54,23 @@ def main(argv: Sequence[str]) -> int:
     if "--list" in argv:
         console.print(tables())
         return 0
-    experiment, folder = _prepare(argv)
+    with join_processes(argv), explain_loss("see what it printed"):
+        return _run(argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    """`main` in one process of a run, which may have several."""
+    experiment, folder, mesh = _prepare(argv)
     cache_compilations()
     for line in (*sizes(experiment), *weight_decay(experiment)):
         console.print(line, highlight=False)
-    with catch_stop_signals() as stop:
-        results = _carry_out_with_progress(experiment, folder, stop)
+    resume = f"go on by --resume {folder.path}"
+    with explain_loss(resume), catch_stop_signals() as stop:
+        results = _carry_out_with_progress(experiment, folder, mesh, stop)
     if results is None:
-        console.print(f"stopped; go on by --resume {folder.path}", highlight=False, soft_wrap=True)
-        return stop.exit_code
-    show_results(results_of_run(experiment, results), folder.path)
+        console.print(f"stopped; {resume}", highlight=False, soft_wrap=True)
+        return stop.exit_code or 128 + signal.SIGTERM  # of another process
+    on_first(lambda: show_results(results_of_run(experiment, results), folder.path))
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
     return 0
 
@@ -85,14 +96,16 @@ def weight_decay(experiment: Experiment) -> list[str]:
     return [f"weight decay {experiment.training.weight_decay:g} of {decays}; not of {stays}"]
 
 
-def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
+def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, str]:
     resume = peek(argv, ["resume"]).get("resume")
     if resume is None:
         experiment, read = parse(argv, "longlag compare", __doc__ or "", DEFAULT)
+        choose_mesh(read.mesh, experiment.training, experiment.seeds)  # before there is a folder
         cell = "none" if experiment.cell is None else type(experiment.cell).__name__
         name = run_name(experiment.task_title, cell, experiment.architecture.attention)
-        return experiment, create(experiment, read.out, RUNS, name)
-    folder = RunFolder.open(Path(resume))
+        folder = on_first(lambda: create(experiment, read.out, RUNS, name))
+        return experiment, folder, read.mesh
+    folder = on_first(lambda: RunFolder.open(Path(resume)))
     stored = Experiment.from_config(folder.config, folder.path)
     # The options that are given must be those of the run; those that are not come from it.
     requested, read = parse(argv, "longlag compare", __doc__ or "", stored)
@@ -111,11 +124,12 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder]:
     made_with["training"]["steps"] = training.steps
     folder.require_same(config, made_with)
     experiment = dataclasses.replace(stored, training=training)
-    return experiment, extend(experiment, folder)
+    choose_mesh(read.mesh, training, experiment.seeds)
+    return experiment, on_first(lambda: extend(experiment, folder)), read.mesh
 
 
 def _carry_out_with_progress(
-    experiment: Experiment, folder: RunFolder, stop: Any
+    experiment: Experiment, folder: RunFolder, mesh: str, stop: Any
 ) -> dict[str, Any] | None:
     columns = (
         TextColumn("{task.description}"),
@@ -137,4 +151,4 @@ def _carry_out_with_progress(
             for message in report.messages:
                 progress.console.print(message, highlight=False)
 
-        return carry_out(experiment, folder, stop=stop, on_progress=show)
+        return carry_out(experiment, folder, mesh=mesh, stop=stop, on_progress=show)

@@ -26,6 +26,7 @@ from longlag.cli.arguments import call
 from longlag.runs import Architecture, Experiment, floor_rows, load, sweep
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.console import console
+from longlag.system.devices import leave_accelerators
 from longlag.system.machine import environment, provenance
 from longlag.tasks import Parity, Recall, SelectiveCopy
 from longlag.training import Training, evaluation_batch
@@ -95,8 +96,9 @@ def run_demo(out: Path = Path("runs/demo"), steps: int | None = None, workers: i
     Args:
         out: the folder; what is there from an earlier demo is replaced at the end.
         steps: optimiser steps for every arm, in place of those that the demo gives them.
-        workers: processes, each pinned to one core; 0 means one per core.
+        workers: processes, each with a core or an accelerator of its own; 0 means one for each.
     """
+    leave_accelerators()
     began = time.perf_counter()
     _refuse_others(out)
     aside = _folder_beside(out)

@@ -16,7 +16,15 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["look_up", "put_rows", "take_rows", "unify_types", "use_mesh", "zeros_like"]
+__all__ = [
+    "look_up",
+    "put_rows",
+    "shard_like",
+    "take_rows",
+    "unify_types",
+    "use_mesh",
+    "zeros_like",
+]
 
 Tree = TypeVar("Tree")
 Arguments = ParamSpec("Arguments")
@@ -98,12 +106,16 @@ def _cut(leaf: Any, axis: int, mesh: Any, names: Any) -> Any:
 
 def zeros_like(x: Any, dtype: Any = None) -> jax.Array:
     """Zeros of the type of an array, with or without another dtype."""
-    zeros = jnp.zeros_like(x, dtype=dtype)
-    sharding = jax.typeof(x).sharding
     # Some versions of jax leave the sharding out.
-    if jax.typeof(zeros).sharding != sharding and not sharding.mesh.empty:
-        zeros = jax.sharding.reshard(zeros, sharding)
-    return zeros
+    return shard_like(jnp.zeros_like(x, dtype=dtype), x)
+
+
+def shard_like(x: Any, other: Any) -> Any:
+    """Cuts an array over a mesh as another of its shape is cut."""
+    sharding = jax.typeof(other).sharding
+    if jax.typeof(x).sharding != sharding and not sharding.mesh.empty:
+        x = jax.sharding.reshard(x, sharding)
+    return x
 
 
 def look_up(table: jax.Array, at: jax.Array) -> jax.Array:

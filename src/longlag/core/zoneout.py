@@ -19,6 +19,7 @@ from longlag.core.flagged_steps import check_step
 from longlag.core.linear_cell import LinearCell, where_live
 from longlag.core.matrix_cell import MatrixCell
 from longlag.core.ops import Params
+from longlag.core.placement import shard_like
 
 __all__ = ["LinearZoneout", "Zoneout", "with_zoneout"]
 
@@ -180,6 +181,6 @@ def _zone_out(rate: float, old: Any, new: Any, y: Any, held: list[Any] | None) -
         elif held is None:
             mixed.append(rate * o + (1 - rate) * n)
         else:
-            mixed.append(jnp.where(held[i], o, n))
+            mixed.append(jnp.where(shard_like(held[i], o), o, n))
     ys = [next((m for n, m in zip(news, mixed) if n is leaf), leaf) for leaf in jax.tree.leaves(y)]
     return jax.tree.unflatten(structure, mixed), jax.tree.unflatten(jax.tree.structure(y), ys)

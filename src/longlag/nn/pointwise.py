@@ -13,6 +13,7 @@ from longlag.core.any_length import associative_scan
 from longlag.core.array_types import PRNGKey, StepInputs, StepOutputs
 from longlag.core.ops import Params, dot, split_heads
 from longlag.core.over_devices import refuse_time_axis
+from longlag.core.placement import shard_like
 from longlag.core.promotion import add, at_least_float32, multiply, widen
 from longlag.core.spec import choose
 from longlag.nn.layer import Layer, State
@@ -220,7 +221,7 @@ class Dropout(_Pointwise):
         """Fresh zeros at every step and feature."""
         if key is None or self.rate == 0:
             return xs
-        kept = jax.random.bernoulli(key, 1 - self.rate, xs.shape)
+        kept = shard_like(jax.random.bernoulli(key, 1 - self.rate, xs.shape), xs)
         return jnp.where(kept, xs / (1 - self.rate), jnp.zeros_like(xs))
 
 
@@ -279,7 +280,7 @@ class VariationalDropout(Layer):
         begins = jnp.zeros((T, B), bool) if resets is None else resets
         begins = begins.at[0].set(begins[0] | ~now["drawn"])
         # Drawn for every step, so that a sequence may begin at any; used at the last beginning.
-        drawn = jax.random.bernoulli(key, 1 - self.rate, (T, B, D))
+        drawn = shard_like(jax.random.bernoulli(key, 1 - self.rate, (T, B, D)), xs)
         steps = jnp.where(begins, jnp.arange(T)[:, None], -1)
         last = associative_scan(jnp.maximum, steps)
         kept = jnp.where(

@@ -12,20 +12,22 @@ from longlag.runs.architectures import (
 from longlag.runs.checkpoint import CheckpointError, Restored, checkpoints, restore, save, verify
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder, run_name
-from longlag.runs.lifecycle import Progress, carry_out, create, extend, floor_rows, reopen, results
+from longlag.runs.jobs import run_job
+from longlag.runs.lifecycle import Progress, carry_out, create, extend, reopen
 from longlag.runs.loading import Loaded, load
 from longlag.runs.registry import (
     cell_class,
     cell_name,
     cell_names,
     kebab,
-    own_files,
     own_line,
+    own_sources,
     task_class,
     task_name,
     task_names,
 )
-from longlag.runs.sweeps import run_job, sweep
+from longlag.runs.result_rows import floor_rows, results
+from longlag.runs.sweeps import Workers, sweep
 
 __all__ = [
     "AnyArchitecture",
@@ -39,6 +41,7 @@ __all__ = [
     "Restored",
     "RunFolder",
     "Transcriber",
+    "Workers",
     "architecture_class",
     "architecture_name",
     "carry_out",
@@ -51,8 +54,8 @@ __all__ = [
     "floor_rows",
     "kebab",
     "load",
-    "own_files",
     "own_line",
+    "own_sources",
     "reopen",
     "restore",
     "results",

@@ -180,6 +180,27 @@ class RunFolder:
             sync_folder(self.path)
         return dataclasses.replace(self, config=plain)
 
+    def note_mesh(self, step: int, mesh: Mapping[str, int] | None, processes: int) -> None:
+        """Notes in `env.json` which devices train from a step on, unless they did before it.
+
+        Args:
+            step: how many steps were taken before.
+            mesh: how many devices each axis has; None: one device, which is no mesh.
+            processes: how many processes have them.
+
+        Raises:
+            DiskError: the disk refused; the old file is there.
+        """
+        env = self.env
+        notes = env.get("meshes", [])
+        note = {"mesh": mesh, "processes": processes}
+        last = notes[-1] if notes else {"mesh": None, "processes": 1}
+        if note.items() <= last.items():
+            return
+        env["meshes"] = [*notes, {"from_step": step, **note}]
+        with writing("the environment", self.path / ENV):
+            replace_file(self.path / ENV, json.dumps(env, indent=2) + "\n")
+
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Appends one line per mapping to `metrics.jsonl`: all of them or, on an error, none.
 

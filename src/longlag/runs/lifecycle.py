@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
-from longlag.runs.registry import own_files
+from longlag.runs.registry import own_sources
+from longlag.runs.result_rows import nan_share, results, without_weights
 from longlag.system.atomic_files import replace_file, writing
+from longlag.system.hosts import any_process, on_first
 from longlag.system.interrupt import Interruption
 from longlag.tasks.batch_checks import check_shapes, check_values
 from longlag.training.evaluation import (
@@ -28,9 +31,10 @@ from longlag.training.evaluation import (
     evaluation_batch,
     note_evaluation,
 )
+from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.step import TrainState, dispatch, init_states
 
-__all__ = ["Progress", "carry_out", "create", "extend", "floor_rows", "reopen", "results"]
+__all__ = ["Progress", "carry_out", "create", "extend", "reopen"]
 
 
 CHECKPOINT_SECONDS = 10.0
@@ -71,9 +75,9 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
         folder = RunFolder.create(path, config, notes)
     else:
         folder = RunFolder.create_named(root, name, config, notes)
-    for what, source in own_files(experiment.task, experiment.cell).items():
+    for what, source in own_sources(experiment.task, experiment.cell).items():
         with writing(f"the {what}", folder.path / f"{what}.py"):
-            shutil.copyfile(source, folder.path / f"{what}.py")
+            (folder.path / f"{what}.py").write_bytes(source.text)
     return folder
 
 
@@ -91,12 +95,12 @@ def reopen(experiment: Experiment, path: Path) -> RunFolder:
     """
     folder = RunFolder.open(path)
     stored = Experiment.from_config(folder.config, folder.path).config()
-    for what, source in own_files(experiment.task, experiment.cell).items():
+    for what, source in own_sources(experiment.task, experiment.cell).items():
         copy = folder.path / f"{what}.py"
-        if copy.is_file() and copy.read_bytes() != source.read_bytes():
+        if copy.is_file() and copy.read_bytes() != source.text:
             raise ValueError(
-                f"{folder.path} was made with another {source}: expected it as in {copy}; move the "
-                "folder away to begin anew"
+                f"{folder.path} was made with another {source.path}: expected it as in {copy}; "
+                "move the folder away to begin anew"
             )
         if stored[what] is not None:
             stored[what]["name"] = folder.config[what]["name"]  # the copy goes by it, too
@@ -150,6 +154,7 @@ def carry_out(
     experiment: Experiment,
     folder: RunFolder,
     *,
+    mesh: str | MeshSizes = "auto",
     stop: Interruption | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Any] | None:
@@ -163,6 +168,8 @@ def carry_out(
     Args:
         experiment: what to run; `folder.config` is its configuration, but for the steps.
         folder: where.
+        mesh: the devices that share the work, see `longlag.training.choose_mesh`. It is noted in
+            `env.json`. A run may be resumed on another mesh.
         stop: looked at after every dispatch; once true, the run is saved and left.
         on_progress: told after every dispatch.
 
@@ -170,60 +177,87 @@ def carry_out(
         The results (see `results`), or None if the run was stopped before its end.
 
     Raises:
-        ValueError: the task does not draw what it declares; the steps cannot be changed; weight
-            decay shrank other parameters until now.
+        ValueError: the mesh is impossible; the task does not draw what it declares; the steps
+            cannot be changed; weight decay shrank other parameters until now.
         CheckpointError: there are checkpoints, and none is intact.
         DiskError: the disk refused.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
+    devices = choose_mesh(mesh, training, experiment.seeds)
     for lag in experiment.lags:
         check_shapes(task.at_lag(lag))
     validation = evaluation_batch(task, training.eval_size, "validation")
     check_values(task.evaluation_task("validation"), validation)
-    folder = extend(experiment, folder)
     states = init_states(model, training, experiment.seeds, experiment.first_seed)
-    done = 0
-    if checkpoints(folder.checkpoints):
-        restored = folder.resume(states)
-        states, done = restored.tree, restored.step
-        on_progress(Progress(done, [], tuple(restored.skipped)))
-    else:
-        folder.truncate(-1)
+    folder, states, done, skipped = on_first(
+        lambda: _open_at_newest(experiment, folder, states, devices)
+    )
+    if done:
+        on_progress(Progress(done, [], skipped))
     active = _active_seeds(states, experiment)
-    if done and active.any():
-        _require_same_decay(experiment, folder)
+    states, validation = place(devices, states, "seeds"), place(devices, validation)
     saved, saved_at = done, -CHECKPOINT_SECONDS
-    while active.any() and not stop:
+    while active.any() and not any_process(bool(stop)):
         began = time.perf_counter()
-        states, loss = dispatch(model, task, training, states, jnp.asarray(active))
-        measured = evaluate(model, task, training, states.params, validation)
-        noted = note_evaluation(states, measured.accuracy, training.solved)
+        flags = place(devices, jnp.asarray(active), "seeds")
+        states, loss = dispatch(model, task, training, states, flags, devices)
+        measured = evaluate(model, task, training, states.params, validation, devices)
+        now, losses, measured = fetch((without_weights(states), loss, measured))
+        noted = note_evaluation(now, measured.accuracy, training.solved)
         # Seeds that had ended before this dispatch keep the count that they ended with.
-        states = states.replace(  # type: ignore[attr-defined]
-            streak=jnp.where(active, noted.streak, states.streak),
-            solved_at=jnp.where(active, noted.solved_at, states.solved_at),
-        )
+        counts = {
+            "streak": jnp.where(active, noted.streak, now.streak),
+            "solved_at": jnp.where(active, noted.solved_at, now.solved_at),
+        }
+        now = now.replace(**counts)  # type: ignore[attr-defined]
+        states = states.replace(**place(devices, counts, "seeds"))  # type: ignore[attr-defined]
         done = min(done + training.dispatch, training.steps)
-        now, loss, measured = jax.device_get((states, loss, measured))
         seconds = (time.perf_counter() - began) / active.sum()
-        lines, messages = _lines(now, loss, measured, active, done, seconds)
-        folder.append(lines)
-        active = _active_seeds(states, experiment)
-        if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
-            folder.save(done, states)
+        lines, messages = _lines(now, np.asarray(losses), measured, active, done, seconds)
+        on_first(functools.partial(folder.append, lines))
+        active = _active_seeds(now, experiment)
+        if any_process(time.perf_counter() - saved_at > CHECKPOINT_SECONDS):
+            _save(folder, done, states)
             saved, saved_at = done, time.perf_counter()
         on_progress(Progress(done, lines, messages))
     # After the loop: a signal may come at any line of it.
     if saved < done:
-        folder.save(done, states)
+        _save(folder, done, states)
     if active.any():
         return None
-    outcome = results(experiment, folder, states)
+    outcome = results(experiment, folder, states, devices)
+    on_first(lambda: _write_results(folder, outcome))
+    return outcome
+
+
+def _open_at_newest(
+    experiment: Experiment, folder: RunFolder, states: TrainState, mesh: Mesh | None
+) -> tuple[RunFolder, TrainState, int, tuple[str, ...]]:
+    """A folder that is ready to go on, the states there, their step and what was passed over."""
+    folder = extend(experiment, folder)
+    done, skipped = 0, ()
+    if checkpoints(folder.checkpoints):
+        done, states, skipped = folder.resume(states)
+    else:
+        folder.truncate(-1)
+    if _active_seeds(states, experiment).any():
+        if done:
+            _require_same_decay(experiment, folder)
+        sizes = None if mesh is None else dict(mesh.shape)
+        folder.note_mesh(done, sizes, jax.process_count())
+    return folder, states, done, skipped
+
+
+def _save(folder: RunFolder, step: int, states: TrainState) -> None:
+    states = fetch(states)
+    on_first(lambda: folder.save(step, states))
+
+
+def _write_results(folder: RunFolder, outcome: dict[str, Any]) -> None:
     with writing("the results", folder.path):
         # A run that had ended before may be resumed too, and has results already.
         text = json.dumps(outcome, indent=1, allow_nan=False) + "\n"
         replace_file(folder.path / "results.json", text)
-    return outcome
 
 
 def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
@@ -267,7 +301,7 @@ def _lines(
                 "seconds": round(float(seconds), 3),
             }
         )
-        lines[-1] |= _nan_share(measured, int(i))
+        lines[-1] |= nan_share(measured, int(i))
         if states.failed[i]:
             lines[-1]["failed_at"] = int(states.step[i])
             messages.append(
@@ -275,105 +309,3 @@ def _lines(
                 f"is not finite (mean loss {loss[i]:g}, gradient norm {states.norm[i]:g})."
             )
     return lines, tuple(messages)
-
-
-def _nan_share(measured: Evaluation, i: int) -> dict[str, float]:
-    """The share of a seed's answers that are NaN, for a row, which names it only if there are."""
-    share = float(measured.nan[i])
-    return {"nan": share} if share else {}
-
-
-def results(experiment: Experiment, folder: RunFolder, states: TrainState) -> dict[str, Any]:
-    """What a finished run found: `rows`, `curves` and `by_lag`, as `longlag.report` takes them.
-
-    The test set of every lag is read once, here.
-    """
-    model, task, training = experiment.model, experiment.task, experiment.training
-    tasks = [task.at_lag(lag) for lag in experiment.lags]
-    # Where there is one length there is nothing to pad; a picture could not be.
-    longest = max(t.time_steps for t in tasks) if len(tasks) > 1 else None
-    metrics = folder.metrics()
-    task_name, arm = experiment.task_title, experiment.arm
-    rows = []
-    for tested in tasks:
-        batch = evaluation_batch(tested, training.eval_size, "test", longest)
-        measured = jax.device_get(evaluate(model, task, training, states.params, batch))
-        costs = model.cost(tested.time_steps)
-        for i, seed in enumerate(np.asarray(states.seed).tolist()):
-            failed, solved_at = bool(states.failed[i]), int(states.solved_at[i])
-            solved = int(states.streak[i]) >= SOLVED_STREAK
-            rows.append(
-                {
-                    "task": task_name,
-                    "arm": arm,
-                    "seed": seed,
-                    "accuracy": None if failed else float(measured.accuracy[i]),
-                    "exact_match": None if failed else float(measured.exact_match[i]),
-                    # JSON knows no infinity, which a longer sequence may reach.
-                    "loss": float(measured.loss[i])
-                    if not failed and np.isfinite(measured.loss[i])
-                    else None,
-                    "length": tested.time_steps,
-                    "train_length": task.time_steps,
-                    "lag": tested.lag,
-                    "train_lag": task.lag,
-                    "steps": int(states.step[i]),
-                    "budget": training.steps,
-                    "solved_at": solved_at if solved else None,
-                    "parameters": costs.parameters,
-                    "state_bytes": costs.state_bytes,
-                    "cache_bytes": costs.cache_bytes,
-                    "flops_per_token": costs.flops_per_token,
-                    "seconds": round(sum(m["seconds"] for m in metrics if m["seed"] == seed), 2),
-                    "by_position": [
-                        None if np.isnan(x) else round(float(x), 4)
-                        for x in measured.by_position[i][: tested.time_steps]
-                    ],
-                }
-                | ({} if failed else _nan_share(measured, i))
-            )
-    kept = ("task", "arm", "seed", "lag", "train_lag", "accuracy", "nan")
-    by_lag = [{key: row[key] for key in kept if key in row} for row in rows]
-    curves = []
-    for seed in experiment.seed_numbers:
-        of_seed = [m for m in metrics if m["seed"] == seed]
-        curves.append(
-            {
-                "task": task_name,
-                "arm": arm,
-                "seed": seed,
-                "steps": [m["step"] for m in of_seed],
-                "loss": [m["loss"] for m in of_seed],
-                "validation_loss": [m["validation_loss"] for m in of_seed],
-                "accuracy": [m["accuracy"] for m in of_seed],
-            }
-        )
-    return {"rows": rows, "by_lag": by_lag, "curves": curves, "threshold": training.solved}
-
-
-def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """The task's floors as rows of the table, one of each per test length."""
-    task_name = experiment.task_title
-    rows = []
-    for lag in experiment.lags:
-        tested = experiment.task.at_lag(lag)
-        rows += [
-            {
-                "task": task_name,
-                "arm": f"floor: {floor.note}",
-                "seed": None,
-                "accuracy": floor.accuracy,
-                "exact_match": None,
-                "loss": floor.loss,
-                "length": tested.time_steps,
-                "train_length": experiment.task.time_steps,
-                "lag": lag,
-                "train_lag": experiment.task.lag,
-                "steps": 0,
-                "parameters": None,
-                "state_bytes": None,
-                "seconds": None,
-            }
-            for floor in tested.floors()
-        ]
-    return rows

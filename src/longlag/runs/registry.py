@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from longlag import cells as cells_module
 from longlag import tasks as tasks_module
@@ -19,18 +19,22 @@ from longlag.core.spec import choose
 from longlag.tasks import Task
 
 __all__ = [
+    "Source",
     "cell_class",
     "cell_name",
     "cell_names",
+    "import_source",
     "kebab",
-    "own_files",
     "own_line",
+    "own_sources",
     "task_class",
     "task_name",
     "task_names",
 ]
 
 USER_MODULE = "longlag_user_"
+# The text of each such module, as it was imported: the file may be another by now.
+_texts: dict[str, bytes] = {}
 
 
 def task_names() -> dict[str, type[Task]]:
@@ -71,23 +75,44 @@ def cell_name(cls: type[Cell]) -> str:
     return _name(cls, cell_names())
 
 
-def own_files(task: Task, cell: Cell | None) -> dict[str, Path]:
+class Source(NamedTuple):
+    """A file of the user's own that a task or a cell comes from.
+
+    Attributes:
+        path: of the file, on the machine where it was read.
+        text: what it holds.
+        own: whether it was imported as a file of its own, and not as a part of a package.
+    """
+
+    path: Path
+    text: bytes
+    own: bool
+
+
+def own_sources(task: Task, cell: Cell | None) -> dict[str, Source]:
     """The user's own files that these come from, by "task" and "cell": none for the library's."""
     named = {"task": (task, task_names()), "cell": (cell, cell_names())}
-    files = {}
+    sources = {}
     for what, (made, known) in named.items():
         if made is not None and type(made) not in known.values():
-            source = inspect.getsourcefile(type(made))
-            if source is not None:
-                files[what] = Path(source)
-    return files
+            name = type(made).__module__
+            if name in _texts:
+                sources[what] = Source(Path(str(sys.modules[name].__file__)), _texts[name], True)
+            elif (file := inspect.getsourcefile(type(made))) is not None:
+                sources[what] = Source(Path(file), Path(file).read_bytes(), False)
+    return sources
 
 
 def own_line(error: BaseException) -> str | None:
-    """Where in a user's own file an error was raised or passed through, `file.py:LINE, in NAME`."""
+    """Where in a user's own file an error was raised or passed through, `file.py:LINE, in NAME`.
+
+    An error that comes from another process has it as its attribute `own_line`.
+    """
     own = {str(m.__file__) for name, m in sys.modules.items() if name.startswith(USER_MODULE)}
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in own]
-    return f"{frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}" if frames else None
+    if frames:
+        return f"{frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}"
+    return getattr(error, "own_line", None)
 
 
 def _class(name: str, what: str, base: type, known: Mapping[str, Any], folder: Path | None) -> Any:
@@ -100,7 +125,11 @@ def _class(name: str, what: str, base: type, known: Mapping[str, Any], folder: P
     path = Path(file)
     if folder is not None and (folder / f"{what}.py").is_file():
         path = folder / f"{what}.py"
-    module = _module(path.resolve(), what)
+    try:
+        source = Source(path.resolve(), path.read_bytes(), True)
+    except OSError as error:
+        raise ValueError(f"{what}: cannot read {path.resolve()}: {error.strerror}") from error
+    module = import_source(source, what)
     classes = {
         key: value
         for key, value in vars(module).items()
@@ -116,22 +145,29 @@ def _name(cls: type, known: Mapping[str, type]) -> str:
     return name if known.get(name) is cls else f"{inspect.getfile(cls)}:{cls.__name__}"
 
 
-def _module(path: Path, what: str) -> ModuleType:
-    """Imports a user's file. The same text is imported once, so that its classes stay equal."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{what}: cannot read {path}: {error.strerror}") from error
+def import_source(source: Source, what: str) -> ModuleType:
+    """Imports a user's file. The same text is imported once, so that its classes stay equal.
+
+    The file need not be on this machine.
+
+    Args:
+        source: the file.
+        what: "task" or "cell", for the message.
+
+    Raises:
+        ValueError: it fails to import; names the line.
+    """
+    path, text, _ = source
     # Dataclasses, type hints and `inspect` look a class's module up in sys.modules by its name.
     name = f"{USER_MODULE}{hashlib.sha256(bytes(path) + b':' + text).hexdigest()[:16]}"
     if name not in sys.modules:
         module = sys.modules[name] = ModuleType(name)
-        module.__file__ = str(path)
+        module.__file__, _texts[name] = str(path), text
         try:
             # Not by an import, which would leave __pycache__ beside the file.
             exec(compile(text, path, "exec"), vars(module))
         except BaseException as error:
-            del sys.modules[name]
+            del sys.modules[name], _texts[name]
             if not isinstance(error, Exception):
                 raise
             raise ValueError(

@@ -25,11 +25,13 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "longla
 def cache_compilations() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second run starts at once.
 
-    JAX_COMPILATION_CACHE_DIR, if it is set, names another folder.
+    JAX_COMPILATION_CACHE_DIR, if it is set, names another folder, and
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS the seconds from which a program is kept.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def print_table(

@@ -2,6 +2,7 @@
 
 from longlag.training.config import Training
 from longlag.training.evaluation import Evaluation, evaluate, evaluation_batch, note_evaluation
+from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers, transcript
 from longlag.training.optax_by_name import (
     Options,
@@ -26,16 +27,19 @@ from longlag.training.step import (
 
 __all__ = [
     "Evaluation",
+    "MeshSizes",
     "Options",
     "TrainState",
     "Training",
     "answer_batch",
     "check_optimizer",
     "check_streaming",
+    "choose_mesh",
     "compiled_dispatch",
     "dispatch",
     "evaluate",
     "evaluation_batch",
+    "fetch",
     "freeze",
     "init_states",
     "losses",
@@ -45,6 +49,7 @@ __all__ = [
     "note_evaluation",
     "optimizer",
     "optimizers",
+    "place",
     "schedule",
     "schedule_names",
     "schedule_needs_end",

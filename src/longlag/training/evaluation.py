@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from longlag.core.array_types import SeedCounts, SeedNumbers
 from longlag.core.checks import is_zero
@@ -19,6 +20,7 @@ from longlag.models.model import Model
 from longlag.tasks import Batch, Task, pad
 from longlag.tasks.batch_checks import check_batch
 from longlag.training.config import Training
+from longlag.training.meshes import cut_rows
 from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers
 from longlag.training.step import TEST, VALIDATION, TrainState, map_over_seeds
 
@@ -61,9 +63,14 @@ class Evaluation:
         return np.where(scored > 0, hits / np.maximum(scored, 1), np.float32(np.nan))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 5))
 def evaluate(
-    model: Model, task: Task, training: Training, params: Params, batch: Batch
+    model: Model,
+    task: Task,
+    training: Training,
+    params: Params,
+    batch: Batch,
+    mesh: Mesh | None = None,
 ) -> Evaluation:
     """Evaluates S seeds on one batch.
 
@@ -74,6 +81,7 @@ def evaluate(
         training: says how seeds are run.
         params: parameters with a leading axis S.
         batch: from `evaluation_batch`.
+        mesh: where, from `choose_mesh`; None: on one device.
 
     Returns:
         An `Evaluation` with leading axis S.
@@ -88,9 +96,9 @@ def evaluate(
             f"batch: expected at least one sequence of one step, got {batch.inputs.shape}"
         )
 
-    def evaluate_seed(params: Params) -> Evaluation:
+    def evaluate_seed(params: Params, batch: Batch) -> Evaluation:
         score = functools.partial(_score_all_steps, model, task, params)
-        of_positions, right, nan = _map_in_parts(score, batch)
+        of_positions, right, nan = _map_in_parts(score, batch, mesh)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
         count = jnp.maximum(scored.sum(), 1)
         # A sequence without a scored step fills a batch up, and is no match.
@@ -104,7 +112,7 @@ def evaluate(
             scored=scored,
         )
 
-    return map_over_seeds(training, evaluate_seed, params)
+    return map_over_seeds(training, evaluate_seed, params, mesh, (batch,))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -155,13 +163,15 @@ def _score_all_steps(
     return tuple(fill(jnp.zeros(batch.weights.shape, x.dtype), values=x) for x in scores)
 
 
-def _map_in_parts(function: Callable[[Batch], Any], batch: Batch) -> Any:
+def _map_in_parts(function: Callable[[Batch], Any], batch: Batch, mesh: Mesh | None) -> Any:
     """What a function of a batch gives, row by row alike, a part of the rows at a time."""
     rows, steps = batch.inputs.shape[:2]
-    most = max(TOKENS // steps, 1)
-    parts = next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
-    if parts == 1:
-        return function(batch)
-    split = jax.tree.map(lambda x: x.reshape(parts, rows // parts, *x.shape[1:]), batch)
-    results = jax.lax.map(function, split)
+    devices = 1 if mesh is None else mesh.shape["data"]
+    most = max(TOKENS // steps, 1) * devices
+    sizes = (rows // n for n in range(1, rows + 1) if rows % (n * devices) == 0)
+    size = next(size for size in sizes if size <= most)
+    if size == rows:
+        return function(cut_rows(mesh, batch))
+    split = jax.tree.map(lambda x: x.reshape(rows // size, size, *x.shape[1:]), batch)
+    results = jax.lax.map(function, cut_rows(mesh, split, 1))
     return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), results)

@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from longlag.core.array_types import SeedFlags, SeedIntegers, SeedNumbers
 from longlag.core.batch import Batch
@@ -20,6 +21,7 @@ from longlag.models.model import Model
 from longlag.models.sequence import SequenceModel, WholeSequenceModel
 from longlag.tasks import Task
 from longlag.training.config import Training
+from longlag.training.meshes import cut_rows, over_mesh
 from longlag.training.objective import answer_batch, losses, mean_loss
 
 __all__ = [
@@ -189,7 +191,12 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
 
 
 def dispatch(
-    model: Model, task: Task, training: Training, states: TrainState, active: SeedFlags
+    model: Model,
+    task: Task,
+    training: Training,
+    states: TrainState,
+    active: SeedFlags,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, SeedNumbers]:
     """Takes `training.dispatch` optimiser steps with every active seed, in one program.
 
@@ -203,17 +210,23 @@ def dispatch(
         training: how.
         states: S states; the argument is donated.
         active: `[S]` bool; an inactive state is returned as it is.
+        mesh: where, from `choose_mesh`; None: on one device.
 
     Returns:
         The states, and the mean loss over the steps taken, `[S]`; zero of a seed that took none.
     """
     check_streaming(model, task, training)
-    return compiled_dispatch(model, task, training.at_unit_rate, states, active)
+    return compiled_dispatch(model, task, training.at_unit_rate, states, active, mesh)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 5), donate_argnums=3)
 def compiled_dispatch(
-    model: Model, task: Task, training: Training, states: TrainState, active: jax.Array
+    model: Model,
+    task: Task,
+    training: Training,
+    states: TrainState,
+    active: jax.Array,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, jax.Array]:
     """What `dispatch` compiles. The learning rate is that of each state, not of `training`."""
     optimizer = training.at_unit_rate.transformation_for(model)
@@ -223,6 +236,7 @@ def compiled_dispatch(
         key = jax.random.key(state.seed)
         dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
         batch = task.at_step(jax.random.fold_in(key, DATA), state.step, training.batch_size)
+        batch = cut_rows(mesh, batch)
 
         def loss_of(params: Params) -> tuple[jax.Array, Any]:
             return _loss(model, task, training, params, batch, dropout_key, state.carry)
@@ -259,12 +273,29 @@ def compiled_dispatch(
 
         return jax.lax.cond(active, run, lambda state: (state, jnp.zeros((), loss_dtype)), state)
 
-    return map_over_seeds(training, train_seed, (states, active))
+    return map_over_seeds(training, train_seed, (states, active), mesh)
 
 
-def map_over_seeds(training: Training, function: Any, inputs: Any) -> Any:
-    """A function of one seed's inputs, for the leading axis S of all, as `seeds_as` has it."""
-    ways = {"map": functools.partial(jax.lax.map, function), "vmap": jax.vmap(function)}
-    if training.seeds_as == "auto":
-        return on_cpu_or_else(*(ways[way] for way in SEEDS_AS), inputs)
-    return ways[training.seeds_as](inputs)
+def map_over_seeds(
+    training: Training, function: Any, inputs: Any, mesh: Mesh | None = None, shared: Any = ()
+) -> Any:
+    """A function of one seed's inputs, for the leading axis S of all, as `seeds_as` has it.
+
+    Args:
+        training: says how seeds are run.
+        function: its arguments are one seed's inputs and `shared`.
+        inputs: of all seeds.
+        mesh: where, from `choose_mesh`; None: on one device.
+        shared: further arguments, the same for every seed.
+    """
+
+    def run(inputs: Any, shared: Any) -> Any:
+        def of_seed(inputs: Any) -> Any:
+            return function(inputs, *shared)
+
+        ways = {"map": functools.partial(jax.lax.map, of_seed), "vmap": jax.vmap(of_seed)}
+        if training.seeds_as == "auto":
+            return on_cpu_or_else(*(ways[way] for way in SEEDS_AS), inputs)
+        return ways[training.seeds_as](inputs)
+
+    return run(inputs, shared) if mesh is None else over_mesh(mesh, run, inputs, shared)

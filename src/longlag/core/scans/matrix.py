@@ -42,7 +42,7 @@ from longlag.core.array_types import (
 )
 from longlag.core.checks import as_array
 from longlag.core.over_devices import time_axis
-from longlag.core.placement import unify_types, use_mesh
+from longlag.core.placement import shard_like, unify_types, use_mesh
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import at_least_float32
 from longlag.core.scans.matrix_methods import matrix_step, run_chunked, run_sequential
@@ -122,7 +122,7 @@ def matrix_scan(
         leading = resets.reshape(resets.shape + (1,) * (1 + len(batch) - resets.ndim))
         resets = jnp.broadcast_to(leading, (steps, *batch))
         S_reset = jnp.zeros(()) if S_reset is None else S_reset
-        S_reset = jnp.broadcast_to(S_reset, S0.shape).astype(dtype)
+        S_reset = shard_like(jnp.broadcast_to(S_reset, S0.shape).astype(dtype), S0)
     if steps == 0:
         return (jnp.zeros((0, *S0.shape), dtype) if every_state else S0), jnp.zeros(v.shape, dtype)
     axis = time_axis(q)

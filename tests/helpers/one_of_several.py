@@ -1,0 +1,28 @@
+"""`longlag compare` as one of several processes; it may send itself a signal in mid-run.
+
+python -m tests.helpers.one_of_several SIGKILL DISPATCH ARGUMENTS: at that dispatch, 0 for never.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from longlag.cli.commands import main
+from longlag.runs import lifecycle
+
+if __name__ == "__main__":
+    number, at, calls = signal.Signals[sys.argv[1]], int(sys.argv[2]), []
+    dispatch = lifecycle.dispatch
+
+    def dispatch_and_signal(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
+        return dispatch(*arguments)
+
+    lifecycle.dispatch = dispatch_and_signal
+    lifecycle.CHECKPOINT_SECONDS = 0.0
+    sys.exit(main(["compare", *sys.argv[3:]]))

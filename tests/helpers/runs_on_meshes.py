@@ -1,0 +1,112 @@
+"""Run by `tests/training/test_meshes.py` with four CPU devices: one experiment on several meshes.
+
+Prints what it sees as JSON: what differs from the run on one device, and how far.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from longlag.runs import Progress, RunFolder, carry_out
+from longlag.system.interrupt import Interruption
+from longlag.training import choose_mesh, compiled_dispatch, init_states, place
+from tests.helpers.tiny import PARITY
+from tests.helpers.tiny_runs import final, new
+
+FOUR = dataclasses.replace(PARITY, seeds=4)
+ROOT = Path(tempfile.mkdtemp())
+
+
+def run(name: str, mesh: str, until: int | None = None) -> tuple[RunFolder, Any]:
+    """Carries the experiment out, or on, in a folder; stops it once it has taken so many steps."""
+    path, stop = ROOT / name, Interruption()
+    folder = RunFolder.open(path) if path.exists() else new(path, FOUR)
+
+    def look(report: Progress) -> None:
+        stop.signal = None if report.step != until else 15  # type: ignore[assignment]
+
+    return folder, carry_out(FOUR, folder, mesh=mesh, stop=stop, on_progress=look)
+
+
+def differences(one: tuple[Any, Any], other: tuple[Any, Any]) -> dict[str, Any]:
+    """Whether metrics, checkpoints and results are the same bytes, and how far they are apart."""
+    (metrics, restored), (others_metrics, others_restored) = (
+        final(folder, FOUR) for folder, _ in (one, other)
+    )
+    trees = [
+        [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(each.tree)]
+        for each in (restored, others_restored)
+    ]
+    losses = [[m["loss"] for m in folder.metrics()] for folder, _ in (one, other)]
+    rows = [[row | {"seconds": 0} for row in outcome["rows"]] for _, outcome in (one, other)]
+    return {
+        "same": metrics == others_metrics
+        and rows[0] == rows[1]
+        and all(map(np.array_equal, *trees)),
+        "weights": max(float(np.abs(a - b).max()) for a, b in zip(*trees)),
+        "losses": float(np.abs(np.subtract(*losses)).max()),
+    }
+
+
+def trace(mesh_text: str) -> Any:
+    training = FOUR.training
+    mesh = choose_mesh(mesh_text, training, FOUR.seeds)
+    states = place(mesh, init_states(FOUR.model, training, FOUR.seeds), "seeds")
+    active = place(mesh, jnp.ones(FOUR.seeds, bool), "seeds")
+    arguments = (FOUR.model, FOUR.task, training.at_unit_rate, states, active, mesh)
+    return compiled_dispatch.trace(*arguments)
+
+
+def rows_drawn(mesh_text: str) -> list[int]:
+    """How many rows the random bits of a training step have on one device."""
+    text, length = trace(mesh_text).lower().compile().as_text(), FOUR.task.time_steps
+    return sorted({int(rows) for rows in re.findall(rf"u32\[(\d+),{length}\]", text)})
+
+
+def manual_axes(mesh_text: str) -> list[str]:
+    """The axes over which XLA does not cut a training step, not even into one part."""
+    (axes,) = {*re.findall(r"manual_axes=\{(.*?)\}", trace(mesh_text).lower().as_text())}
+    return sorted(re.findall(r"\w+", axes))
+
+
+def main() -> None:
+    one = run("one", "none")
+    compiled = compiled_dispatch._cache_size()
+    seeds, both = run("seeds", "seeds=4"), run("both", "data=2,seeds=2")
+    compiled = compiled_dispatch._cache_size() - compiled
+    run("moved", "seeds=4", until=5)
+    run("moved", "seeds=2,data=2", until=10)
+    moved = run("moved", "none")
+    run("home", "seeds=4", until=10)
+    home = run("home", "none")
+    auto = {}
+    for count, rows in ((4, 4), (2, 4), (3, 4), (3, 3), (1, 2)):
+        training = dataclasses.replace(FOUR.training, batch_size=rows, eval_size=4 * rows)
+        mesh = choose_mesh("auto", training, count)
+        auto[f"{count} seeds, {rows} rows"] = mesh and [*mesh.shape.values()]
+    report = {
+        "seeds": differences(one, seeds),
+        "both": differences(one, both),
+        "moved": differences(one, moved),
+        "home": differences(one, home),
+        "compiled": compiled,
+        "meshes": [folder.env.get("meshes") for folder, _ in (one, both, moved)],
+        "configs": one[0].config == both[0].config,
+        "drawn": rows_drawn("seeds=2,data=2"),
+        "manual": [manual_axes("seeds=4"), manual_axes("seeds=2,data=2")],
+        "auto": auto,
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
