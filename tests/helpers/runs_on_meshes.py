@@ -5,9 +5,12 @@ Prints what it sees as JSON: what differs from the run on one device, and how fa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,38 +19,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from longlag.runs import Progress, RunFolder, carry_out
+from longlag import MinGRU
+from longlag.cli import compare
+from longlag.cli.arguments import plain_errors
+from longlag.runs import Architecture, Experiment, Progress, RunFolder, carry_out, devices_of
 from longlag.system.interrupt import Interruption
-from longlag.training import choose_mesh, compiled_dispatch, init_states, place
-from tests.helpers.tiny import PARITY
+from longlag.tasks import SelectiveCopy
+from longlag.training import choose_mesh, compiled_dispatch, dispatch, fetch, init_states, place
+from tests.helpers.tiny import OPTIONS, PARITY
 from tests.helpers.tiny_runs import final, new
 
 FOUR = dataclasses.replace(PARITY, seeds=4)
+# What can run with its time over devices. Seven steps are no equal parts. With five classes for
+# twelve answers no gradient is zero but for rounding, which Adam would make as large as the others.
+PARTS = dataclasses.replace(
+    PARITY,
+    task=SelectiveCopy(length=4, items=3, vocab=5),
+    cell=MinGRU(8),
+    architecture=Architecture(width=8, depth=1),
+)
 ROOT = Path(tempfile.mkdtemp())
 
 
-def run(name: str, mesh: str, until: int | None = None) -> tuple[RunFolder, Any]:
+def run(
+    name: str, mesh: str, until: int | None = None, experiment: Experiment = FOUR
+) -> tuple[RunFolder, Any]:
     """Carries the experiment out, or on, in a folder; stops it once it has taken so many steps."""
     path, stop = ROOT / name, Interruption()
-    folder = RunFolder.open(path) if path.exists() else new(path, FOUR)
+    folder = RunFolder.open(path) if path.exists() else new(path, experiment)
 
     def look(report: Progress) -> None:
         stop.signal = None if report.step != until else 15  # type: ignore[assignment]
 
-    return folder, carry_out(FOUR, folder, mesh=mesh, stop=stop, on_progress=look)
+    return folder, carry_out(experiment, folder, mesh=mesh, stop=stop, on_progress=look)
 
 
-def differences(one: tuple[Any, Any], other: tuple[Any, Any]) -> dict[str, Any]:
+def differences(
+    one: tuple[Any, Any], other: tuple[Any, Any], experiment: Experiment = FOUR
+) -> dict[str, Any]:
     """Whether metrics, checkpoints and results are the same bytes, and how far they are apart."""
     (metrics, restored), (others_metrics, others_restored) = (
-        final(folder, FOUR) for folder, _ in (one, other)
+        final(folder, experiment) for folder, _ in (one, other)
     )
     trees = [
         [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(each.tree)]
         for each in (restored, others_restored)
     ]
-    losses = [[m["loss"] for m in folder.metrics()] for folder, _ in (one, other)]
-    rows = [[row | {"seconds": 0} for row in outcome["rows"]] for _, outcome in (one, other)]
+    losses = [
+        [(m["loss"], m["validation_loss"], m["accuracy"]) for m in folder.metrics()]
+        for folder, _ in (one, other)
+    ]
+    rows = [
+        outcome and [row | {"seconds": 0} for row in outcome["rows"]] for _, outcome in (one, other)
+    ]
     return {
         "same": metrics == others_metrics
         and rows[0] == rows[1]
@@ -78,6 +102,49 @@ def manual_axes(mesh_text: str) -> list[str]:
     return sorted(re.findall(r"\w+", axes))
 
 
+def time_over_devices() -> dict[str, Any]:
+    """A run with its time over devices, which goes on on one device; neither is tested."""
+    one = run("one in time", "none", 15, PARTS)
+    run("parts", "data=2,time=2", 10, PARTS)
+    parts = run("parts", "none", 15, PARTS)
+    return differences(one, parts, PARTS) | {
+        "ended": seed_that_has_ended("data=2,time=2"),
+        "parts shorter than the answers": devices_of(PARTS, "time=4").shape["time"],  # type: ignore[union-attr]
+    }
+
+
+def seed_that_has_ended(mesh_text: str) -> list[Any]:
+    """The steps of two seeds after a dispatch that the second has no part in, and its changes."""
+    model, task, training = PARTS.model, PARTS.task, PARTS.training
+    mesh = choose_mesh(mesh_text, training, 2)
+    first, states = (init_states(model, training, 2) for _ in range(2))
+    states, active = place(mesh, (states, jnp.array([True, False])), "seeds")
+    after, loss = fetch(dispatch(model, task, training, states, active, mesh))
+    same = jax.tree.map(lambda x, y: np.array_equal(x[1], y[1]), first.params, after.params)
+    return [after.step.tolist(), loss.tolist()[1], all(jax.tree.leaves(same))]
+
+
+def refusals() -> dict[str, Any]:
+    """The exit code and the message of a command whose time cannot be cut over devices."""
+    hybrid = [*OPTIONS, "--cell", "min-gru"]
+    given = {
+        "dense cell": [*OPTIONS],
+        "time_chunk": [*hybrid, "--time-chunk", "4"],
+    }
+    refused = {}
+    for name, options in given.items():
+        with contextlib.redirect_stderr(io.StringIO()) as error:
+            try:
+                with plain_errors():
+                    compare.main([*options, "--out", str(ROOT / "refused"), "--mesh", "time=2"])
+            except SystemExit as left:
+                code = left.code
+            else:
+                code = 0
+        refused[name] = [code, " ".join(error.getvalue().split()), (ROOT / "refused").exists()]
+    return refused
+
+
 def main() -> None:
     one = run("one", "none")
     compiled = compiled_dispatch._cache_size()
@@ -104,9 +171,14 @@ def main() -> None:
         "drawn": rows_drawn("seeds=2,data=2"),
         "manual": [manual_axes("seeds=4"), manual_axes("seeds=2,data=2")],
         "auto": auto,
+        "time": time_over_devices(),
+        "refused": refusals(),
     }
     print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        print(json.dumps(seed_that_has_ended(sys.argv[1])))
+    else:
+        main()

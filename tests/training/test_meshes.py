@@ -21,11 +21,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
+    return run_on_four_devices()
+
+
+def run_on_four_devices(*arguments: str) -> Any:
     # With the older way of fusing, XLA rounds the only seed of a program in another way.
     flags = os.environ.get("XLA_FLAGS", "").replace("--xla_cpu_use_fusion_emitters=false", "")
     flags += " --xla_force_host_platform_device_count=4"
     child = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.runs_on_meshes"],
+        [sys.executable, "-m", "tests.helpers.runs_on_meshes", *arguments],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,
@@ -48,6 +52,33 @@ def test_a_batch_over_devices_changes_rounding_alone(report):
     for name in ("both", "moved"):
         assert 0 < report[name]["weights"] < 2e-6 and report[name]["losses"] < 2e-6, report[name]
     assert report["drawn"] == [2]  # of 4 rows each device draws its half
+
+
+def test_time_over_devices_changes_rounding_alone(report):
+    """Also when a run that began so goes on with its batch over devices too, and ends on one."""
+    time = report["time"]
+    assert 0 < time["weights"] < 2e-6 and time["losses"] < 2e-6, time
+    assert time["ended"] == [[5, 0], 0, True]
+    assert time["parts shorter than the answers"] == 4
+
+
+@pytest.mark.deep
+def test_devices_of_a_seed_that_has_ended_keep_no_other_waiting():
+    assert run_on_four_devices("seeds=2,time=2") == [[5, 0], 0, True]
+
+
+def test_what_cannot_run_with_time_over_devices_is_refused_before_there_is_a_folder(report):
+    refused, messages = (
+        report["refused"],
+        {
+            "dense cell": "expected a linear or a matrix cell with time over devices",
+            "time_chunk": "mesh time: expected carry False and time_chunk 0",
+        },
+    )
+    assert [*refused] == [*messages]
+    for name, message in messages.items():
+        code, error, folder = refused[name]
+        assert code == 2 and message in error and not folder, error
 
 
 def test_a_mesh_is_noted_and_is_no_part_of_the_experiment(report):
@@ -93,7 +124,8 @@ def test_one_device_is_no_mesh():
         ("data=-2", "mesh: expected auto, none or sizes such as seeds=2,data=4; got 'data=-2'"),
         ("seeds=2,seeds=2", "mesh: expected each axis once; got 'seeds=2,seeds=2'"),
         ("seeds=0", "mesh seeds: expected at least 1, got 0"),
-        ("time=2", "mesh time: expected 1"),
+        ("time=0", "mesh time: expected at least 1, got 0"),
+        ("time=2", "mesh: expected at most 1 devices; got seeds=1,data=1,time=2"),
         ("seeds=3", "mesh seeds: expected a divisor of seeds 2; got 3"),
         ("data=3", "mesh data: expected a divisor of batch_size 4; got 3"),
         ("seeds=2,data=4", "mesh: expected at most 1 devices; got seeds=2,data=4,time=1"),

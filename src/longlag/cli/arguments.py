@@ -286,8 +286,8 @@ _LAGS_HELP = (
     "allows them"
 )
 _MESH_HELP = (
-    "devices that share the work: seeds=2,data=4 (both axes, or one), auto (the seeds first, then "
-    "the batch) or none (one device); a run may be resumed on another mesh"
+    "devices that share the work: seeds=2,data=4,time=1 (any of these axes), auto (the seeds "
+    "first, then the batch) or none (one device); a run may be resumed on another mesh"
 )
 _COORDINATOR_HELP = (
     "HOST:PORT of process 0, if several processes carry out one run; under Slurm, MPI and "

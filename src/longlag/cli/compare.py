@@ -33,6 +33,7 @@ from longlag.runs import (
     RunFolder,
     carry_out,
     create,
+    devices_of,
     extend,
     run_name,
 )
@@ -41,7 +42,6 @@ from longlag.system.console import cache_compilations, console
 from longlag.system.hosts import explain_loss, on_first
 from longlag.system.interrupt import catch_stop_signals
 from longlag.tasks import Recall
-from longlag.training import choose_mesh
 
 __all__ = ["DEFAULT", "main", "sizes", "weight_decay"]
 
@@ -100,7 +100,7 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, str]:
     resume = peek(argv, ["resume"]).get("resume")
     if resume is None:
         experiment, read = parse(argv, "longlag compare", __doc__ or "", DEFAULT)
-        choose_mesh(read.mesh, experiment.training, experiment.seeds)  # before there is a folder
+        devices_of(experiment, read.mesh)  # refuses before there is a folder
         cell = "none" if experiment.cell is None else type(experiment.cell).__name__
         name = run_name(experiment.task_title, cell, experiment.architecture.attention)
         folder = on_first(lambda: create(experiment, read.out, RUNS, name))
@@ -124,7 +124,7 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, str]:
     made_with["training"]["steps"] = training.steps
     folder.require_same(config, made_with)
     experiment = dataclasses.replace(stored, training=training)
-    choose_mesh(read.mesh, training, experiment.seeds)
+    devices_of(experiment, read.mesh)
     return experiment, on_first(lambda: extend(experiment, folder)), read.mesh
 
 

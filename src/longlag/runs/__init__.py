@@ -13,7 +13,7 @@ from longlag.runs.checkpoint import CheckpointError, Restored, checkpoints, rest
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder, run_name
 from longlag.runs.jobs import run_job
-from longlag.runs.lifecycle import Progress, carry_out, create, extend, reopen
+from longlag.runs.lifecycle import Progress, carry_out, create, devices_of, extend, reopen
 from longlag.runs.loading import Loaded, load
 from longlag.runs.registry import (
     cell_class,
@@ -50,6 +50,7 @@ __all__ = [
     "cell_names",
     "checkpoints",
     "create",
+    "devices_of",
     "extend",
     "floor_rows",
     "kebab",

@@ -32,9 +32,10 @@ from longlag.training.evaluation import (
     note_evaluation,
 )
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
+from longlag.training.parts import in_parts
 from longlag.training.step import TrainState, dispatch, init_states
 
-__all__ = ["Progress", "carry_out", "create", "extend", "reopen"]
+__all__ = ["Progress", "carry_out", "create", "devices_of", "extend", "reopen"]
 
 
 CHECKPOINT_SECONDS = 10.0
@@ -150,6 +151,26 @@ def extend(experiment: Experiment, folder: RunFolder) -> RunFolder:
     return folder.replace_config(folder.config | {"training": training})
 
 
+def devices_of(experiment: Experiment, mesh: str | MeshSizes) -> Mesh | None:
+    """The mesh of an experiment, see `longlag.training.choose_mesh`. Nothing is compiled.
+
+    Args:
+        experiment: what to run.
+        mesh: sizes, their text, "auto" or "none".
+
+    Raises:
+        ValueError: the mesh is impossible, or cuts time and the model or the training cannot.
+    """
+    model, task, training = experiment.model, experiment.task, experiment.training
+    devices = choose_mesh(mesh, training, experiment.seeds)
+    if in_parts(devices):
+        # The layers themselves refuse, when they are traced.
+        states = jax.eval_shape(lambda: init_states(model, training, experiment.seeds))
+        step = functools.partial(dispatch, model, task, training, mesh=devices)
+        jax.eval_shape(step, states, jax.ShapeDtypeStruct((experiment.seeds,), bool))
+    return devices
+
+
 def carry_out(
     experiment: Experiment,
     folder: RunFolder,
@@ -168,8 +189,8 @@ def carry_out(
     Args:
         experiment: what to run; `folder.config` is its configuration, but for the steps.
         folder: where.
-        mesh: the devices that share the work, see `longlag.training.choose_mesh`. It is noted in
-            `env.json`. A run may be resumed on another mesh.
+        mesh: the devices that share the work, see `devices_of`. It is noted in `env.json`. A run
+            may be resumed on another mesh.
         stop: looked at after every dispatch; once true, the run is saved and left.
         on_progress: told after every dispatch.
 
@@ -183,7 +204,7 @@ def carry_out(
         DiskError: the disk refused.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
-    devices = choose_mesh(mesh, training, experiment.seeds)
+    devices = devices_of(experiment, mesh)
     for lag in experiment.lags:
         check_shapes(task.at_lag(lag))
     validation = evaluation_batch(task, training.eval_size, "validation")

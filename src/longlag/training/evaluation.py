@@ -22,6 +22,7 @@ from longlag.tasks.batch_checks import check_batch
 from longlag.training.config import Training
 from longlag.training.meshes import cut_rows
 from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers
+from longlag.training.parts import map_over_parts
 from longlag.training.step import TEST, VALIDATION, TrainState, map_over_seeds
 
 __all__ = ["Evaluation", "evaluate", "evaluation_batch", "note_evaluation"]
@@ -98,7 +99,7 @@ def evaluate(
 
     def evaluate_seed(params: Params, batch: Batch) -> Evaluation:
         score = functools.partial(_score_all_steps, model, task, params)
-        of_positions, right, nan = _map_in_parts(score, batch, mesh)
+        of_positions, right, nan = _map_over_rows(map_over_parts(mesh, score), batch, mesh)
         hits, scored = (right & batch.scored).sum(0), batch.scored.sum(0)
         count = jnp.maximum(scored.sum(), 1)
         # A sequence without a scored step fills a batch up, and is no match.
@@ -163,7 +164,7 @@ def _score_all_steps(
     return tuple(fill(jnp.zeros(batch.weights.shape, x.dtype), values=x) for x in scores)
 
 
-def _map_in_parts(function: Callable[[Batch], Any], batch: Batch, mesh: Mesh | None) -> Any:
+def _map_over_rows(function: Callable[[Batch], Any], batch: Batch, mesh: Mesh | None) -> Any:
     """What a function of a batch gives, row by row alike, a part of the rows at a time."""
     rows, steps = batch.inputs.shape[:2]
     devices = 1 if mesh is None else mesh.shape["data"]

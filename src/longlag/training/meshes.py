@@ -1,4 +1,4 @@
-"""Which devices train: the seeds are shared out over one axis of a mesh, the batch over another.
+"""Which devices train: seeds, the rows of a batch and its steps, each over an axis of a mesh.
 
 A mesh is where a run is carried out and no part of the experiment, so a checkpoint made on one mesh
 is resumed on any other. Without a mesh everything is as it is on one device.
@@ -8,6 +8,8 @@ is resumed on any other. Without a mesh everything is as it is on one device.
 - Over the axis `data`, XLA cuts the program. Each device draws and computes its own rows of every
   batch, and the gradients are added up over the devices. The numbers are those of one device within
   rounding. XLA cannot cut a native loop, so `jax.lax.scan` runs instead.
+- Over the axis `time`, each device has its own steps of every sequence (`training/parts.py`). Then
+  XLA cuts nothing, also no rows.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class MeshSizes(Spec):
     Attributes:
         seeds: devices that share out the seeds.
         data: devices that share out the rows of every batch.
-        time: 1. A run cuts no sequence (`longlag.time_over_devices` does).
+        time: devices that share out the steps of every sequence (`longlag.time_over_devices`).
     """
 
     seeds: int = 1
@@ -50,12 +52,6 @@ class MeshSizes(Spec):
         for name in AXES:
             if getattr(self, name) < 1:
                 raise ValueError(f"mesh {name}: expected at least 1, got {getattr(self, name)}")
-        if self.time > 1:
-            raise ValueError(
-                "mesh time: expected 1, since a run is cut over seeds and data alone "
-                "(longlag.time_over_devices cuts the sequences of a program of your own); got "
-                f"{self.time}"
-            )
 
     @classmethod
     def parse(cls, text: str) -> MeshSizes:
@@ -95,8 +91,8 @@ def choose_mesh(mesh: str | MeshSizes, training: Training, seeds: int) -> Mesh |
 
     Args:
         mesh: sizes, or their text (`MeshSizes.parse`). "auto": as many devices as the seeds can be
-            shared out over in equal parts, and then the batch over those that are left. "none": one
-            device.
+            shared out over in equal parts, and then the batch over those that are left; time never.
+            "none": one device.
         training: has the sizes of the batches.
         seeds: S.
 
@@ -169,7 +165,7 @@ def over_mesh(mesh: Mesh, function: Callable[[Any, Any], Any], inputs: Any, shar
         inputs: leaves `[S, ...]`.
         shared: arrays that are the same for every seed.
     """
-    cut = mesh.shape["data"] > 1
+    cut = _leaves_rows_to_xla(mesh)
     # With nothing left to cut for XLA, it compiles what it does for one device. jax's check of
     # what varies over the devices would add to it, and no seed needs anything of another.
     mapped = jax.shard_map(
@@ -189,13 +185,17 @@ def cut_rows(mesh: Mesh | None, batch: Tree, axis: int = 0) -> Tree:
     """Shares the rows of a batch out over `data`, inside a function that `over_mesh` runs.
 
     Args:
-        mesh: from `choose_mesh`.
+        mesh: from `choose_mesh`; one that cuts time gives the batch as it is (`parts.take_part`).
         batch: arrays.
         axis: of the rows.
     """
-    if mesh is None or mesh.shape["data"] == 1:
+    if mesh is None or not _leaves_rows_to_xla(mesh):
         return batch
     return jax.lax.with_sharding_constraint(batch, PartitionSpec(*[None] * axis, "data"))
+
+
+def _leaves_rows_to_xla(mesh: Mesh) -> bool:
+    return mesh.shape["data"] > 1 and mesh.shape["time"] == 1
 
 
 def place(mesh: Mesh | None, tree: Tree, axis: str | None = None) -> Tree:

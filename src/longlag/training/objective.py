@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from longlag.core.array_types import Answers, Losses, Right
 from longlag.core.checks import is_zero
@@ -17,6 +18,7 @@ from longlag.models.answers import is_nan, likeliest_class
 from longlag.models.model import Model
 from longlag.tasks import Batch, Task
 from longlag.tasks.batch_checks import check_answers, least_steps
+from longlag.training.parts import add_parts
 
 __all__ = ["answer_batch", "losses", "mean_loss", "nan_answers", "transcript"]
 
@@ -134,7 +136,8 @@ def answer_batch(
     answered, at = batch, None
     if task.weighted_steps is not None:
         # Of ties, top-k takes the earlier, so that the steps stay in order.
-        at = jax.lax.top_k((batch.weights > 0).astype(jnp.float32), task.weighted_steps)[1]
+        most = min(task.weighted_steps, batch.weights.shape[1])  # of a device's own steps
+        at = jax.lax.top_k((batch.weights > 0).astype(jnp.float32), most)[1]
         pick = functools.partial(jnp.take_along_axis, indices=at, axis=1)
         targets = jax.vmap(lambda row, steps: row[steps])(batch.targets, at)
         answered = batch.replace(  # type: ignore[attr-defined]
@@ -143,7 +146,13 @@ def answer_batch(
     return model.answer(params, batch, key, at), answered, at
 
 
-def mean_loss(of_positions: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weighted mean of the losses of all positions."""
+def mean_loss(of_positions: jax.Array, weights: jax.Array, mesh: Mesh | None = None) -> jax.Array:
+    """Weighted mean of the losses of all positions, or what a part of a batch adds to it.
+
+    Args:
+        of_positions: `[B, T]`.
+        weights: `[B, T]`.
+        mesh: one that cuts sequences, if these are the positions of one device.
+    """
     of_positions, weights = promote(of_positions, weights)
-    return (of_positions * weights).sum() / weights.sum()
+    return (of_positions * weights).sum() / add_parts(mesh, weights.sum())

@@ -15,14 +15,17 @@ from longlag.core.array_types import SeedFlags, SeedIntegers, SeedNumbers
 from longlag.core.batch import Batch
 from longlag.core.chunks import sum_over_time
 from longlag.core.ops import Params
+from longlag.core.over_devices import time_over_devices
 from longlag.core.platforms import on_cpu_or_else
 from longlag.core.promotion import allow_promotion, at_least_float32, multiply, through_float32
+from longlag.core.selection import select
 from longlag.models.model import Model
 from longlag.models.sequence import SequenceModel, WholeSequenceModel
 from longlag.tasks import Task
 from longlag.training.config import Training
 from longlag.training.meshes import cut_rows, over_mesh
 from longlag.training.objective import answer_batch, losses, mean_loss
+from longlag.training.parts import add_parts, in_parts, key_of_part, take_part
 
 __all__ = [
     "TrainState",
@@ -81,8 +84,12 @@ def _loss(
     batch: Batch,
     key: jax.Array,
     carry: Any,
+    mesh: Mesh | None,
 ) -> tuple[jax.Array, Any]:
-    """The mean loss of a batch, and the state after it if one is carried."""
+    """The mean loss of a batch, and the state after it if one is carried.
+
+    Of a device's part of a batch it is what that part adds to the mean.
+    """
     if training.carry:
         assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
         carry, answers = model.apply(
@@ -91,7 +98,7 @@ def _loss(
         return mean_loss(losses(task, answers, batch)[0], batch.weights), carry
     if training.time_chunk == 0:
         answers, answered, _ = answer_batch(model, task, params, batch, key)
-        return mean_loss(losses(task, answers, answered)[0], answered.weights), None
+        return mean_loss(losses(task, answers, answered)[0], answered.weights, mesh), None
 
     assert isinstance(model, SequenceModel)  # others were refused (`check_streaming`)
     params_of_chunk = through_float32(params)
@@ -118,14 +125,22 @@ def _loss(
     return total / batch.weights.sum().astype(total.dtype), None
 
 
-def check_streaming(model: Model, task: Task, training: Training) -> None:
-    """Raises `ValueError` if time cannot be cut as `training` asks."""
+def check_streaming(model: Model, task: Task, training: Training, mesh: Mesh | None = None) -> None:
+    """Raises `ValueError` if time cannot be cut as `training` and `mesh` ask."""
     name = "carry" if training.carry else "time_chunk" if training.time_chunk else None
+    if in_parts(mesh):
+        if name is not None:
+            raise ValueError(
+                "mesh time: expected carry False and time_chunk 0 where devices share out the "
+                f"steps; got carry {training.carry} and time_chunk {training.time_chunk!r}"
+            )
+        name = "mesh time"
     if name is None:
         return
     if task.targets_kind == "transcripts":
         raise ValueError(f"{name}: expected a task whose losses are of single steps; got {task}")
-    if not isinstance(model, SequenceModel) or isinstance(model, WholeSequenceModel):
+    whole = isinstance(model, WholeSequenceModel) and not in_parts(mesh)
+    if whole or not isinstance(model, SequenceModel):
         raise ValueError(
             f"{name}: expected a SequenceModel, which streams; got a {type(model).__name__}"
         )
@@ -215,7 +230,7 @@ def dispatch(
     Returns:
         The states, and the mean loss over the steps taken, `[S]`; zero of a seed that took none.
     """
-    check_streaming(model, task, training)
+    check_streaming(model, task, training, mesh)
     return compiled_dispatch(model, task, training.at_unit_rate, states, active, mesh)
 
 
@@ -236,12 +251,15 @@ def compiled_dispatch(
         key = jax.random.key(state.seed)
         dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
         batch = task.at_step(jax.random.fold_in(key, DATA), state.step, training.batch_size)
-        batch = cut_rows(mesh, batch)
+        batch = take_part(mesh, cut_rows(mesh, batch))
+        dropout_key = key_of_part(mesh, dropout_key)
 
         def loss_of(params: Params) -> tuple[jax.Array, Any]:
-            return _loss(model, task, training, params, batch, dropout_key, state.carry)
+            return _loss(model, task, training, params, batch, dropout_key, state.carry, mesh)
 
-        (loss, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        with time_over_devices("time" if in_parts(mesh) else None):
+            (loss, carry), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        loss, grads = add_parts(mesh, (loss, grads))
         loss = loss.astype(loss_dtype)
         with allow_promotion():
             norm = optax.tree.norm(grads)
@@ -271,7 +289,13 @@ def compiled_dispatch(
             state, (step_losses, taken) = jax.lax.scan(step, state, length=training.dispatch)
             return state, step_losses.sum() / jnp.maximum(taken.sum(), 1).astype(loss_dtype)
 
-        return jax.lax.cond(active, run, lambda state: (state, jnp.zeros((), loss_dtype)), state)
+        def rest(state: TrainState) -> tuple[TrainState, jax.Array]:
+            return state, jnp.zeros((), loss_dtype)
+
+        if in_parts(mesh):
+            # Every device comes to every exchange, also one whose seed has ended.
+            return select(active, run(state), rest(state))
+        return jax.lax.cond(active, run, rest, state)
 
     return map_over_seeds(training, train_seed, (states, active), mesh)
 
