@@ -15,6 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any, Union
 
 import jax
@@ -26,6 +27,7 @@ from beartype.vale import Is
 from jaxtyping import TypeCheckError, jaxtyped
 
 import longlag as ll
+from longlag.attention.attention import Attention
 from longlag.core import array_types
 from longlag.core.spec import Spec
 from longlag.tasks import Task
@@ -261,6 +263,25 @@ def call_cells() -> None:
     call("pad_rows")([[1, 2], [3]])
 
 
+class Unread(ll.Multiplicative):
+    """An attention that says nothing of a part of the past."""
+
+    def read_part(self, params, xs, memory):
+        return Attention.read_part(self, params, xs, memory)
+
+
+def over_devices(layer: ll.Layer) -> Callable:
+    """A layer over the one device of a mesh."""
+
+    def apply(params, xs, mask):
+        with ll.time_over_devices("time"):
+            return layer.apply(params, xs, mask=mask)[1]
+
+    mesh = jax.make_mesh((1,), ("time",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = (jax.P(), jax.P("time"), jax.P("time"))
+    return jax.shard_map(apply, mesh=mesh, in_specs=specs, out_specs=jax.P("time"))
+
+
 def call_layers() -> None:
     xs, mask = shapes(T, B, D), flags(T, B)
     layers = [*LAYERS.values(), *BLOCKS.values(), *ATTENTION_LAYERS.values()]
@@ -283,6 +304,10 @@ def call_layers() -> None:
             return attention.init_state(params, (B,), T), attention.read_memory(params, xs, memory)
 
         trace(read, drawn(attention.init, D), xs, shapes(B, L, D), flags(B, L))
+    for attention in (ll.DotProduct(8, heads=2), ll.Additive(6), ll.Multiplicative(D), Unread(D)):
+        refused = isinstance(attention, Unread)
+        with pytest.raises(ValueError, match="no `read_part`") if refused else nullcontext():
+            trace(over_devices(attention), drawn(attention.init, D), xs, mask)
     trace(call("rotate"), shapes(B, T, 2, 4), integers(B, T))
     trace(call("concatenate_features"), xs, shapes(T, B, 3))
 

@@ -127,12 +127,16 @@ def test_it_goes_under_every_transformation(name: str):
 
 def test_only_what_is_about_this_process_asks_for_its_devices():
     """Whatever is part of a program asks `longlag.core.platforms`."""
-    asks = re.compile(r"default_backend|get_default_device|(local_)?devices\(|get_backend")
+    asks = re.compile(r"default_backend|get_default_device|\b(local_)?devices\(|get_backend")
     root = Path(longlag.__file__).parent
     asking = {
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")
         if asks.search(path.read_text(encoding="utf-8"))
     }
-    # The record of a run; the kernel that cannot be traced without a device; why not to ask.
-    assert asking == {"system/machine.py", "contrib/cudnn.py", "core/platforms.py"}
+    # The record of a run, the workers of a sweep and the mesh of a run are about devices that are
+    # here. The kernel of cuDNN cannot be traced without one. The last says why not to ask.
+    assert asking == {
+        *("system/machine.py", "system/devices.py", "training/meshes.py", "contrib/cudnn.py"),
+        "core/platforms.py",
+    }

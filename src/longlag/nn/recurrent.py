@@ -138,10 +138,10 @@ class Bidirectional(Layer):
         _, forward = unroll(self.cell, params["forward"], xs, resets=resets, key=keys[0], **options)
         if resets is not None:
             # Backwards a sequence begins where the next one has begun.
-            last, axis = jnp.ones_like(resets[0]), time_axis(xs)
+            last, axis = jnp.ones_like(resets[:1]), time_axis(xs)
             if axis is not None:
-                last = before(axis, resets[0], last, reverse=True)
-            resets = jnp.concatenate([resets[1:], last[None]])
+                last = before(axis, resets[:1], last, reverse=True)
+            resets = jnp.concatenate([resets[1:], last])
         _, backward = unroll(
             self.cell,
             params["backward"],
