@@ -66,7 +66,7 @@ def loop(
     groups = [constants, carry, given, before, entry]
     leaves, trees = zip(*map(jax.tree.flatten, groups))
     counts = tuple(map(len, leaves))
-    varying = _check_types([leaf for group in leaves for leaf in group])
+    varying = _varying_axes([leaf for group in leaves for leaf in group])
     steps, batch = jax.tree.leaves((given, before))[0].shape[:2]
     if is_symbolic_dim(steps) or is_symbolic_dim(batch) or batch == 0:
         raise Unsupported(f"{steps} steps of {batch} rows")
@@ -191,7 +191,7 @@ def _cut(counts: Sequence[int], leaves: Sequence[Any]) -> list[Sequence[Any]]:
     return [leaves[end - count : end] for count, end in zip(counts, ends)]
 
 
-def _check_types(leaves: Sequence[Any]) -> Any:
+def _varying_axes(leaves: Sequence[Any]) -> Any:
     """The axes of a mesh over which results vary: those over which any leaf does (`shard_map`).
 
     Arrays that a mesh has shared out in so many words are refused, since their types must stay.
@@ -269,7 +269,10 @@ def _is_shared_out(ctx: Any) -> bool:
 
 def _lower_by_pallas(module: str, ctx: Any, *args: Any, **params: Any) -> Any:
     way = _plainly
-    if params["anywhere"] and not _is_exported(ctx) and not _is_shared_out(ctx):
+    # Inside `shard_map` with its check on, a kernel's own arrays would have to vary, too.
+    is_checked = any(type_.mat.varying for type_ in params["types"])
+    elsewhere = _is_exported(ctx) or _is_shared_out(ctx) or is_checked
+    if params["anywhere"] and not elsewhere:
         # Only a program for such a device needs Pallas.
         run = importlib.import_module(f"longlag.kernels.{module}").run
         way = functools.partial(_natively, run=run)

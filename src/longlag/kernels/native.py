@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from longlag.kernels.compiling import libraries
-from longlag.kernels.program import Constant, Known, evaluate
+from longlag.kernels.program import Constant, Known, evaluate, results_of
 from longlag.kernels.schedule import Schedule
 
 __all__ = ["describe", "is_available", "run"]
@@ -130,13 +130,4 @@ def run(
     row_sums = made[len(carry) : len(carry) + len(program.row_sums)]
     rest = made[len(carry) + len(program.row_sums) :]
     every, totals = rest[: len(program.outputs)], rest[len(program.outputs) :]
-    totals = [total.reshape(shape) for total, shape in zip(totals, program.totals)]
-    memo = {}
-    sums = [
-        row_sums[result] if isinstance(result, int) else evaluate(result, known, totals, memo)
-        for result in program.results
-    ]
-    return [
-        jax.numpy.asarray(array).reshape(type_.shape).astype(type_.dtype)
-        for array, type_ in zip([*last, *every, *sums], types, strict=True)
-    ]
+    return results_of(program, last, row_sums, every, totals, types, known)

@@ -75,8 +75,6 @@ def run(
     Raises:
         Unsupported: a TPU has not the operation or not the room.
     """
-    if types and types[0].mat.varying:
-        raise Unsupported("a kernel of Pallas inside shard_map with its check on")
     program, batch, dtype = schedule.program, schedule.batch, schedule.program.dtype
     layout = Layout(schedule)
     groups = arrays, carry, given, before, entry

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from longlag.kernels.pallas_kernel import Layout, width_of
-from longlag.kernels.program import Constant, Kernel, Known, evaluate
+from longlag.kernels.program import Constant, Kernel, Known, evaluate, results_of
 
 __all__ = ["Inputs", "finish", "stored", "take_in"]
 
@@ -95,16 +95,7 @@ def finish(
         below = total.size // columns - row - array.shape[0]
         edges = [(row, below, 0), (column, columns - column - array.shape[1], 0)]
         totals[term.total] += lax.pad(array, jnp.zeros((), array.dtype), edges).reshape(-1)
-    totals = [total.reshape(shape) for total, shape in zip(totals, program.totals)]
-    memo: dict[Known, Any] = {}
-    sums = [
-        row_sums[result] if isinstance(result, int) else evaluate(result, known, totals, memo)
-        for result in program.results
-    ]
-    return [
-        jnp.asarray(array).reshape(type_.shape).astype(type_.dtype)
-        for array, type_ in zip([*last, *every, *sums], types, strict=True)
-    ]
+    return results_of(program, last, row_sums, every, totals, types, known)
 
 
 def _cut_matrix(flat: jax.Array, kernel: Kernel) -> jax.Array:

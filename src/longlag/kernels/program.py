@@ -31,6 +31,7 @@ __all__ = [
     "Value",
     "describe",
     "evaluate",
+    "results_of",
 ]
 
 
@@ -316,3 +317,35 @@ def evaluate(
     made = known.equation.primitive.bind(*inputs, **known.equation.params)
     memo[known] = made[known.output] if known.equation.primitive.multiple_results else made
     return memo[known]
+
+
+def results_of(
+    program: Program,
+    last: Sequence[jax.Array],
+    row_sums: Sequence[jax.Array],
+    every: Sequence[jax.Array],
+    totals: Sequence[jax.Array],
+    types: Sequence[Any],
+    known: dict[Known, Any],
+) -> list[jax.Array]:
+    """What the body of a loop returns after all steps, from what ran the program.
+
+    Args:
+        program: the step.
+        last: the last carry.
+        row_sums: sums over the steps, of each row.
+        every: the outputs of every step.
+        totals: sums over rows and steps, of any shape.
+        types: shapes and dtypes of the results: of the carry, the outputs, and the sums.
+        known: arrays of the constants.
+    """
+    shaped = [total.reshape(shape) for total, shape in zip(totals, program.totals)]
+    memo: dict[Known, Any] = {}
+    sums = [
+        row_sums[result] if isinstance(result, int) else evaluate(result, known, shaped, memo)
+        for result in program.results
+    ]
+    return [
+        jax.numpy.asarray(array).reshape(type_.shape).astype(type_.dtype)
+        for array, type_ in zip([*last, *every, *sums], types, strict=True)
+    ]
