@@ -163,16 +163,16 @@ def dispatch_arguments(way: Way, case: Case) -> tuple[Any, ...]:
     how = Training(
         steps=10**9, batch_size=case.batch, dispatch=case.steps, eval_size=1, seeds_as=way
     )
-    return model, task, how, init_states(model, how, case.seeds), jnp.ones(case.seeds, bool)
+    return model, task, how, init_states(model, how, case.seeds), jnp.full(case.seeds, how.steps)
 
 
 def training(way: Way, case: Case) -> Run:
     """One dispatch after another; states are handed on, as in an experiment."""
-    model, task, how, states, active = dispatch_arguments(way, case)
+    model, task, how, states, until = dispatch_arguments(way, case)
 
     def run() -> None:
         nonlocal states
-        states, loss = dispatch(model, task, how, states, active)
+        states, loss = dispatch(model, task, how, states, until)
         jax.block_until_ready((states, loss))
 
     return run

@@ -85,8 +85,8 @@ def trace(mesh_text: str) -> Any:
     training = FOUR.training
     mesh = choose_mesh(mesh_text, training, FOUR.seeds)
     states = place(mesh, init_states(FOUR.model, training, FOUR.seeds), "seeds")
-    active = place(mesh, jnp.ones(FOUR.seeds, bool), "seeds")
-    arguments = (FOUR.model, FOUR.task, training.at_unit_rate, states, active, mesh)
+    until = place(mesh, jnp.full(FOUR.seeds, training.steps), "seeds")
+    arguments = (FOUR.model, FOUR.task, training.as_compiled, states, until, mesh)
     return compiled_dispatch.trace(*arguments)
 
 
@@ -118,8 +118,8 @@ def seed_that_has_ended(mesh_text: str) -> list[Any]:
     model, task, training = PARTS.model, PARTS.task, PARTS.training
     mesh = choose_mesh(mesh_text, training, 2)
     first, states = (init_states(model, training, 2) for _ in range(2))
-    states, active = place(mesh, (states, jnp.array([True, False])), "seeds")
-    after, loss = fetch(dispatch(model, task, training, states, active, mesh))
+    states, until = place(mesh, (states, jnp.array([training.steps, 0])), "seeds")
+    after, loss = fetch(dispatch(model, task, training, states, until, mesh))
     same = jax.tree.map(lambda x, y: np.array_equal(x[1], y[1]), first.params, after.params)
     return [after.step.tolist(), loss.tolist()[1], all(jax.tree.leaves(same))]
 

@@ -218,7 +218,7 @@ def test_it_learns_to_say_a_string_backwards():
     )
     task, training = Backwards(), Training(steps=150, dispatch=150, learning_rate=1e-2)
     states, loss = dispatch(
-        model, task, training, init_states(model, training, 1), jnp.array([True])
+        model, task, training, init_states(model, training, 1), jnp.array([training.steps])
     )
     params = jax.tree.map(lambda leaf: leaf[0], states.params)
     batch = task.sample(jax.random.key(5), 64)
@@ -231,7 +231,9 @@ def test_it_learns_to_say_a_string_backwards():
         ValueError, match="time_chunk: expected a SequenceModel, which streams; got a Seq2Seq"
     ):
         in_chunks = dataclasses.replace(training, time_chunk=2)
-        dispatch(model, task, in_chunks, init_states(model, training, 1), jnp.array([True]))
+        dispatch(
+            model, task, in_chunks, init_states(model, training, 1), jnp.array([training.steps])
+        )
 
 
 def test_refuses_a_growing_state_under_input_feeding_and_a_start_outside():

@@ -121,9 +121,9 @@ def test_training_keeps_the_dtype_of_the_parameters(name, dtype):
     with strict_and_double():
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             states = jax.eval_shape(start)
-        active = jnp.ones(1, bool)
+        until = jnp.full(1, training.steps)
         new, loss = jax.eval_shape(
-            lambda s: compiled_dispatch(model, task, training, s, active), states
+            lambda s: compiled_dispatch(model, task, training, s, until), states
         )
         batch = jax.eval_shape(lambda: evaluation_batch(task, 4, "test"))
         jax.eval_shape(lambda p, b: evaluate(model, task, training, p, b), states.params, batch)
@@ -134,7 +134,7 @@ def test_training_keeps_the_dtype_of_the_parameters(name, dtype):
 def test_training_runs_under_x64(x64):
     model, task, training = trained("adam")
     states, loss = dispatch(
-        model, task, training, init_states(model, training, 1), jnp.ones(1, bool)
+        model, task, training, init_states(model, training, 1), jnp.full(1, training.steps)
     )
     assert floating(states.params) == {jnp.dtype("float64")}
     assert loss.dtype == "float64" and np.isfinite(loss).all()

@@ -173,7 +173,7 @@ def test_a_training_makes_no_nan(options: dict[str, Any]):
     training = dataclasses.replace(HOW, **options)
     states = init_states(HYBRID, training, 2)
     with no_nan():
-        states, loss = dispatch(HYBRID, TASK, training, states, jnp.array([True, False]))
+        states, loss = dispatch(HYBRID, TASK, training, states, jnp.array([training.steps, 0]))
     assert states.step.tolist() == [2, 0] and loss[0] > 0 and loss[1] == 0
 
 

@@ -60,7 +60,7 @@ def of_training() -> Any:
     states = jax.eval_shape(lambda: init_states(model, training, 2))
     # Without its own `jit`, which keeps what it has traced.
     step = functools.partial(inspect.unwrap(compiled_dispatch), model, task, training)
-    return step, (states, jax.ShapeDtypeStruct((2,), bool))
+    return step, (states, jax.ShapeDtypeStruct((2,), jnp.int32))
 
 
 CASES = {

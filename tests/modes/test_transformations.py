@@ -189,7 +189,7 @@ def test_a_training_without_jit_and_without_leaks():
     run = functools.partial(compiled_dispatch, model, Sums(), how)
 
     def after():
-        return run(init_states(model, how, 1), jnp.ones(1, bool))[1]
+        return run(init_states(model, how, 1), jnp.full(1, how.steps))[1]
 
     expected = after()
     with jax.disable_jit():

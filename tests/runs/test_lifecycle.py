@@ -128,12 +128,12 @@ def test_a_seed_that_fails_ends_and_the_others_go_on(
 ):
     calls = []
 
-    def poison(model, task, training, states, active, *where):
-        calls.append(active.tolist())
+    def poison(model, task, training, states, until, *where):
+        calls.append((until > 0).tolist())
         if len(calls) == 2:
             bad = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), states.params)
             states = states.replace(params=bad)
-        return dispatch(model, task, training, states, active)
+        return dispatch(model, task, training, states, until)
 
     monkeypatch.setattr(lifecycle, "dispatch", poison)
     folder, told = new(tmp_path / "run"), []

@@ -140,7 +140,7 @@ def test_the_head_at_what_is_asked_alone_changes_nothing():
     found, whole = (evaluate(model, t, TRAINING, params, batch) for t in (task, everything))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, whole)
     both = [
-        dispatch(model, t, TRAINING, init_states(model, TRAINING, 1), jnp.ones(1, bool))
+        dispatch(model, t, TRAINING, init_states(model, TRAINING, 1), jnp.full(1, TRAINING.steps))
         for t in (task, everything)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *both)

@@ -106,8 +106,8 @@ def test_a_schedule_by_hand(how: dict[str, Any], rates: dict[int, float], depend
     assert training.depends_on_steps is depends_on_steps
     # All rates share one program, and a configuration goes through JSON.
     other = dataclasses.replace(training, learning_rate=0.1)
-    assert other != training and other.at_unit_rate == training.at_unit_rate
-    assert hash(other.at_unit_rate) == hash(training.at_unit_rate)
+    assert other != training and other.as_compiled == training.as_compiled
+    assert hash(other.as_compiled) == hash(training.as_compiled)
     experiment = dataclasses.replace(PARITY, training=training)
     assert through_json(experiment) == experiment
 

@@ -38,7 +38,7 @@ def run(seeds: int, how: Training = HOW, dispatches: int = 3) -> list[tuple[Any,
     states = init_states(MODEL, how, seeds)
     found = []
     for _ in range(dispatches):
-        states, loss = dispatch(MODEL, TASK, how, states, jnp.ones(seeds, bool))
+        states, loss = dispatch(MODEL, TASK, how, states, jnp.full(seeds, how.steps))
         found.append(jax.device_get((states, loss)))  # states are donated to the next one
     return found
 
@@ -203,7 +203,7 @@ def test_parameters_that_are_not_finite_end_their_seed_only(both):
     params = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), first.params)
     poisoned = first.replace(params=params, failed=jnp.zeros(2, bool))
     before = jax.device_get(poisoned)
-    states, loss = dispatch(MODEL, TASK, HOW, poisoned, jnp.ones(2, bool))
+    states, loss = dispatch(MODEL, TASK, HOW, poisoned, jnp.full(2, HOW.steps))
     assert states.failed.tolist() == [False, True] and np.isnan(loss[1])
     ended = of_seed(states, 1)
     assert_equal(ended.replace(failed=False, norm=0), of_seed(before, 1).replace(norm=0))
@@ -212,20 +212,22 @@ def test_parameters_that_are_not_finite_end_their_seed_only(both):
 
 def test_what_does_not_train_is_untouched(both):
     first = jax.tree.map(jnp.asarray, both[0][0])
-    states, loss = dispatch(MODEL, TASK, HOW, first, jnp.asarray([True, False]))
+    states, loss = dispatch(MODEL, TASK, HOW, first, jnp.asarray([HOW.steps, 0]))
     assert_equal(of_seed(states, 1), of_seed(both[0][0], 1))
     assert_equal(of_seed(states, 0), of_seed(both[1][0], 0))
     assert loss[1] == 0
-    states, _ = dispatch(MODEL, TASK, HOW, jax.tree.map(jnp.asarray, both[2][0]), jnp.ones(2, bool))
+    states, _ = dispatch(
+        MODEL, TASK, HOW, jax.tree.map(jnp.asarray, both[2][0]), jnp.full(2, HOW.steps)
+    )
     assert_equal(states, both[2][0])  # all 12 steps were taken, or the seed has failed
 
 
 def test_a_seed_that_trains_beside_a_failed_one_runs_without_a_nan(both):
     failed = jax.tree.map(jnp.asarray, both[1][0])
     with jax.debug_nans(True):
-        for active in ([True, False], [True, True]):
+        for until in ([HOW.steps, 0], [HOW.steps] * 2):
             states, loss = dispatch(
-                MODEL, TASK, HOW, jax.tree.map(jnp.copy, failed), jnp.array(active)
+                MODEL, TASK, HOW, jax.tree.map(jnp.copy, failed), jnp.array(until)
             )
             assert_equal(states, both[2][0])
             assert loss[1] == 0
@@ -236,9 +238,9 @@ def test_equal_experiments_built_apart_compile_once(both):
     how = Training(**dataclasses.asdict(HOW))
     task = Sums(length=3, trap_seed=1, trap_step=7)
     assert how is not HOW and task is not TASK
-    dispatch(Affine(2), task, how, init_states(Affine(2), how, 2), jnp.ones(2, bool))
+    dispatch(Affine(2), task, how, init_states(Affine(2), how, 2), jnp.full(2, how.steps))
     other = dataclasses.replace(how, learning_rate=2 * how.learning_rate)
-    dispatch(Affine(2), task, other, init_states(Affine(2), other, 2), jnp.ones(2, bool))
+    dispatch(Affine(2), task, other, init_states(Affine(2), other, 2), jnp.full(2, other.steps))
     assert compiled_dispatch._cache_size() == compiled
     apart = dataclasses.replace(PARITY, architecture=dataclasses.replace(PARITY.architecture))
     assert apart.model is not PARITY.model
@@ -333,7 +335,9 @@ def test_training_in_chunks_of_time_is_training_on_the_whole():
 
     def trained(**options):
         how = dataclasses.replace(whole, **options)
-        states, loss = dispatch(model, task, how, init_states(model, how, 1), jnp.ones(1, bool))
+        states, loss = dispatch(
+            model, task, how, init_states(model, how, 1), jnp.full(1, how.steps)
+        )
         return loss, states.params
 
     expected, got = trained(), trained(time_chunk="sqrt")
@@ -383,7 +387,7 @@ def test_a_carried_state_is_where_the_next_step_begins_and_where_its_gradient_en
     )
     first = init_states(model, how, 1, first_seed=4)
     params = jax.tree.map(lambda leaf: leaf[0], first.params)
-    states, loss = dispatch(model, task, how, first, jnp.ones(1, bool))
+    states, loss = dispatch(model, task, how, first, jnp.full(1, how.steps))
 
     @jax.jit
     @functools.partial(jax.value_and_grad, has_aux=True)

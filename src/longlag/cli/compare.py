@@ -38,6 +38,7 @@ from longlag.runs import (
     run_name,
 )
 from longlag.runs import Progress as Report
+from longlag.runs.lifecycle import LIMITS
 from longlag.system.console import cache_compilations, console
 from longlag.system.hosts import explain_loss, on_first
 from longlag.system.interrupt import catch_stop_signals
@@ -119,9 +120,10 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, str]:
             config[what]["name"] = folder.config[what]["name"]
         if theirs is not None:
             made_with[what]["name"] = folder.config[what]["name"]
-    # More steps are the one difference that a run goes on with.
-    training = dataclasses.replace(stored.training, steps=requested.training.steps)
-    made_with["training"]["steps"] = training.steps
+    # More steps, or a larger budget, are the one difference that a run goes on with.
+    more = {limit: getattr(requested.training, limit) for limit in LIMITS}
+    training = dataclasses.replace(stored.training, **more)
+    made_with["training"] |= more
     folder.require_same(config, made_with)
     experiment = dataclasses.replace(stored, training=training)
     devices_of(experiment, read.mesh)
@@ -137,17 +139,19 @@ def _carry_out_with_progress(
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    steps = experiment.training.steps
+    total = experiment.training.budget or experiment.training.steps
     with Progress(*columns, console=console) as progress:
         bars = {
-            seed: progress.add_task(f"seed {seed}", total=steps, state="compiling")
+            seed: progress.add_task(f"seed {seed}", total=total, state="compiling")
             for seed in experiment.seed_numbers
         }
 
         def show(report: Report) -> None:
             for line in report.lines:
                 state = f"step {line['step']} loss {line['loss']:.4f} acc {line['accuracy']:.3f}"
-                progress.update(bars[line["seed"]], completed=line["step"], state=state)
+                state += f" at lag {line['frontier']}" if "frontier" in line else ""
+                done = line.get("spent", line["step"])
+                progress.update(bars[line["seed"]], completed=done, state=state)
             for message in report.messages:
                 progress.console.print(message, highlight=False)
 

@@ -21,10 +21,14 @@ from longlag.runs.architectures import (
 from longlag.runs.registry import cell_class, cell_name, kebab, task_class, task_name
 from longlag.tasks import Task
 from longlag.training.config import Training
+from longlag.training.curriculum import lags_of, step_operations
 from longlag.training.optax_by_name import takes_weight_decay
 from longlag.training.step import check_streaming
 
 __all__ = ["Experiment"]
+
+# How far beyond the lag that a curriculum came to.
+TIMES = (1, 2, 4, 16)
 
 
 class Experiment(Spec):
@@ -37,7 +41,8 @@ class Experiment(Spec):
         training: how it is trained.
         seeds: how many seeds.
         test_lags: lags to test at besides the training lag; empty means 2 and 4 times that lag,
-            where the task allows them.
+            where the task allows them. With a curriculum, empty means 1, 2, 4 and 16 times the
+            longest lag that a seed solved.
         first_seed: the seeds are first_seed .. first_seed + seeds - 1; a table takes others than
             those that its learning rates were chosen by.
     """
@@ -60,7 +65,15 @@ class Experiment(Spec):
                 self.task.at_lag(lag)
             except ValueError as error:
                 raise ValueError(f"lag {lag}: {error}") from error
-        check_streaming(self.model, self.task, self.training)  # an impossible model is refused
+        model = self.model  # an impossible one is refused
+        check_streaming(model, self.task, self.training)
+        for lag in lags_of(self.task, self.training):
+            try:
+                self.task.at_lag(lag)
+            except ValueError as error:
+                raise ValueError(f"curriculum: lag {lag}: {error}") from error
+        if self.training.budget:
+            step_operations(model, self.task, self.training)
 
     @property
     def model(self) -> Model:
@@ -78,6 +91,13 @@ class Experiment(Spec):
         lag = self.task.lag
         further = self.test_lags or tuple(
             times * lag for times in (2, 4) if _is_possible(self.task, times * lag)
+        )
+        return tuple(dict.fromkeys((lag, *further)))
+
+    def lags_beyond(self, lag: int) -> tuple[int, ...]:
+        """The lags to test a seed at whose curriculum came to `lag`."""
+        further = self.test_lags or tuple(
+            times * lag for times in TIMES if _is_possible(self.task, times * lag)
         )
         return tuple(dict.fromkeys((lag, *further)))
 

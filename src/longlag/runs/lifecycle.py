@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -19,17 +18,21 @@ from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
 from longlag.runs.registry import own_sources
-from longlag.runs.result_rows import nan_share, results, without_weights
+from longlag.runs.result_rows import nan_share, results
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.hosts import any_process, on_first
 from longlag.system.interrupt import Interruption
 from longlag.tasks.batch_checks import check_shapes, check_values
-from longlag.training.evaluation import (
-    SOLVED_STREAK,
-    Evaluation,
-    evaluate,
-    evaluation_batch,
-    note_evaluation,
+from longlag.training.config import Training
+from longlag.training.curriculum import (
+    Stage,
+    Turn,
+    frontier,
+    plan,
+    spent,
+    stages_of,
+    take_turn,
+    without_weights,
 )
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.parts import in_parts
@@ -39,6 +42,8 @@ __all__ = ["Progress", "carry_out", "create", "devices_of", "extend", "reopen"]
 
 
 CHECKPOINT_SECONDS = 10.0
+# What a run may be given more of.
+LIMITS = ("steps", "budget")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +110,14 @@ def reopen(experiment: Experiment, path: Path) -> RunFolder:
             )
         if stored[what] is not None:
             stored[what]["name"] = folder.config[what]["name"]  # the copy goes by it, too
-    stored["training"]["steps"] = experiment.training.steps  # `extend` checks them
+    for limit in LIMITS:
+        stored["training"][limit] = getattr(experiment.training, limit)  # `extend` checks them
     folder.require_same(experiment.config(), stored)
     return extend(experiment, folder)
 
 
 def extend(experiment: Experiment, folder: RunFolder) -> RunFolder:
-    """Gives a run the steps of an experiment, more than it was made with; else changes nothing.
+    """Gives a run the steps or the budget of an experiment, if these are more than it has.
 
     `config.json` gets the new number, and results that stand for fewer steps are removed. What
     was measured stays. `carry_out` then trains on from the newest checkpoint. Seeds that failed,
@@ -119,7 +125,8 @@ def extend(experiment: Experiment, folder: RunFolder) -> RunFolder:
     the distance of `Training.dispatch` from the last step on.
 
     Args:
-        experiment: what the run is to be; all but `training.steps` is as in the folder.
+        experiment: what the run is to be; all but `training.steps` and `training.budget` is as in
+            the folder.
         folder: the run.
 
     Returns:
@@ -130,16 +137,24 @@ def extend(experiment: Experiment, folder: RunFolder) -> RunFolder:
             run has taken.
         DiskError: the disk refused.
     """
-    steps, stored = experiment.training.steps, folder.config["training"]["steps"]
-    if steps == stored:
+    training, had = experiment.training, folder.config["training"]
+    steps, stored = training.steps, had["steps"]
+    budget = had.get("budget", 0.0)  # runs of earlier versions have none
+    if steps == stored and training.budget == budget:
         return folder
-    if experiment.training.depends_on_steps:
+    if training.budget < budget or (training.budget and not budget):
+        expected = f"{budget:g} or more" if budget else "0"
+        raise ValueError(
+            f"budget: expected {expected}, since {folder.path} has {budget:g}; got "
+            f"{training.budget:g}"
+        )
+    if training.depends_on_steps:
         raise ValueError(
             f"steps: expected {stored}, those of {folder.path}, since the learning rate of "
-            f"schedule {experiment.training.schedule!r} depends on the last step; got {steps}"
+            f"schedule {training.schedule!r} depends on the last step; got {steps}"
         )
     taken = max(checkpoints(folder.checkpoints), default=0)
-    if steps < taken:
+    if not training.budget and steps < taken:
         raise ValueError(
             f"steps: expected at least {taken}, which {folder.path} has taken; got {steps}"
         )
@@ -147,8 +162,8 @@ def extend(experiment: Experiment, folder: RunFolder) -> RunFolder:
     for name in ("results.json", "report.html"):
         with writing("the removal of old results", folder.path):
             (folder.path / name).unlink(missing_ok=True)
-    training = folder.config["training"] | {"steps": steps}
-    return folder.replace_config(folder.config | {"training": training})
+    more = {limit: getattr(training, limit) for limit in LIMITS}
+    return folder.replace_config(folder.config | {"training": had | more})
 
 
 def devices_of(experiment: Experiment, mesh: str | MeshSizes) -> Mesh | None:
@@ -167,7 +182,7 @@ def devices_of(experiment: Experiment, mesh: str | MeshSizes) -> Mesh | None:
         # The layers themselves refuse, when they are traced.
         states = jax.eval_shape(lambda: init_states(model, training, experiment.seeds))
         step = functools.partial(dispatch, model, task, training, mesh=devices)
-        jax.eval_shape(step, states, jax.ShapeDtypeStruct((experiment.seeds,), bool))
+        jax.eval_shape(step, states, jax.ShapeDtypeStruct((experiment.seeds,), "int32"))
     return devices
 
 
@@ -207,36 +222,30 @@ def carry_out(
     devices = devices_of(experiment, mesh)
     for lag in experiment.lags:
         check_shapes(task.at_lag(lag))
-    validation = evaluation_batch(task, training.eval_size, "validation")
-    check_values(task.evaluation_task("validation"), validation)
-    states = init_states(model, training, experiment.seeds, experiment.first_seed)
+    stages = stages_of(model, task, training)
+    check_values(task.evaluation_task("validation"), stages[-1].validation)
+    states = init_states(model, training, experiment.seeds, experiment.first_seed, len(stages))
     folder, states, done, skipped = on_first(
-        lambda: _open_at_newest(experiment, folder, states, devices)
+        lambda: _open_at_newest(experiment, folder, states, stages, devices)
     )
     if done:
         on_progress(Progress(done, [], skipped))
-    active = _active_seeds(states, experiment)
-    states, validation = place(devices, states, "seeds"), place(devices, validation)
+    now = fetch(without_weights(states))
+    states = place(devices, states, "seeds")
+    stages = [stage._replace(validation=place(devices, stage.validation)) for stage in stages]
+    ahead = plan(now, stages, training)
+    active = ahead.until > np.asarray(now.step)
     saved, saved_at = done, -CHECKPOINT_SECONDS
     while active.any() and not any_process(bool(stop)):
         began = time.perf_counter()
-        flags = place(devices, jnp.asarray(active), "seeds")
-        states, loss = dispatch(model, task, training, states, flags, devices)
-        measured = evaluate(model, task, training, states.params, validation, devices)
-        now, losses, measured = fetch((without_weights(states), loss, measured))
-        noted = note_evaluation(now, measured.accuracy, training.solved)
-        # Seeds that had ended before this dispatch keep the count that they ended with.
-        counts = {
-            "streak": jnp.where(active, noted.streak, now.streak),
-            "solved_at": jnp.where(active, noted.solved_at, now.solved_at),
-        }
-        now = now.replace(**counts)  # type: ignore[attr-defined]
-        states = states.replace(**place(devices, counts, "seeds"))  # type: ignore[attr-defined]
-        done = min(done + training.dispatch, training.steps)
+        turn = take_turn(model, stages, training, states, now, ahead, devices)
+        states, now = turn.states, turn.now
+        done = min(done + training.dispatch, training.last_step)
         seconds = (time.perf_counter() - began) / active.sum()
-        lines, messages = _lines(now, np.asarray(losses), measured, active, done, seconds)
+        lines, messages = _lines(turn, stages, training, active, done, seconds)
         on_first(functools.partial(folder.append, lines))
-        active = _active_seeds(now, experiment)
+        ahead = plan(now, stages, training)
+        active = ahead.until > np.asarray(now.step)
         if any_process(time.perf_counter() - saved_at > CHECKPOINT_SECONDS):
             _save(folder, done, states)
             saved, saved_at = done, time.perf_counter()
@@ -246,13 +255,17 @@ def carry_out(
         _save(folder, done, states)
     if active.any():
         return None
-    outcome = results(experiment, folder, states, devices)
+    outcome = results(experiment, folder, states, stages, devices)
     on_first(lambda: _write_results(folder, outcome))
     return outcome
 
 
 def _open_at_newest(
-    experiment: Experiment, folder: RunFolder, states: TrainState, mesh: Mesh | None
+    experiment: Experiment,
+    folder: RunFolder,
+    states: TrainState,
+    stages: list[Stage],
+    mesh: Mesh | None,
 ) -> tuple[RunFolder, TrainState, int, tuple[str, ...]]:
     """A folder that is ready to go on, the states there, their step and what was passed over."""
     folder = extend(experiment, folder)
@@ -261,7 +274,8 @@ def _open_at_newest(
         done, states, skipped = folder.resume(states)
     else:
         folder.truncate(-1)
-    if _active_seeds(states, experiment).any():
+    now = without_weights(states)
+    if (plan(now, stages, experiment.training).until > np.asarray(now.step)).any():
         if done:
             _require_same_decay(experiment, folder)
         sizes = None if mesh is None else dict(mesh.shape)
@@ -292,23 +306,18 @@ def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
         )
 
 
-def _active_seeds(states: TrainState, experiment: Experiment) -> np.ndarray:
-    ended = np.asarray(states.failed) | (np.asarray(states.step) >= experiment.training.steps)
-    if experiment.training.stop_when_solved:
-        ended |= np.asarray(states.streak) >= SOLVED_STREAK
-    return ~ended
-
-
 def _lines(
-    states: TrainState,
-    loss: np.ndarray,
-    measured: Evaluation,
+    turn: Turn,
+    stages: list[Stage],
+    training: Training,
     active: np.ndarray,
     done: int,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The lines of the metrics after a dispatch, `[S]` seeds, and the messages for the user."""
     lines, messages = [], []
+    states, loss, measured = turn.now, np.asarray(turn.loss), turn.measured
+    operations, at_frontier = spent(states, stages), frontier(states, len(stages))
     for i in np.flatnonzero(active):
         lines.append(
             {
@@ -323,6 +332,11 @@ def _lines(
             }
         )
         lines[-1] |= nan_share(measured, int(i))
+        if training.budget:
+            lines[-1]["spent"] = float(operations[i])
+        if states.curriculum is not None:
+            lines[-1]["reached"] = int(states.curriculum.reached[i])
+            lines[-1]["frontier"] = stages[at_frontier[i]].task.lag
         if states.failed[i]:
             lines[-1]["failed_at"] = int(states.step[i])
             messages.append(

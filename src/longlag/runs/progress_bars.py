@@ -28,10 +28,12 @@ class News(NamedTuple):
 
     Attributes:
         step: of the newest lines of its metrics.
+        done: the same, or the mean of the operations spent where these are the budget.
         accuracy: their mean, over the seeds that trained; None if none is finite.
     """
 
     step: int
+    done: float
     accuracy: float | None
 
 
@@ -54,9 +56,12 @@ def newest(metrics: Path) -> News | None:
     lines = map(json.loads, reversed(complete))
     first = next(lines)
     of_step = itertools.takewhile(lambda line: line["step"] == first["step"], lines)
-    accuracies = [line["accuracy"] for line in (first, *of_step)]
+    newest_lines = [first, *of_step]
+    done = [line.get("spent", line["step"]) for line in newest_lines]
+    accuracies = [line["accuracy"] for line in newest_lines]
     finite = [accuracy for accuracy in accuracies if accuracy is not None]
-    return News(first["step"], sum(finite) / len(finite) if finite else None)
+    accuracy = sum(finite) / len(finite) if finite else None
+    return News(first["step"], sum(done) / len(done), accuracy)
 
 
 class Bars:
@@ -76,7 +81,9 @@ class Bars:
         )
         self._progress = Progress(*columns, console=console)
         self._everything = self._progress.add_task("all", total=len(jobs), state="")
-        self._budgets = {name: job.training.steps for name, job in jobs.items()}
+        self._budgets = {
+            name: job.training.budget or job.training.steps for name, job in jobs.items()
+        }
         self._files = {name: folder / name / "metrics.jsonl" for name in jobs}
         self._sizes: dict[str, int] = {}
         self._bars: dict[str, TaskID] = {}
@@ -97,7 +104,7 @@ class Bars:
             if size != self._sizes[name] and (news := newest(file)):
                 self._sizes[name] = size
                 state = f"step {news.step}, {_words(news.accuracy)}"
-                self._progress.update(self._bar(name), completed=news.step, state=state)
+                self._progress.update(self._bar(name), completed=news.done, state=state)
 
     def finish(self, name: str, results: Mapping[str, Any]) -> None:
         """Says that a job has ended."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
 from longlag.system.hosts import on_first
+from longlag.training.curriculum import Stage, spent, without_weights
 from longlag.training.evaluation import SOLVED_STREAK, Evaluation, evaluate, evaluation_batch
 from longlag.training.meshes import fetch, place
 from longlag.training.step import TrainState
 
-__all__ = ["floor_rows", "nan_share", "results", "without_weights"]
-
-
-def without_weights(states: TrainState) -> TrainState:
-    """The states without parameters and what else is as large."""
-    return states.replace(params=None, opt_state=None, carry=None)  # type: ignore[attr-defined]
+__all__ = ["floor_rows", "nan_share", "results"]
 
 
 def nan_share(measured: Evaluation, i: int) -> dict[str, float]:
@@ -29,73 +27,102 @@ def nan_share(measured: Evaluation, i: int) -> dict[str, float]:
 
 
 def results(
-    experiment: Experiment, folder: RunFolder, states: TrainState, mesh: Mesh | None = None
+    experiment: Experiment,
+    folder: RunFolder,
+    states: TrainState,
+    stages: Sequence[Stage],
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """What a finished run found: `rows`, `curves` and `by_lag`, as `longlag.report` takes them.
 
     The test set of every lag is read once, here. The states are on the devices of `mesh`.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
-    tasks = [task.at_lag(lag) for lag in experiment.lags]
-    # Where there is one length there is nothing to pad; a picture could not be.
-    longest = max(t.time_steps for t in tasks) if len(tasks) > 1 else None
     metrics, now = on_first(folder.metrics), fetch(without_weights(states))
-    task_name, arm = experiment.task_title, experiment.arm
+    seeds, operations = now.seed.tolist(), spent(now, stages)
+    trained = _trained_lags(now, stages)
+    wanted = _tested_lags(experiment, trained)
+    # Where there is one length there is nothing to pad, and a picture could not be. Lags that are
+    # far apart would cost too much at one length.
+    padded = len(wanted) > 1 and now.curriculum is None
+    longest = max(task.at_lag(lag).time_steps for lag in wanted) if padded else None
     rows = []
-    for tested in tasks:
+    for lag, members in wanted.items():
+        tested = task.at_lag(lag)
         batch = place(mesh, evaluation_batch(tested, training.eval_size, "test", longest))
-        measured = fetch(evaluate(model, task, training, states.params, batch, mesh))
+        active = place(mesh, jnp.asarray(members), "seeds")
+        measured = fetch(evaluate(model, task, training, states.params, batch, mesh, active))
         costs = model.cost(tested.time_steps)
-        for i, seed in enumerate(now.seed.tolist()):
+        for i in np.flatnonzero(members):
             failed, solved_at = bool(now.failed[i]), int(now.solved_at[i])
             solved = int(now.streak[i]) >= SOLVED_STREAK
-            rows.append(
-                {
-                    "task": task_name,
-                    "arm": arm,
-                    "seed": seed,
-                    "accuracy": None if failed else float(measured.accuracy[i]),
-                    "exact_match": None if failed else float(measured.exact_match[i]),
-                    # JSON knows no infinity, which a longer sequence may reach.
-                    "loss": float(measured.loss[i])
-                    if not failed and np.isfinite(measured.loss[i])
-                    else None,
-                    "length": tested.time_steps,
-                    "train_length": task.time_steps,
-                    "lag": tested.lag,
-                    "train_lag": task.lag,
-                    "steps": int(now.step[i]),
-                    "budget": training.steps,
-                    "solved_at": solved_at if solved else None,
-                    "parameters": costs.parameters,
-                    "state_bytes": costs.state_bytes,
-                    "cache_bytes": costs.cache_bytes,
-                    "flops_per_token": costs.flops_per_token,
-                    "seconds": round(sum(m["seconds"] for m in metrics if m["seed"] == seed), 2),
-                    "by_position": [
-                        None if np.isnan(x) else round(float(x), 4)
-                        for x in measured.by_position[i][: tested.time_steps]
-                    ],
-                }
-                | ({} if failed else nan_share(measured, i))
-            )
+            row: dict[str, Any] = {
+                "task": experiment.task_title,
+                "arm": experiment.arm,
+                "seed": seeds[i],
+                "accuracy": None if failed else float(measured.accuracy[i]),
+                "exact_match": None if failed else float(measured.exact_match[i]),
+                # JSON knows no infinity, which a longer sequence may reach.
+                "loss": float(measured.loss[i])
+                if not failed and np.isfinite(measured.loss[i])
+                else None,
+                "length": tested.time_steps,
+                "train_length": task.at_lag(trained[i]).time_steps,
+                "lag": tested.lag,
+                "train_lag": trained[i],
+                "steps": int(now.step[i]),
+                "budget": int(now.step[i]) if training.budget else training.steps,
+                "solved_at": solved_at if solved else None,
+                "parameters": costs.parameters,
+                "state_bytes": costs.state_bytes,
+                "cache_bytes": costs.cache_bytes,
+                "flops_per_token": costs.flops_per_token,
+                "seconds": round(sum(m["seconds"] for m in metrics if m["seed"] == seeds[i]), 2),
+                "by_position": [
+                    None if np.isnan(x) else round(float(x), 4)
+                    for x in measured.by_position[i][: tested.time_steps]
+                ],
+            }
+            if training.budget:
+                row["spent"] = float(operations[i])
+            if now.curriculum is not None:
+                row["horizon"] = trained[i] if now.curriculum.reached[i] else 0
+            rows.append(row | ({} if failed else nan_share(measured, int(i))))
     kept = ("task", "arm", "seed", "lag", "train_lag", "accuracy", "nan")
     by_lag = [{key: row[key] for key in kept if key in row} for row in rows]
-    curves = []
-    for seed in experiment.seed_numbers:
-        of_seed = [m for m in metrics if m["seed"] == seed]
-        curves.append(
-            {
-                "task": task_name,
-                "arm": arm,
-                "seed": seed,
-                "steps": [m["step"] for m in of_seed],
-                "loss": [m["loss"] for m in of_seed],
-                "validation_loss": [m["validation_loss"] for m in of_seed],
-                "accuracy": [m["accuracy"] for m in of_seed],
-            }
-        )
+    curves = [_curve(experiment, seed, metrics) for seed in experiment.seed_numbers]
     return {"rows": rows, "by_lag": by_lag, "curves": curves, "threshold": training.solved}
+
+
+def _trained_lags(now: TrainState, stages: Sequence[Stage]) -> list[int]:
+    """The longest lag that each seed solved, or the shortest; without a curriculum the only one."""
+    last = [len(stages) - 1] * len(now.seed)
+    if now.curriculum is not None:
+        last = np.maximum(now.curriculum.reached - 1, 0).tolist()
+    return [stages[k].task.lag for k in last]
+
+
+def _tested_lags(experiment: Experiment, trained: Sequence[int]) -> dict[int, np.ndarray]:
+    """The lags to test at, and `[S]` bool for each: which seeds are tested there."""
+    if not experiment.training.curriculum:
+        return {lag: np.ones(len(trained), bool) for lag in experiment.lags}
+    of_seeds = [experiment.lags_beyond(lag) for lag in trained]
+    every = dict.fromkeys(lag for lags in of_seeds for lag in lags)
+    return {lag: np.asarray([lag in lags for lags in of_seeds]) for lag in sorted(every)}
+
+
+def _curve(experiment: Experiment, seed: int, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was measured of a seed while it trained."""
+    of_seed = [m for m in metrics if m["seed"] == seed]
+    names = ["loss", "validation_loss", "accuracy"]
+    names += [name for name in ("spent", "reached", "frontier") if of_seed and name in of_seed[0]]
+    return {
+        "task": experiment.task_title,
+        "arm": experiment.arm,
+        "seed": seed,
+        "steps": [m["step"] for m in of_seed],
+        **{name: [m[name] for m in of_seed] for name in names},
+    }
 
 
 def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:

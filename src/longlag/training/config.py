@@ -26,12 +26,20 @@ from longlag.training.optax_by_name import (
 
 __all__ = ["Training"]
 
+# More steps than an int32 counts are none's.
+UNLIMITED = 2**31 - 1
+
 
 class Training(Spec):
     """How a model is trained.
 
     Attributes:
-        steps: optimiser steps at most.
+        steps: optimiser steps at most, where there is no budget.
+        budget: operations of a seed's training at most, such as 2e12: a seed ends at the last step
+            that they pay for (`longlag.training.budget`). It takes the place of `steps`; 0: none.
+        curriculum: the lag of the first batches. Each dispatch draws its lag, up to a frontier; the
+            frontier doubles when validation at it reaches `solved`, and ends at the task's own lag
+            (`longlag.training.curriculum`). 0: every batch has the task's own lag.
         batch_size: sequences per step.
         learning_rate: peak rate.
         optimizer: the name of an optimiser of `optax` or `optax.contrib`, such as "adam", "adamw",
@@ -79,6 +87,8 @@ class Training(Spec):
     truncate: bool = False
     carry: bool = False
     seeds_as: Literal["auto", "map", "vmap"] = "auto"
+    budget: float = 0.0
+    curriculum: int = 0
     optimizer_options: Options = ()
     schedule_options: Options = ()
 
@@ -96,7 +106,7 @@ class Training(Spec):
         for name in ("steps", "batch_size", "dispatch", "eval_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "weight_decay", "clip"):
+        for name in ("warmup", "weight_decay", "clip", "budget", "curriculum"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
         if not takes_weight_decay(self.optimizer):
@@ -106,14 +116,33 @@ class Training(Spec):
             raise ValueError(f"learning_rate: expected more than 0, got {self.learning_rate}")
         if not 0 < self.solved <= 1:
             raise ValueError(f"solved: expected an accuracy in (0, 1], got {self.solved}")
+        if self.budget:
+            refuse_idle("steps", self.steps, Training.steps, f"with budget {self.budget:g}")
+        if self.budget and self.depends_on_steps:
+            raise ValueError(
+                f"budget: expected 0 with schedule {self.schedule!r}, whose rates depend on the "
+                f"number of steps; got {self.budget:g}"
+            )
+        if self.curriculum and self.carry:
+            raise ValueError(f"curriculum: expected 0 with carry, got {self.curriculum}")
         scheduled = callable(self.rates)  # refuses an impossible schedule
         options = cast(Any, self.optimizer_options)
         check_optimizer(self.optimizer, options, self.weight_decay, scheduled)
 
     @property
-    def at_unit_rate(self) -> Training:
-        """The same with learning rate 1: all rates share its program (`TrainState.rate`)."""
-        return dataclasses.replace(self, learning_rate=1.0)
+    def as_compiled(self) -> Training:
+        """What of it a program depends on.
+
+        The learning rate is data (`TrainState.rate`), and so is where a seed ends. So all rates,
+        budgets and, unless a schedule depends on them, numbers of steps share a program.
+        """
+        steps = self.steps if self.depends_on_steps else Training.steps
+        return dataclasses.replace(self, learning_rate=1.0, steps=steps, budget=0.0, curriculum=0)
+
+    @property
+    def last_step(self) -> int:
+        """The step at which a seed ends, unless its budget ends before."""
+        return UNLIMITED if self.budget else self.steps
 
     @property
     def depends_on_steps(self) -> bool:

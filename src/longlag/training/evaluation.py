@@ -12,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from longlag.core.array_types import SeedCounts, SeedNumbers
+from longlag.core.array_types import SeedCounts, SeedFlags, SeedNumbers
 from longlag.core.checks import is_zero
 from longlag.core.ops import Params
+from longlag.core.over_devices import time_axis
 from longlag.core.spec import choose
 from longlag.models.model import Model
+from longlag.models.sequence import SequenceModel, WholeSequenceModel
 from longlag.tasks import Batch, Task, pad
 from longlag.tasks.batch_checks import check_batch
 from longlag.training.config import Training
 from longlag.training.meshes import cut_rows
 from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers
-from longlag.training.parts import map_over_parts
+from longlag.training.parts import in_parts, map_over_parts
 from longlag.training.step import TEST, VALIDATION, TrainState, map_over_seeds
 
 __all__ = ["Evaluation", "evaluate", "evaluation_batch", "note_evaluation"]
@@ -32,6 +34,8 @@ EVALUATION_SEED = 2**32 - 1
 SOLVED_STREAK = 3
 # Tokens that are evaluated at once: an attention over T steps makes T² numbers of each row.
 TOKENS = 2**15
+# A longer sequence is read in parts of so many steps, if the model streams.
+AT_ONCE, PART = 2**13, 2**10
 
 
 @flax.struct.dataclass
@@ -72,6 +76,7 @@ def evaluate(
     params: Params,
     batch: Batch,
     mesh: Mesh | None = None,
+    active: SeedFlags | None = None,
 ) -> Evaluation:
     """Evaluates S seeds on one batch.
 
@@ -83,6 +88,7 @@ def evaluate(
         params: parameters with a leading axis S.
         batch: from `evaluation_batch`.
         mesh: where, from `choose_mesh`; None: on one device.
+        active: `[S]` bool, the seeds to evaluate; zeros come out for the others. None: all.
 
     Returns:
         An `Evaluation` with leading axis S.
@@ -113,7 +119,17 @@ def evaluate(
             scored=scored,
         )
 
-    return map_over_seeds(training, evaluate_seed, params, mesh, (batch,))
+    def if_active(inputs: tuple[Params, jax.Array], batch: Batch) -> Evaluation:
+        params, active = inputs
+        if in_parts(mesh):  # every device comes to every exchange
+            return evaluate_seed(params, batch)
+        like = jax.eval_shape(evaluate_seed, params, batch)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return jax.lax.cond(active, lambda: evaluate_seed(params, batch), lambda: zeros)
+
+    if active is None:
+        return map_over_seeds(training, evaluate_seed, params, mesh, (batch,))
+    return map_over_seeds(training, if_active, (params, active), mesh, (batch,))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -156,12 +172,41 @@ def _score_all_steps(
     model: Model, task: Task, params: Params, batch: Batch
 ) -> tuple[jax.Array, ...]:
     """Losses, rightness and NaN, `[B, T]`; a step without a weight has none of them."""
+    long = batch.inputs.shape[1] > AT_ONCE and task.targets_kind != "transcripts"
+    if (
+        long
+        and time_axis() is None
+        and isinstance(model, SequenceModel)
+        and not isinstance(model, WholeSequenceModel)
+    ):
+        return _score_in_parts(model, task, params, batch)
     answers, answered, at = answer_batch(model, task, params, batch)
     scores = (*losses(task, answers, answered), nan_answers(task, answers, answered))
     if at is None:
         return scores
     fill = functools.partial(jnp.put_along_axis, indices=at, axis=1, inplace=False)
     return tuple(fill(jnp.zeros(batch.weights.shape, x.dtype), values=x) for x in scores)
+
+
+def _score_in_parts(
+    model: SequenceModel, task: Task, params: Params, batch: Batch
+) -> tuple[jax.Array, ...]:
+    """The same of a long sequence, a part at a time: the scores of attention are `[P, T]`."""
+    rows, steps = batch.weights.shape
+    padded = pad(batch, -(-steps // PART) * PART)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        return jnp.moveaxis(leaf.reshape(rows, -1, PART, *leaf.shape[2:]), 1, 0)
+
+    def join(leaf: jax.Array) -> jax.Array:
+        return jnp.moveaxis(leaf, 0, 1).reshape(rows, -1)[:, :steps]
+
+    def score(state: Any, part: Batch) -> tuple[Any, tuple[jax.Array, ...]]:
+        state, answers = model.apply(params, part.inputs, state, mask=part.mask, resets=part.resets)
+        return state, (*losses(task, answers, part), nan_answers(task, answers, part))
+
+    state = model.init_state(params, rows, capacity=padded.weights.shape[1])
+    return jax.tree.map(join, jax.lax.scan(score, state, jax.tree.map(split, padded))[1])
 
 
 def _map_over_rows(function: Callable[[Batch], Any], batch: Batch, mesh: Mesh | None) -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from longlag.core.array_types import SeedFlags, SeedIntegers, SeedNumbers
+from longlag.core.array_types import SeedCounts, SeedFlags, SeedIntegers, SeedNumbers
 from longlag.core.batch import Batch
 from longlag.core.chunks import sum_over_time
 from longlag.core.ops import Params
@@ -28,6 +28,7 @@ from longlag.training.objective import answer_batch, losses, mean_loss
 from longlag.training.parts import add_parts, in_parts, key_of_part, take_part
 
 __all__ = [
+    "Curriculum",
     "TrainState",
     "check_streaming",
     "compiled_dispatch",
@@ -38,10 +39,23 @@ __all__ = [
 
 
 # Every stream of randomness has a number of its own, so that test data are never training data.
-INIT, DATA, DROPOUT, VALIDATION, TEST = range(5)
+INIT, DATA, DROPOUT, VALIDATION, TEST, LAGS = range(6)
 
 # What `seeds_as` "auto" takes on CPU (benchmarks/README.md, seeds), and on every other platform.
 SEEDS_AS = ("map", "vmap")
+
+
+@flax.struct.dataclass
+class Curriculum:
+    """How far S seeds have come on K lags (`longlag.training.curriculum`).
+
+    Attributes:
+        reached: `[S]` int32, how many lags were solved, from the shortest on.
+        steps: `[S, K]` int32, optimiser steps taken at each lag.
+    """
+
+    reached: SeedIntegers
+    steps: SeedCounts
 
 
 @flax.struct.dataclass
@@ -62,6 +76,7 @@ class TrainState:
         streak: `[S]` int32, evaluations in a row at which the task was solved.
         solved_at: `[S]` int32, the step of the first of three such evaluations in a row, or -1.
         carry: the model's state after the last step (`Training.carry`), or None.
+        curriculum: how far the seeds have come (`Training.curriculum`), or None.
     """
 
     seed: SeedIntegers
@@ -74,6 +89,7 @@ class TrainState:
     streak: SeedIntegers
     solved_at: SeedIntegers
     carry: Any = None
+    curriculum: Curriculum | None = None
 
 
 def _loss(
@@ -159,7 +175,9 @@ def check_streaming(model: Model, task: Task, training: Training, mesh: Mesh | N
         )
 
 
-def init_states(model: Model, training: Training, seeds: int, first_seed: int = 0) -> TrainState:
+def init_states(
+    model: Model, training: Training, seeds: int, first_seed: int = 0, lags: int = 1
+) -> TrainState:
     """The states before the first step.
 
     It is not compiled as a whole: its operations are few, and those of one model are compiled
@@ -170,6 +188,7 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
         training: names the optimiser and its rate.
         seeds: S.
         first_seed: the seeds are first_seed .. first_seed + S - 1.
+        lags: K, of a curriculum; it counts where `training` asks for one.
     """
 
     def first_carry(params: Params) -> Any:
@@ -199,6 +218,9 @@ def init_states(model: Model, training: Training, seeds: int, first_seed: int = 
             streak=jnp.int32(0),
             solved_at=jnp.int32(-1),
             carry=first_carry(params),
+            curriculum=Curriculum(jnp.int32(0), jnp.zeros(lags, jnp.int32))
+            if training.curriculum
+            else None,
         )
 
     states = [init_seed(jnp.uint32(seed)) for seed in range(first_seed, first_seed + seeds)]
@@ -210,28 +232,29 @@ def dispatch(
     task: Task,
     training: Training,
     states: TrainState,
-    active: SeedFlags,
+    until: SeedIntegers,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, SeedNumbers]:
-    """Takes `training.dispatch` optimiser steps with every active seed, in one program.
+    """Takes at most `training.dispatch` optimiser steps with every seed, in one program.
 
     A batch is drawn inside from the seed and the step's number alone, so a seed's numbers depend
-    on neither its neighbours nor on where a run was cut. The last dispatch ends at
-    `training.steps`.
+    on neither its neighbours nor on where a run was cut.
 
     Args:
         model: the model.
         task: draws the data.
         training: how.
         states: S states; the argument is donated.
-        active: `[S]` bool; an inactive state is returned as it is.
+        until: `[S]` int32, the step at which a seed ends; a state that is there stays as it is.
         mesh: where, from `choose_mesh`; None: on one device.
 
     Returns:
         The states, and the mean loss over the steps taken, `[S]`; zero of a seed that took none.
     """
     check_streaming(model, task, training, mesh)
-    return compiled_dispatch(model, task, training.at_unit_rate, states, active, mesh)
+    if not jnp.issubdtype(jnp.result_type(until), jnp.integer):
+        raise ValueError(f"until: expected steps, integers [S]; got {jnp.result_type(until)}")
+    return compiled_dispatch(model, task, training.as_compiled, states, until, mesh)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 5), donate_argnums=3)
@@ -240,14 +263,15 @@ def compiled_dispatch(
     task: Task,
     training: Training,
     states: TrainState,
-    active: jax.Array,
+    until: jax.Array,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, jax.Array]:
     """What `dispatch` compiles. The learning rate is that of each state, not of `training`."""
-    optimizer = training.at_unit_rate.transformation_for(model)
+    optimizer = training.as_compiled.transformation_for(model)
+    until = until.astype(jnp.int32)
     loss_dtype = at_least_float32(*jax.tree.leaves(states.params))
 
-    def step(state: TrainState, _: None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
+    def step(state: TrainState, until: jax.Array) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
         key = jax.random.key(state.seed)
         dropout_key = jax.random.fold_in(jax.random.fold_in(key, DROPOUT), state.step)
         batch = task.at_step(jax.random.fold_in(key, DATA), state.step, training.batch_size)
@@ -276,17 +300,20 @@ def compiled_dispatch(
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         norm = jnp.where(jnp.isnan(norm), jnp.inf, norm).astype(jnp.float32)
         stuck = state.replace(failed=jnp.bool_(True), norm=norm)  # type: ignore[attr-defined]
-        running = ~state.failed & (state.step < training.steps)
+        running = ~state.failed & (state.step < until)
         new = jax.tree.map(
             lambda m, s, o: jnp.where(running, jnp.where(finite, m, s), o), moved, stuck, state
         )
         return new, (jnp.where(running, loss, 0.0), running)
 
     def train_seed(inputs: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
-        state, active = inputs
+        state, until = inputs
+        active = ~state.failed & (state.step < until)
 
         def run(state: TrainState) -> tuple[TrainState, jax.Array]:
-            state, (step_losses, taken) = jax.lax.scan(step, state, length=training.dispatch)
+            state, (step_losses, taken) = jax.lax.scan(
+                lambda state, _: step(state, until), state, length=training.dispatch
+            )
             return state, step_losses.sum() / jnp.maximum(taken.sum(), 1).astype(loss_dtype)
 
         def rest(state: TrainState) -> tuple[TrainState, jax.Array]:
@@ -297,7 +324,7 @@ def compiled_dispatch(
             return select(active, run(state), rest(state))
         return jax.lax.cond(active, run, rest, state)
 
-    return map_over_seeds(training, train_seed, (states, active), mesh)
+    return map_over_seeds(training, train_seed, (states, until), mesh)
 
 
 def map_over_seeds(
