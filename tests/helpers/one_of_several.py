@@ -12,10 +12,11 @@ from typing import Any
 
 from longlag.cli.commands import main
 from longlag.runs import lifecycle
+from longlag.training import curriculum
 
 if __name__ == "__main__":
     number, at, calls = signal.Signals[sys.argv[1]], int(sys.argv[2]), []
-    dispatch = lifecycle.dispatch
+    dispatch = curriculum.dispatch
 
     def dispatch_and_signal(*arguments: Any) -> Any:
         calls.append(None)
@@ -23,6 +24,6 @@ if __name__ == "__main__":
             os.kill(os.getpid(), number)
         return dispatch(*arguments)
 
-    lifecycle.dispatch = dispatch_and_signal
+    curriculum.dispatch = dispatch_and_signal
     lifecycle.CHECKPOINT_SECONDS = 0.0
     sys.exit(main(["compare", *sys.argv[3:]]))

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from longlag.runs import Experiment, Progress, RunFolder, carry_out, create, lifecycle, restore
+from longlag.runs import Experiment, Progress, RunFolder, carry_out, create, restore
 from longlag.system.interrupt import Interruption
-from longlag.training import dispatch, init_states
+from longlag.training import curriculum, dispatch, init_states
 from tests.helpers.tiny import PARITY
 
 
@@ -74,7 +74,7 @@ def interrupt(folder: RunFolder, at: int, how: str) -> None:
             raise KilledError
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KilledError):
-        patch.setattr(lifecycle, "dispatch", dispatch_and_stop)
+        patch.setattr(curriculum, "dispatch", dispatch_and_stop)
         assert carry_out(PARITY, folder, stop=stop, on_progress=told) is None
     assert folder.metrics()[-1]["step"] == at
     assert not (folder.path / "results.json").exists()

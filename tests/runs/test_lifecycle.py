@@ -26,7 +26,7 @@ from longlag.runs import (
 )
 from longlag.system.atomic_files import DiskError
 from longlag.system.interrupt import Interruption
-from longlag.training import compiled_dispatch, dispatch, evaluate, evaluation_batch
+from longlag.training import compiled_dispatch, curriculum, dispatch, evaluate, evaluation_batch
 from tests.helpers.small_disk import contents, fill, small_disk
 from tests.helpers.tiny import PARITY, TRAINING
 from tests.helpers.tiny_runs import (
@@ -135,7 +135,7 @@ def test_a_seed_that_fails_ends_and_the_others_go_on(
             states = states.replace(params=bad)
         return dispatch(model, task, training, states, until)
 
-    monkeypatch.setattr(lifecycle, "dispatch", poison)
+    monkeypatch.setattr(curriculum, "dispatch", poison)
     folder, told = new(tmp_path / "run"), []
     found = carry_out(PARITY, folder, on_progress=told.append)
     assert [message for report in told for message in report.messages] == [
@@ -166,9 +166,9 @@ def test_a_solved_seed_stops(tmp_path: Path, whole, monkeypatch, stops: bool, st
         found = evaluate(arguments[0], arguments[1], TRAINING, *arguments[3:])
         return found.replace(accuracy=found.accuracy.at[0].set(1.0))
 
-    monkeypatch.setattr(lifecycle, "evaluate", solve)
+    monkeypatch.setattr(curriculum, "evaluate", solve)
     monkeypatch.setattr(
-        lifecycle, "dispatch", lambda m, k, t, *rest: dispatch(m, k, TRAINING, *rest)
+        curriculum, "dispatch", lambda m, k, t, *rest: dispatch(m, k, TRAINING, *rest)
     )
     training = dataclasses.replace(TRAINING, stop_when_solved=stops)
     experiment = dataclasses.replace(PARITY, training=training)

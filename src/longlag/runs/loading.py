@@ -14,6 +14,7 @@ from longlag.models.sequence import SequenceModel
 from longlag.runs.checkpoint import restore
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
+from longlag.training.curriculum import lags_of
 from longlag.training.step import init_states
 
 __all__ = ["Loaded", "load"]
@@ -85,6 +86,7 @@ def load(run: str | Path) -> Loaded:
     folder = RunFolder.open(Path(run))
     experiment = Experiment.from_config(folder.config, folder.path)
     model, training = experiment.model, experiment.training
-    like = jax.eval_shape(lambda: init_states(model, training, experiment.seeds))
+    lags = len(lags_of(experiment.task, training))
+    like = jax.eval_shape(lambda: init_states(model, training, experiment.seeds, lags=lags))
     restored = restore(folder.checkpoints, like)
     return Loaded(experiment, model, restored.tree.params, restored.step, restored.skipped)
