@@ -75,7 +75,10 @@ class Question:
     def restrict(
         self, arms: Sequence[str] = (), seeds: int | None = None, steps: int | None = None
     ) -> Question:
-        """The same question to some arms, with other seeds or steps; None and () change nothing."""
+        """The same question to some arms, with other seeds or steps; None and () change nothing.
+
+        Steps take the place of a budget of operations.
+        """
         for arm in arms:
             choose(arm, self.arms, "arm")
         numbers = {"--seeds": seeds, "--steps": steps}
@@ -87,7 +90,7 @@ class Question:
         if steps is not None:
             kept = {
                 arm: dataclasses.replace(
-                    job, training=dataclasses.replace(job.training, steps=steps)
+                    job, training=dataclasses.replace(job.training, steps=steps, budget=0.0)
                 )
                 for arm, job in kept.items()
             }

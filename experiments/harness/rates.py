@@ -1,7 +1,8 @@
 """The learning rate of every arm, chosen from one grid by one rule.
 
-Two seeds that no table uses train a third of the budget at every rate of the grid; the greatest
-validation accuracy wins, and among rates that are within `TIED` of it the least validation loss.
+Two seeds that no table uses train a third of the steps, or of the budget of operations, at every
+rate of the grid. The greatest validation accuracy wins; with a curriculum, the most lags solved.
+Among rates that are within `TIED` of it, the least validation loss wins.
 Where the best rate lies at an end of the grid, and is no tie (`MARGIN`), the grid is extended until
 it does not.
 
@@ -86,14 +87,14 @@ def choose_rates(
 
 
 def trial(job: Experiment, rate: float) -> Experiment:
-    """The trial of a rate: a third of the steps, no lag but the trained one is looked at."""
+    """The trial of a rate: a third of the steps or of the budget, tested at one lag alone."""
+    budget = job.training.budget
+    share = {"budget": budget / 3} if budget else {"steps": max(job.training.steps // 3, 1)}
     training = dataclasses.replace(
-        job.training,
-        learning_rate=rate,
-        steps=max(job.training.steps // 3, 1),
-        stop_when_solved=False,
+        job.training, learning_rate=rate, stop_when_solved=False, **share
     )
-    return dataclasses.replace(job, training=training, seeds=TRIAL_SEEDS, test_lags=(job.task.lag,))
+    lag = training.curriculum or job.task.lag
+    return dataclasses.replace(job, training=training, seeds=TRIAL_SEEDS, test_lags=(lag,))
 
 
 def best_rate(trials: Mapping[float, Trial]) -> float:
@@ -109,7 +110,7 @@ def folder(arm: str) -> str:
 
 
 def _summarise_trial(arm: str, rate: float, results: Mapping[str, Any]) -> Trial:
-    curves = results["curves"]
+    curves, rows = results["curves"], results["rows"]
     last = [curve["validation_loss"][-1] for curve in curves]
     # A seed that failed keeps the parameters of the step before, whose loss may be finite.
     whole = all(row["accuracy"] is not None for row in results["rows"])
@@ -118,9 +119,15 @@ def _summarise_trial(arm: str, rate: float, results: Mapping[str, Any]) -> Trial
         "arm": arm,
         "rate": rate,
         "loss": statistics.fmean(last) if whole else None,
-        "accuracy": statistics.fmean(curve["accuracy"][-1] or 0.0 for curve in curves),
+        "accuracy": statistics.fmean(map(_last_accuracy, curves)),
         "seconds": round(sum(row["seconds"] for row in results["rows"]), 2),
+        **({"spent": sum(row["spent"] for row in rows)} if "spent" in rows[0] else {}),
     }
+
+
+def _last_accuracy(curve: Mapping[str, Any]) -> float:
+    """With a curriculum, how many lags were solved is added."""
+    return (curve["accuracy"][-1] or 0.0) + (curve["reached"][-1] if "reached" in curve else 0)
 
 
 def _next_rates(trials: Mapping[float, Trial], floor: float) -> list[float]:

@@ -222,8 +222,9 @@ def carry_out(
     devices = devices_of(experiment, mesh)
     for lag in experiment.lags:
         check_shapes(task.at_lag(lag))
-    stages = stages_of(model, task, training)
-    check_values(task.evaluation_task("validation"), stages[-1].validation)
+    stages = stages_of(model, task, training, devices)
+    first = stages[0]
+    check_values(first.task.evaluation_task("validation"), first.validation)
     states = init_states(model, training, experiment.seeds, experiment.first_seed, len(stages))
     folder, states, done, skipped = on_first(
         lambda: _open_at_newest(experiment, folder, states, stages, devices)
@@ -232,7 +233,6 @@ def carry_out(
         on_progress(Progress(done, [], skipped))
     now = fetch(without_weights(states))
     states = place(devices, states, "seeds")
-    stages = [stage._replace(validation=place(devices, stage.validation)) for stage in stages]
     ahead = plan(now, stages, training)
     active = ahead.until > np.asarray(now.step)
     saved, saved_at = done, -CHECKPOINT_SECONDS

@@ -56,18 +56,32 @@ __all__ = [
 PASSES = 3
 
 
-class Stage(NamedTuple):
-    """One lag of a training.
+class Stage:
+    """One lag of a training. What it needs is made when a seed comes to it.
 
-    Attributes:
+    Args:
+        model: the model.
         task: at this lag.
-        validation: its frozen set.
-        operations: of one optimiser step (`step_operations`); 0 where they are not known.
+        training: the configuration.
+        mesh: where its validation set is placed, from `choose_mesh`; None: on one device.
     """
 
-    task: Task
-    validation: Batch
-    operations: int
+    def __init__(
+        self, model: Model, task: Task, training: Training, mesh: Mesh | None = None
+    ) -> None:
+        self.task = task
+        self._model, self._training, self._mesh = model, training, mesh
+
+    @functools.cached_property
+    def validation(self) -> Batch:
+        """The frozen set."""
+        batch = evaluation_batch(self.task, self._training.eval_size, "validation")
+        return place(self._mesh, batch)
+
+    @functools.cached_property
+    def operations(self) -> int:
+        """Those of one optimiser step (`step_operations`)."""
+        return step_operations(self._model, self.task, self._training)
 
 
 class Plan(NamedTuple):
@@ -134,15 +148,12 @@ def step_operations(model: Model, task: Task, training: Training) -> int:
     return PASSES * tokens * model.cost(task.time_steps).flops_per_token
 
 
-def stages_of(model: Model, task: Task, training: Training) -> list[Stage]:
+def stages_of(
+    model: Model, task: Task, training: Training, mesh: Mesh | None = None
+) -> list[Stage]:
     """The stages of a training, one for each of `lags_of`."""
-    stages = []
-    for lag in lags_of(task, training):
-        of_lag = task.at_lag(lag)
-        validation = evaluation_batch(of_lag, training.eval_size, "validation")
-        operations = step_operations(model, of_lag, training) if training.budget else 0
-        stages.append(Stage(of_lag, validation, operations))
-    return stages
+    lags = lags_of(task, training)
+    return [Stage(model, task.at_lag(lag), training, mesh) for lag in lags]
 
 
 def without_weights(states: TrainState) -> TrainState:
@@ -159,10 +170,11 @@ def frontier(now: TrainState, stages: int) -> np.ndarray:
 
 def spent(now: TrainState, stages: Sequence[Stage]) -> np.ndarray:
     """`[S]` float64, the operations that each seed has taken."""
-    operations = np.asarray([stage.operations for stage in stages], np.float64)
     if now.curriculum is None:
-        return np.asarray(now.step, np.float64) * operations[-1]
-    return np.asarray(now.curriculum.steps, np.float64) @ operations
+        return np.asarray(now.step, np.float64) * stages[-1].operations
+    steps = np.asarray(now.curriculum.steps, np.float64)
+    used = np.flatnonzero(steps.any(axis=0))
+    return sum((steps[:, k] * stages[k].operations for k in used), np.zeros(len(steps)))
 
 
 def plan(now: TrainState, stages: list[Stage], training: Training) -> Plan:
@@ -177,7 +189,7 @@ def plan(now: TrainState, stages: list[Stage], training: Training) -> Plan:
     at = np.asarray(_draw(now.seed, now.step, frontier(now, len(stages))))
     until = np.full(step.shape, training.last_step, np.int64)
     if training.budget:
-        operations = np.asarray([stage.operations for stage in stages], np.float64)[at]
+        operations = np.asarray([stages[int(k)].operations for k in at], np.float64)
         until = np.minimum(until, step + (training.budget - spent(now, stages)) // operations)
     ended = np.asarray(now.failed)
     if training.stop_when_solved:
@@ -212,7 +224,7 @@ def take_turn(
 
     Args:
         model: the model.
-        stages: of the training; their sets are placed on the mesh.
+        stages: of the training, on the same mesh.
         training: how.
         states: of all seeds; the argument is donated.
         now: the same on the host, without weights.

@@ -1,0 +1,290 @@
+"""How far back, for how many operations: the longest lag that each arm solves within one budget.
+
+    python -m experiments.memory.horizon copy                      (one task; core-hours below)
+    python -m experiments.memory.horizon parity --arms GRU "attention only, rotary"
+    python -m experiments.memory.horizon copy --preset smoke
+
+Every arm climbs by a curriculum: its frontier doubles when validation at it reaches .95. A seed
+ends when its budget of operations is spent, whatever its arm. So an arm whose token costs more
+takes fewer steps. Its horizon is the longest lag that it solved. Each seed is then tested at 1, 2,
+4 and 16 times its horizon. Learning rates are chosen by a third of the budget.
+
+The claims are in experiments/memory/horizon_claims.md. They were committed before the first run.
+
+A seed has 1e12 operations, which take two to four core-minutes. All arms of a task take 6 to 10
+core-hours. Finished runs are kept: the same command goes on where it was stopped.
+
+Leaves runs/horizon-TASK: results.json, and a run folder for each arm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.harness.charts import plot_accuracy, series
+from experiments.harness.questions import Arms, Question, Size, script
+from experiments.harness.rates import folder
+from experiments.harness.recorded import Recorded
+from experiments.harness.tables import Results, Row, near_rows, rows_by_arm, spread, time_of
+from longlag import (
+    GRU,
+    LRU,
+    LSTM,
+    MLSTM,
+    RGLRU,
+    S5,
+    S6,
+    SLSTM,
+    DeltaNet,
+    Elman,
+    GatedDeltaNet,
+    MinGRU,
+)
+from longlag.core.cell import Cell
+from longlag.runs import Architecture, Experiment
+from longlag.tasks import Adding, CopyMemory, GroupWord, Parity, Recall, SelectiveCopy, Task
+from longlag.training import Training
+
+SOLVED = 0.95
+GRID = (1e-3, 3e-3, 1e-2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One task of the question.
+
+    Attributes:
+        title: the question, in words.
+        task: at the longest lag that is trained at.
+        first: the lag at which the curriculum begins.
+        convolution: width of the short convolution before every mixer.
+    """
+
+    title: str
+    task: Task
+    first: int
+    convolution: int = 0
+
+
+SETTINGS = {
+    "copy": Setting("How far back are ten symbols held?", CopyMemory(lag=4096), 8),
+    "choose": Setting(
+        "From how much noise are sixteen symbols chosen?", SelectiveCopy(4096, 16, 16), 32
+    ),
+    "add": Setting("Over how many steps are two marked numbers added?", Adding(4096), 16),
+    "look-up": Setting(
+        "Over how many steps are values looked up by 64 keys?",
+        Recall(4096, 64, 8192),
+        256,
+        convolution=4,
+    ),
+    "parity": Setting("Over how many bits is parity tracked?", Parity(1, 4096), 8),
+    "words": Setting("Over how many letters is a word of S3 tracked?", GroupWord(1, 4096, "s3"), 8),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large the models are, and what a seed may spend.
+
+    Attributes:
+        width: of the blocks.
+        mixer: parameters of every mixer, within 5%.
+        batch: sequences per step.
+        budget: operations of a seed.
+        times: the longest lag, as a multiple of that of `SETTINGS`.
+    """
+
+    width: int
+    mixer: int
+    batch: int
+    budget: float
+    times: int
+
+
+SCALES: dict[Size, Scale] = {
+    "cpu": Scale(32, 8_192, 16, 1e12, 1),
+    "gpu": Scale(256, 524_288, 32, 1e16, 16),
+}
+
+
+def cells(width: int, longest: int) -> dict[str, Cell]:
+    """The recurrences, by the name of their arm."""
+    return {
+        "Elman, orthogonal": Elman(width, recurrent_init="orthogonal"),
+        "LSTM": LSTM(width),
+        "LSTM, chrono": LSTM(width, chrono=longest),
+        "GRU": GRU(width),
+        "minGRU": MinGRU(width),
+        "LRU": LRU(width),
+        "S5": S5(width),
+        "S6": S6(width),
+        "RG-LRU": RGLRU(width),
+        "DeltaNet": DeltaNet(width),
+        "DeltaNet negative": DeltaNet(width, negative_eigenvalues=True),
+        "gated DeltaNet": GatedDeltaNet(width),
+        "sLSTM": SLSTM(width),
+        "mLSTM": MLSTM(width),
+    }
+
+
+# The recurrences that are asked with attention too.
+HYBRIDS = ("LSTM", "GRU", "minGRU", "DeltaNet", "LRU")
+
+
+def question(name: str, size: Size) -> Question:
+    """All arms on one task."""
+    setting, scale = SETTINGS[name], SCALES[size]
+    task = setting.task.at_lag(setting.task.lag * scale.times)
+    if isinstance(task, Recall) and scale.times > 1:
+        task = dataclasses.replace(task, vocab=2 * task.length)
+    plain = Architecture(
+        width=scale.width,
+        depth=2,
+        mlp=2 * scale.width,
+        mixer_parameters=scale.mixer,
+        convolution=setting.convolution,
+    )
+    by_name = cells(scale.width, task.lag)
+    full, window = (dataclasses.replace(plain, attention=kind) for kind in ("full", "window"))
+    arms: dict[str, tuple[Cell | None, Architecture]] = {
+        **{arm: (cell, plain) for arm, cell in by_name.items()},
+        **{f"{arm} + attention": (by_name[arm], full) for arm in HYBRIDS},
+        "attention only, rotary": (None, full),
+        "attention only, no positions": (None, dataclasses.replace(full, positions="none")),
+        "attention only, ALiBi": (None, dataclasses.replace(full, positions="alibi")),
+        "attention only, window": (None, window),
+    }
+    training = Training(
+        batch_size=scale.batch,
+        dispatch=20,
+        eval_size=128,
+        solved=SOLVED,
+        stop_when_solved=False,
+        budget=scale.budget,
+        curriculum=setting.first,
+    )
+    experiments = {
+        arm: Experiment(task, cell, layers, training, seeds=5)
+        for arm, (cell, layers) in arms.items()
+    }
+    return Question(setting.title, experiments, SOLVED, GRID)
+
+
+def note_frontiers(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
+    """When each seed solved each lag: `arm, seed, lag, spent` (operations until then)."""
+    del rows
+    frontiers = []
+    for arm in arms:
+        found = json.loads((out / folder(arm) / "results.json").read_text(encoding="utf-8"))
+        for curve in found["curves"]:
+            before = 0
+            spending = curve.get("spent", curve["steps"])  # a smoke run has no budget
+            for reached, frontier, spent in zip(curve["reached"], _fronts(curve), spending):
+                if reached > before:
+                    seed = curve["seed"]
+                    frontiers.append({"arm": arm, "seed": seed, "lag": frontier, "spent": spent})
+                before = reached
+    return {"frontiers": frontiers}
+
+
+def _fronts(curve: Mapping[str, Any]) -> list[int]:
+    """The frontier at which each evaluation was made: the one before it."""
+    return [curve["frontier"][0], *curve["frontier"][:-1]]
+
+
+COLUMNS = (
+    *("arm", "horizon", "solved at 1×", "2×", "4×", "16×", "operations to the horizon"),
+    *("steps", "rate", "params", "state at the horizon", "time"),
+)
+
+
+def lines(results: Results) -> list[tuple[str, ...]]:
+    """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets."""
+    table = []
+    for arm, rows in rows_by_arm(results).items():
+        near = near_rows(rows)
+        beyond = (
+            spread([row for row in rows if row["lag"] == times * row["train_lag"]])
+            for times in (1, 2, 4, 16)
+        )
+        table.append(
+            (
+                arm,
+                spread(near, "horizon", 0),
+                *beyond,
+                _operations(results, arm, near),
+                f"{statistics.median(row['steps'] for row in near):,.0f}",
+                f"{near[0]['rate']:g}",
+                f"{near[0]['parameters']:,}",
+                f"{statistics.median(row['state_bytes'] for row in near):,.0f} B",
+                time_of(near),
+            )
+        )
+    return table
+
+
+def _operations(results: Results, arm: str, near: Sequence[Row]) -> str:
+    """The median of what the seeds spent until they solved their horizon."""
+    horizons = {row["seed"]: row["horizon"] for row in near}
+    spent = [
+        point["spent"]
+        for point in results["frontiers"]
+        if point["arm"] == arm and point["lag"] == horizons.get(point["seed"])
+    ]
+    return f"{statistics.median(spent):.2g}" if spent else ""
+
+
+def verdict(results: Results) -> str:
+    """What stands under the table."""
+    rows = results["rows"]
+    budget = max(row.get("spent", 0) for row in rows)
+    trials = sum(trial.get("spent", 0) for trial in results.get("trials", ()))
+    trained = sum(row.get("spent", 0) for row in rows if row["lag"] == row["train_lag"])
+    return (
+        f"The horizon is the longest lag that a seed solved ({SOLVED:.2f} in validation) within "
+        f"{budget:.1e} operations. 1× to 16×: accuracy of the test set at that many times the "
+        "horizon, or the first lag where none was solved. Every seed has the same budget. The "
+        f"trials of learning rates took {trials:.1e} operations beside the {trained:.1e} of the "
+        f"table. {results['meta']['core_hours']:.2f} core-hours."
+    )
+
+
+def figure(results: Results) -> Mapping[str, Any]:
+    """Accuracy against the tested lag."""
+    return plot_accuracy(series(results["rows"], "arm", "lag"), "tested lag, in steps")
+
+
+QUESTIONS = {name: functools.partial(question, name) for name in SETTINGS}
+RECORDED = tuple(
+    Recorded(
+        f"horizon-{name}",
+        setting.title,
+        15,
+        columns=COLUMNS,
+        lines=lines,
+        verdict=verdict,
+        figure=figure,
+    )
+    for name, setting in SETTINGS.items()
+)
+
+
+if __name__ == "__main__":
+    script(
+        "horizon",
+        __doc__,
+        QUESTIONS,
+        lambda part: {
+            "also": note_frontiers,
+            "columns": COLUMNS,
+            "lines_of": lines,
+            "verdict_of": verdict,
+        },
+    )
