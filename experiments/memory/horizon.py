@@ -138,12 +138,9 @@ def cells(width: int, longest: int) -> dict[str, Cell]:
 HYBRIDS = ("LSTM", "GRU", "minGRU", "DeltaNet", "LRU")
 
 
-def question(name: str, size: Size) -> Question:
-    """All arms on one task."""
+def arms(name: str, size: Size) -> dict[str, tuple[Cell | None, Architecture]]:
+    """Every arm on one task: its cell, and the model around it."""
     setting, scale = SETTINGS[name], SCALES[size]
-    task = setting.task.at_lag(setting.task.lag * scale.times)
-    if isinstance(task, Recall) and scale.times > 1:
-        task = dataclasses.replace(task, vocab=2 * task.length)
     plain = Architecture(
         width=scale.width,
         depth=2,
@@ -151,9 +148,9 @@ def question(name: str, size: Size) -> Question:
         mixer_parameters=scale.mixer,
         convolution=setting.convolution,
     )
-    by_name = cells(scale.width, task.lag)
+    by_name = cells(scale.width, setting.task.lag * scale.times)
     full, window = (dataclasses.replace(plain, attention=kind) for kind in ("full", "window"))
-    arms: dict[str, tuple[Cell | None, Architecture]] = {
+    return {
         **{arm: (cell, plain) for arm, cell in by_name.items()},
         **{f"{arm} + attention": (by_name[arm], full) for arm in HYBRIDS},
         "attention only, rotary": (None, full),
@@ -161,6 +158,14 @@ def question(name: str, size: Size) -> Question:
         "attention only, ALiBi": (None, dataclasses.replace(full, positions="alibi")),
         "attention only, window": (None, window),
     }
+
+
+def experiment(name: str, size: Size, arm: str) -> Experiment:
+    """One arm on one task."""
+    setting, scale = SETTINGS[name], SCALES[size]
+    task = setting.task
+    if isinstance(task, Recall):  # it has more words than steps
+        task = dataclasses.replace(task, vocab=task.vocab * scale.times)
     training = Training(
         batch_size=scale.batch,
         dispatch=20,
@@ -170,18 +175,21 @@ def question(name: str, size: Size) -> Question:
         budget=scale.budget,
         curriculum=setting.first,
     )
-    experiments = {
-        arm: Experiment(task, cell, layers, training, seeds=5)
-        for arm, (cell, layers) in arms.items()
-    }
-    return Question(setting.title, experiments, SOLVED, GRID)
+    cell, layers = arms(name, size)[arm]
+    return Experiment(task.at_lag(task.lag * scale.times), cell, layers, training, seeds=5)
 
 
-def note_frontiers(arms: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
+def question(name: str, size: Size) -> Question:
+    """All arms on one task."""
+    jobs = {arm: experiment(name, size, arm) for arm in arms(name, size)}
+    return Question(SETTINGS[name].title, jobs, SOLVED, GRID)
+
+
+def note_frontiers(jobs: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
     """When each seed solved each lag: `arm, seed, lag, spent` (operations until then)."""
     del rows
     frontiers = []
-    for arm in arms:
+    for arm in jobs:
         found = json.loads((out / folder(arm) / "results.json").read_text(encoding="utf-8"))
         for curve in found["curves"]:
             before = 0

@@ -19,7 +19,13 @@ from experiments.harness import questions
 from experiments.harness.discovery import recorded_questions, scripts
 from experiments.harness.questions import Question
 from experiments.harness.smoke import commands
-from experiments.memory import attention_vs_recurrence, family, lag_horizon, recall_capacity
+from experiments.memory import (
+    attention_vs_recurrence,
+    family,
+    horizon,
+    lag_horizon,
+    recall_capacity,
+)
 from experiments.real_data import speech
 
 FOLDER = Path(experiments.__path__[0])
@@ -30,11 +36,11 @@ def asked_by(name: str, module: ModuleType) -> dict[str, Callable[[Any], Questio
     return {f"{name} {part}".strip(): asked for part, asked in module.QUESTIONS.items()}
 
 
-# Those of the flagship and of the family have tests of their own.
+# Those of the flagships and of the family have tests of their own.
 ASKED: dict[str, Callable[[Any], Question]] = {
     name: asked
     for script, module in scripts().items()
-    if hasattr(module, "QUESTIONS") and module not in (attention_vs_recurrence, family)
+    if hasattr(module, "QUESTIONS") and module not in (attention_vs_recurrence, family, horizon)
     for name, asked in asked_by(script, module).items()
 } | {
     "speech": lambda size: speech.question(speech.PRESETS["full"]),

@@ -189,7 +189,7 @@ def plan(now: TrainState, stages: list[Stage], training: Training) -> Plan:
     at = np.asarray(_draw(now.seed, now.step, frontier(now, len(stages))))
     until = np.full(step.shape, training.last_step, np.int64)
     if training.budget:
-        operations = np.asarray([stages[int(k)].operations for k in at], np.float64)
+        operations = np.asarray([stages[k].operations for k in at.tolist()], np.float64)
         until = np.minimum(until, step + (training.budget - spent(now, stages)) // operations)
     ended = np.asarray(now.failed)
     if training.stop_when_solved:
