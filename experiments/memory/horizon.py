@@ -190,8 +190,8 @@ def note_frontiers(jobs: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]
     del rows
     frontiers = []
     for arm in jobs:
-        found = json.loads((out / folder(arm) / "results.json").read_text(encoding="utf-8"))
-        for curve in found["curves"]:
+        results = json.loads((out / folder(arm) / "results.json").read_text(encoding="utf-8"))
+        for curve in results["curves"]:
             before = 0
             spending = curve.get("spent", curve["steps"])  # a smoke run has no budget
             for reached, frontier, spent in zip(curve["reached"], _fronts(curve), spending):

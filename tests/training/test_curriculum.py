@@ -162,7 +162,7 @@ def test_no_test_set_is_drawn_before_the_end(tmp_path: Path, monkeypatch: pytest
         CLIMB, new(tmp_path / "run", CLIMB), on_progress=lambda report: events.append("trained")
     )
     first, last = events.index("test"), len(events) - 1 - events[::-1].index("trained")
-    assert first > last and events[:3] == ["validation"] * 3
+    assert first > last and events[0] == "validation"
 
 
 def test_a_larger_budget_goes_on(tmp_path: Path):
