@@ -35,7 +35,7 @@ env:
 env-test: env
 	@test -f $(VENV)/.ready-test && test ! pyproject.toml -nt $(VENV)/.ready-test \
 	|| { echo "adding what the tests need" \
-		&& $(PIP) --editable '.[experiments,data,peers,cluster,dev]' \
+		&& $(PIP) --editable '.[experiments,data,peers,cluster,tensorboard,wandb,dev]' \
 		&& touch $(VENV)/.ready-test; }
 	@$(BIN)/python -m benchmarks.targets
 

@@ -27,7 +27,7 @@ from experiments.harness.workers import WorkersOption
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import kind
 from longlag.core.spec import choose
-from longlag.runs import Experiment, Workers, sweep
+from longlag.runs import Experiment, LogName, Workers, require_log_packages, sweep
 from longlag.runs.folder import nonfinite_to_none
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.console import console, print_table
@@ -64,6 +64,7 @@ class Question:
         threshold: the accuracy from which a seed has done it, at the longest lag it is tested at
             and all shorter ones beyond the trained one; at the trained one where there is no other.
         options: the words of a command line by which it was restricted, for the record.
+        logs: where the metrics of its arms go besides (`longlag.runs.MetricLogs`).
     """
 
     title: str
@@ -71,6 +72,7 @@ class Question:
     threshold: float
     grid: tuple[float, ...] = ()
     options: tuple[str, ...] = ()
+    logs: tuple[LogName, ...] = ()
 
     def restrict(
         self, arms: Sequence[str] = (), seeds: int | None = None, steps: int | None = None
@@ -123,6 +125,8 @@ class Options:
         seeds: of every arm, in place of the question's own.
         out: where the question's folder is made.
         workers: processes here, 0 for one per core or accelerator; or a scheduler of Dask.
+        log: write the metrics of the arms to this log too, in their run folders; give the option
+            twice for both. Trials of learning rates are not logged.
     """
 
     preset: Literal["smoke", "cpu", "gpu"] = "cpu"
@@ -130,6 +134,7 @@ class Options:
     seeds: int | None = None
     out: Path = Path("runs")
     workers: WorkersOption = 0
+    log: tyro.conf.UseAppendAction[tuple[LogName, ...]] = ()
 
     @property
     def size(self) -> Size:
@@ -138,7 +143,9 @@ class Options:
 
     def restrict(self, question: Question) -> Question:
         """The question as these options put it."""
+        require_log_packages(self.log)
         narrowed = question.restrict(self.arms, self.seeds)
+        narrowed = dataclasses.replace(narrowed, logs=self.log)
         return narrowed.smoke() if self.preset == "smoke" else narrowed
 
     def command_and_folder(self, name: str, part: str = "") -> tuple[str, Path]:
@@ -265,7 +272,8 @@ def run_arms(
         jax.eval_shape(lambda task=task: task.sample(jax.random.key(0), 1))
     if question.grid:
         arms, trials = choose(arms, question.grid, out, workers)
-    results = sweep({folders[arm]: job for arm, job in arms.items()}, out, workers)
+    jobs = {folders[arm]: job for arm, job in arms.items()}
+    results = sweep(jobs, out, workers, question.logs)
     rows = []
     for arm, job in arms.items():
         for row in results[folders[arm]]["rows"]:

@@ -55,7 +55,7 @@ FLOORS = ("majority class", "bag of words", "bag of words and bigrams")
 ARGV = ("--language", "af", "--arms", *RAN)
 
 
-def here(jobs: dict[str, Experiment], folder: Path, workers: int):
+def here(jobs: dict[str, Experiment], folder: Path, *_: object):
     return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness.questions import Question, ask, folder
+from experiments.harness.questions import Options, Question, ask, folder
 from experiments.harness.recorded import committed_results, source_line
 from experiments.harness.tables import COLUMNS, lines, spread, verdict
 from experiments.memory import family
@@ -122,7 +122,8 @@ def test_a_spread_is_a_median_and_its_range(rows, said):
 
 def test_a_question_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arms = {"LSTM, small": TINY, "LSTM, 2": dataclasses.replace(TINY, cell=LSTM(4))}
-    question = Question("Which is it?", arms, 0.5)
+    options = Options(log=("tensorboard",))
+    question = options.restrict(Question("Which is it?", arms, 0.5))
     results = ask(question, "a command", tmp_path, workers=1)
     assert results == json.loads((tmp_path / "results.json").read_text())
     assert [(r["arm"], r["lag"]) for r in results["rows"]] == [
@@ -130,7 +131,7 @@ def test_a_question_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFix
     ]
     assert results["meta"]["command"] == "a command" and results["rows"][0]["floor"] == 0.5
     made = tmp_path / folder("LSTM, 2")
-    assert (made / "results.json").is_file()
+    assert (made / "results.json").is_file() and [*made.glob("tensorboard/events.*")]
     assert "Which is it?" in capsys.readouterr().out
     assert not {"resumed", "commits"} & {*results["meta"]}
     # Of a run that began before, and elsewhere, the record says so.

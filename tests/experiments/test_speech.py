@@ -18,7 +18,7 @@ from longlag.runs import Experiment, load, run_job
 ARM = "feed-forward"
 
 
-def here(jobs: dict[str, Experiment], folder: Path, workers: int):
+def here(jobs: dict[str, Experiment], folder: Path, *_: object):
     return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
 

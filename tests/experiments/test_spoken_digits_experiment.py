@@ -29,7 +29,7 @@ from longlag.training import transcript
 ARM = "GRU both ways + full"
 
 
-def here(jobs: dict[str, Experiment], folder: Path, workers: int):
+def here(jobs: dict[str, Experiment], folder: Path, *_: object):
     return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
 

@@ -53,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run by the command line, the sweep in this process."""
     out = tmp_path_factory.mktemp("runs")
 
-    def sweep(jobs: dict[str, Experiment], folder: Path, workers: int):
+    def sweep(jobs: dict[str, Experiment], folder: Path, *_: object):
         return {name: run_job(name, job, folder) for name, job in jobs.items()}
 
     with pytest.MonkeyPatch.context() as patch:

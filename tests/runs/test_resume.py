@@ -113,7 +113,9 @@ def test_a_run_goes_on_with_more_steps_from_the_numbers_that_it_had(tmp_path: Pa
     shutil.copytree(folder.path, tmp_path / "ended")
     (folder.path / "report.html").write_text("of 18 steps")
 
-    assert main("--resume", folder.path, "--steps", "30") == 0
+    logs = ("--log", "tensorboard", "--log=tensorboard")
+    assert main("--resume", folder.path, "--steps", "30", *logs) == 0
+    assert [*folder.path.glob("tensorboard/events.*")]
     assert folder.metrics_file.read_bytes().startswith(before)
     assert [m["step"] for m in folder.metrics()][::3] == [5, 10, 15, 18, 23, 28, 30]
     assert "of 18 steps" not in (folder.path / "report.html").read_text()

@@ -19,6 +19,7 @@ from longlag.core.cell import Cell
 from longlag.core.spec import choose
 from longlag.runs.architectures import Architecture
 from longlag.runs.experiment import Experiment
+from longlag.runs.metric_logs import LogName
 from longlag.runs.registry import cell_class, own_line, task_class
 from longlag.system.hosts import joined
 from longlag.training.config import Training
@@ -72,7 +73,7 @@ def parse(
         defaults: what is run without arguments.
 
     Returns:
-        The experiment, and the parsed `mesh`, `resume` and `out`, as attributes.
+        The experiment, and the parsed `mesh`, `resume`, `out` and `log`, as attributes.
 
     Raises:
         ValueError: an unknown name, an impossible value.
@@ -110,6 +111,11 @@ def parse(
         ("wait", Annotated[float, arg(help="seconds until all processes have come")], WAIT),
         ("resume", Annotated[Path | None, arg(help=_RESUME_HELP)], None),
         ("out", Annotated[Path | None, arg(help=_OUT_HELP)], None),
+        (
+            "log",
+            Annotated[tuple[LogName, ...], arg(help=_LOG_HELP), tyro.conf.UseAppendAction],
+            (),
+        ),
         ("task", Annotated[task_cls, arg(help=f"Dials of the task {task_name}.")], task),
     ]
     if cell is not None:
@@ -118,7 +124,11 @@ def parse(
         )
     specs = [("", Architecture), ("", Training), ("task.", task_cls)]
     _offer_nearest(argv, specs if cell is None else [*specs, ("cell.", type(cell))])
-    named = {"optimizer": optimizers(), "schedule": schedule_names()}
+    named = {
+        "optimizer": optimizers(),
+        "schedule": schedule_names(),
+        "log": typing.get_args(LogName),
+    }
     for option, text in peek(argv, [*named]).items():
         choose(text, named[option], f"--{option}")
     command = dataclasses.make_dataclass("Command", fields, frozen=True)
@@ -298,3 +308,7 @@ _RESUME_HELP = (
     "go on with the run in this folder; it must have the same configuration, or only more --steps"
 )
 _OUT_HELP = "the run folder to make (default: runs/TIME-TASK-CELL-ATTENTION)"
+_LOG_HELP = (
+    "write the metrics to this log too: tensorboard (FOLDER/tensorboard) or wandb (Weights & "
+    "Biases; WANDB_MODE=offline needs no network); give the option twice for both"
+)

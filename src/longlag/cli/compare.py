@@ -30,11 +30,13 @@ from longlag.models import SequenceModel, mixer_parameters, mixers
 from longlag.runs import (
     Architecture,
     Experiment,
+    MetricLogs,
     RunFolder,
     carry_out,
     create,
     devices_of,
     extend,
+    require_log_packages,
     run_name,
 )
 from longlag.runs import Progress as Report
@@ -61,13 +63,19 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     """`main` in one process of a run, which may have several."""
-    experiment, folder, mesh = _prepare(argv)
+    experiment, folder, read = _prepare(argv)
     cache_compilations()
     for line in (*sizes(experiment), *weight_decay(experiment)):
         console.print(line, highlight=False)
     resume = f"go on by --resume {folder.path}"
-    with explain_loss(resume), catch_stop_signals() as stop:
-        results = _carry_out_with_progress(experiment, folder, mesh, stop)
+    with (
+        explain_loss(resume),
+        catch_stop_signals() as stop,
+        MetricLogs(folder, read.log) as logs,
+    ):
+        results = _carry_out_with_progress(experiment, folder, read.mesh, stop, logs)
+        if results is not None:
+            logs.conclude(results)
     if results is None:
         console.print(f"stopped; {resume}", highlight=False, soft_wrap=True)
         return stop.exit_code or 128 + signal.SIGTERM  # of another process
@@ -97,19 +105,21 @@ def weight_decay(experiment: Experiment) -> list[str]:
     return [f"weight decay {experiment.training.weight_decay:g} of {decays}; not of {stays}"]
 
 
-def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, str]:
+def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, Any]:
     resume = peek(argv, ["resume"]).get("resume")
     if resume is None:
         experiment, read = parse(argv, "longlag compare", __doc__ or "", DEFAULT)
+        require_log_packages(read.log)
         devices_of(experiment, read.mesh)  # refuses before there is a folder
         cell = "none" if experiment.cell is None else type(experiment.cell).__name__
         name = run_name(experiment.task_title, cell, experiment.architecture.attention)
         folder = on_first(lambda: create(experiment, read.out, RUNS, name))
-        return experiment, folder, read.mesh
+        return experiment, folder, read
     folder = on_first(lambda: RunFolder.open(Path(resume)))
     stored = Experiment.from_config(folder.config, folder.path)
     # The options that are given must be those of the run; those that are not come from it.
     requested, read = parse(argv, "longlag compare", __doc__ or "", stored)
+    require_log_packages(read.log)
     if read.out is not None:
         raise ValueError(f"expected --resume or --out; got both, {resume} and {read.out}")
     config, made_with = requested.config(), stored.config()
@@ -127,11 +137,11 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, str]:
     folder.require_same(config, made_with)
     experiment = dataclasses.replace(stored, training=training)
     devices_of(experiment, read.mesh)
-    return experiment, on_first(lambda: extend(experiment, folder)), read.mesh
+    return experiment, on_first(lambda: extend(experiment, folder)), read
 
 
 def _carry_out_with_progress(
-    experiment: Experiment, folder: RunFolder, mesh: str, stop: Any
+    experiment: Experiment, folder: RunFolder, mesh: str, stop: Any, logs: MetricLogs
 ) -> dict[str, Any] | None:
     columns = (
         TextColumn("{task.description}"),
@@ -154,5 +164,6 @@ def _carry_out_with_progress(
                 progress.update(bars[line["seed"]], completed=done, state=state)
             for message in report.messages:
                 progress.console.print(message, highlight=False)
+            logs.add(report)
 
         return carry_out(experiment, folder, mesh=mesh, stop=stop, on_progress=show)

@@ -15,6 +15,7 @@ from longlag.runs.folder import RunFolder, run_name
 from longlag.runs.jobs import run_job
 from longlag.runs.lifecycle import Progress, carry_out, create, devices_of, extend, reopen
 from longlag.runs.loading import Loaded, load
+from longlag.runs.metric_logs import LogName, MetricLogs, require_log_packages
 from longlag.runs.registry import (
     cell_class,
     cell_name,
@@ -37,6 +38,8 @@ __all__ = [
     "EncoderDecoder",
     "Experiment",
     "Loaded",
+    "LogName",
+    "MetricLogs",
     "Progress",
     "Restored",
     "RunFolder",
@@ -58,6 +61,7 @@ __all__ = [
     "own_line",
     "own_sources",
     "reopen",
+    "require_log_packages",
     "restore",
     "results",
     "run_job",

@@ -22,6 +22,7 @@ from longlag.core.spec import Spec
 from longlag.runs.checkpoint import CheckpointError
 from longlag.runs.experiment import Experiment
 from longlag.runs.lifecycle import carry_out, create, reopen
+from longlag.runs.metric_logs import LogName, MetricLogs
 from longlag.runs.registry import (
     Source,
     cell_class,
@@ -71,6 +72,7 @@ class Job:
         versions: of the process that made it.
         sources: the user's own files by "task" and "cell".
         experiment: pickled, to be read once the sources are imported.
+        logs: where its metrics go besides, see `MetricLogs`.
     """
 
     name: str
@@ -79,24 +81,35 @@ class Job:
     versions: dict[str, str | None]
     sources: dict[str, Source]
     experiment: bytes
+    logs: tuple[LogName, ...] = ()
 
     @classmethod
-    def of(cls, name: str, experiment: Experiment, folder: Path, mark: Path) -> Job:
+    def of(
+        cls,
+        name: str,
+        experiment: Experiment,
+        folder: Path,
+        mark: Path,
+        logs: tuple[LogName, ...] = (),
+    ) -> Job:
         """Packs an experiment, with the text of the user's own task and cell."""
         task = _importable(experiment.task, task_class)
         cell = experiment.cell and _importable(experiment.cell, cell_class)
         experiment = dataclasses.replace(experiment, task=task, cell=cell)
         sources = {what: s for what, s in own_sources(task, cell).items() if s.own}
-        return cls(
-            name, folder.absolute(), mark.absolute(), versions(), sources, pickle.dumps(experiment)
-        )
+        paths, pickled = (folder.absolute(), mark.absolute()), pickle.dumps(experiment)
+        return cls(name, *paths, versions(), sources, pickled, logs)
 
     def __bytes__(self) -> bytes:
         return bytes(Call(_work, (self,)))
 
 
 def run_job(
-    name: str, experiment: Experiment, folder: Path, stop: Interruption | None = None
+    name: str,
+    experiment: Experiment,
+    folder: Path,
+    stop: Interruption | None = None,
+    logs: tuple[LogName, ...] = (),
 ) -> Results | None:
     """Carries one experiment of a sweep out, unless it was, in `folder / name`.
 
@@ -107,6 +120,7 @@ def run_job(
         experiment: what to run.
         folder: where the run folder is, or will be.
         stop: looked at after every dispatch; once true, the run is saved and left.
+        logs: where its metrics go besides, see `MetricLogs`.
 
     Returns:
         The results (`longlag.runs.results`), or None if it was stopped before its end.
@@ -122,7 +136,11 @@ def run_job(
         file = path / "results.json"
         if file.is_file():
             return json.loads(file.read_text(encoding="utf-8"))
-        return carry_out(experiment, run, stop=stop)
+        with MetricLogs(run, logs) as metric_logs:
+            results = carry_out(experiment, run, stop=stop, on_progress=metric_logs.add)
+            if results is not None:
+                metric_logs.conclude(results)
+        return results
 
 
 @functools.cache
@@ -177,7 +195,8 @@ def _work(job: Job) -> Outcome:
             raise ImportError(
                 f"a worker on {platform.node()} cannot import what {job.name} is made of: {error}"
             ) from error
-        return run_job(job.name, experiment, job.folder, _SweepIsOver(job.mark)), None
+        stop = _SweepIsOver(job.mark)
+        return run_job(job.name, experiment, job.folder, stop, job.logs), None
     except Exception as error:
         return None, _plain(error)
 

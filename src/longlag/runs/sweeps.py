@@ -18,6 +18,7 @@ from pathlib import Path
 from longlag.runs.cluster import connect
 from longlag.runs.experiment import Experiment
 from longlag.runs.jobs import Job, Outcome, Results
+from longlag.runs.metric_logs import LogName, require_log_packages
 from longlag.runs.progress_bars import Bars
 from longlag.system.console import console
 from longlag.system.file_lock import held_lock
@@ -33,7 +34,12 @@ LOOK_SECONDS = 0.3
 DEATHS = 3
 
 
-def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: Workers = 0) -> dict[str, Results]:
+def sweep(
+    jobs: Mapping[str, Experiment],
+    folder: Path,
+    workers: Workers = 0,
+    logs: tuple[LogName, ...] = (),
+) -> dict[str, Results]:
     """Carries all experiments out, each in a run folder of its name.
 
     A run that has its results is not repeated, one that was cut goes on from its checkpoint, and
@@ -46,6 +52,7 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: Workers = 0) ->
         workers: how many processes of this machine, each with a core or an accelerator of its own;
             0 means one for each. Or the address of a scheduler of Dask, such as tcp://host:8786.
             Or any `concurrent.futures.Executor`, which stays open.
+        logs: where the metrics of the runs go besides, see `longlag.runs.MetricLogs`.
 
     Returns:
         What `longlag.runs.carry_out` found, by name, in the order of `jobs`.
@@ -54,13 +61,17 @@ def sweep(jobs: Mapping[str, Experiment], folder: Path, workers: Workers = 0) ->
         ValueError: `workers` is negative, or no address; a worker has other versions of Python or
             of a package.
         ConnectionError: no scheduler answers.
-        ImportError: a worker cannot import longlag, or what an experiment is made of.
+        ImportError: a worker cannot import longlag, or what an experiment is made of; the package
+            of a log is missing.
         ChildProcessError: a run lost four workers, or the executor failed.
         ValueError, CheckpointError, DiskError: as `carry_out`; the first failure ends the sweep.
     """
+    require_log_packages(logs)
     try:
         with _executor(workers) as executor, _mark(folder) as mark, Bars(jobs, folder) as bars:
-            calls = {name: bytes(Job.of(name, job, folder, mark)) for name, job in jobs.items()}
+            calls = {
+                name: bytes(Job.of(name, job, folder, mark, logs)) for name, job in jobs.items()
+            }
             return _carry_out_all(calls, executor, bars)
     except KeyboardInterrupt:
         console.print("\nstopped; the same command goes on from here")
