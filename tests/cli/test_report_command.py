@@ -120,6 +120,8 @@ def test_what_is_no_finished_run_is_refused(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "cuts").mkdir()
+    new(tmp_path / "cuts" / "cut", EXPERIMENT)
     new(tmp_path / "cut", EXPERIMENT)
     strict = dataclasses.replace(EXPERIMENT, training=Training(solved=0.9), cell=GRU(8))
     run, other = finished(tmp_path / "run"), finished(tmp_path / "other", strict)
@@ -129,7 +131,8 @@ def test_what_is_no_finished_run_is_refused(
     for arguments, message in [
         ([], "expected a run folder, or several; got none"),
         ([tmp_path / "rum"], f"got nothing. Did you mean {tmp_path / 'run'}?"),
-        ([tmp_path / "empty"], "got a folder without config.json"),
+        ([tmp_path / "empty"], f"results.json of a question; got {tmp_path}/empty, a folder with"),
+        ([tmp_path / "cuts"], f"got only unfinished ones: {tmp_path}/cuts/cut"),
         ([run.path, tmp_path / "cut"], f"Finish it by: longlag compare --resume {tmp_path}/cut"),
         ([tmp_path / "damaged"], f"expected the results of a run in {tmp_path}/damaged/results"),
         ([run.path, other.path], "expected runs with one threshold of accuracy, or --threshold"),
@@ -138,3 +141,58 @@ def test_what_is_no_finished_run_is_refused(
         printed = capsys.readouterr()
         assert message in printed.err and printed.out == "" and "Traceback" not in printed.err
     assert contents(tmp_path) == before
+
+
+def question(file: Path, task: str, lengths: tuple[int, ...] = (8, 32)) -> None:
+    """What a script of experiments leaves, with an arm that is named as a run is."""
+    costs = {"exact_match": 0.5, "loss": 1.0, "steps": 9, "parameters": 1, "state_bytes": 64}
+    rows = [
+        {"task": task, "arm": arm, "seed": 0, "accuracy": 0.25, "seconds": 1.0, "floor": 0.125}
+        | {"length": length, "train_length": lengths[0], "lag": length, "train_lag": lengths[0]}
+        | costs
+        for arm in ("LSTM", "LSTM, told the lag")
+        for length in lengths
+    ]
+    file.write_text(json.dumps({"rows": rows, "threshold": 0.98, "meta": {}}))
+
+
+def test_folders_of_runs_and_results_of_questions_stand_beside_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    finished(Path("run"))
+    # A sweep: its trials lie deeper than its runs, and one run was stopped.
+    finished(Path("sweep/gru"), dataclasses.replace(EXPERIMENT, cell=GRU(8)), accuracy=1.0)
+    finished(Path("sweep/rates/gru-0.1"), dataclasses.replace(EXPERIMENT, cell=GRU(9)))
+    new(Path("sweep/stopped"), EXPERIMENT)
+    finished(Path("deep/lag-8/lstm"), dataclasses.replace(EXPERIMENT, first_seed=7))
+    Path("asked").mkdir()
+    question(Path("asked/results.json"), "parity")
+    question(Path("longer.json"), "parity", (9, 36))
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(report, "show_results", lambda results, out: shown.append(results))
+    words = ["run", "sweep", "deep", "asked"]
+    assert main(["report", *words, "--threshold", ".9"]) == 0
+    assert capsys.readouterr().out == "left out, unfinished: sweep/stopped\n"
+    paths = "run sweep/gru deep/lag-8/lstm asked/results.json"
+    assert shown[0]["meta"]["command"] == f"longlag report {paths}"
+    assert shown[0]["title"] == "3 runs and 1 question" and shown[0]["threshold"] == 0.9
+    assert {point["arm"] for point in shown[0]["by_lag"]} >= {"GRU", "LSTM, told the lag"}
+
+    asked, longer = (report._read_question(Path(f)) for f in ("asked/results.json", "longer.json"))
+    run = report._read(Path("run"))
+    with pytest.raises(ValueError, match="one threshold of accuracy, or --threshold; 0.98 and"):
+        report.results_of_runs([run], questions=[asked])
+    rows = report.results_of_runs([run], 0.95, [asked, longer])["rows"]
+    assert [*dict.fromkeys((row["task"], row["arm"]) for row in rows if row["seed"] == 0)] == [
+        ("parity", "LSTM"),
+        ("parity", "LSTM (asked/results.json)"),
+        ("parity", "LSTM, told the lag"),
+        ("parity (trained at 9 steps)", "LSTM"),
+        ("parity (trained at 9 steps)", "LSTM, told the lag"),
+    ]
+    floors = {(row["task"], row["accuracy"]) for row in rows if row["arm"].startswith("floor: b")}
+    assert floors == {("parity", 0.125), ("parity (trained at 9 steps)", 0.125)}
+    Path("other.json").write_text(json.dumps({"rows": [{"arm": "copy"}]}))
+    refused("run", "other.json")
+    assert "other.json cannot be compared with runs: expected rows with" in capsys.readouterr().err

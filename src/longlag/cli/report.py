@@ -1,11 +1,14 @@
-"""Make the page of one run anew, or one page that compares several runs.
+"""Write the page of one run again, or one page that compares several runs.
 
     longlag report runs/20261124-101500-recall-lstm-full
     longlag report runs/20261124-* --out runs/comparison
+    longlag report runs/family-hold runs/MY-RUN
 
-One run: prints its table and writes FOLDER/report.html, as `longlag compare` does at its end.
-Several: their rows in one table and one page. Runs of one configuration and different seeds are one
-arm. Arms or tasks of the same name are told apart by the options in which they differ. Seconds.
+With one run, prints its table and writes FOLDER/report.html, as `longlag compare` does at its end.
+With several, writes one table and one page of all. A folder that holds run folders stands for the
+finished ones among them. The results.json of a question can be given too. Runs that differ only in
+their seeds form one arm. Arms or tasks of the same name get the options in which they differ. Takes
+seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import tyro
 from longlag import report
 from longlag.cli.arguments import call
 from longlag.report.statements import format_accuracy
-from longlag.report.summary import Spread
+from longlag.report.summary import FLOOR, REQUIRED, Spread
 from longlag.runs import Experiment, RunFolder, floor_rows
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
@@ -31,6 +34,8 @@ from longlag.system.console import console
 __all__ = ["main", "results_of_run", "results_of_runs", "show_results", "write_report"]
 
 COMPARISON = Path("runs/comparison")
+CONFIG, RESULTS = "config.json", "results.json"
+BASELINE = f"{FLOOR}best fixed answer"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,18 +51,20 @@ def write_report(
     """Writes the page.
 
     Args:
-        folders: one run folder or several.
+        folders: run folders, folders that hold run folders, or results.json of questions.
         out: the folder of the page. By default that of the run, or runs/comparison for several.
         threshold: the accuracy from which a seed has solved its task, in place of that of the runs.
     """
-    runs = [_read(path) for path in dict.fromkeys(folders)]
-    if not runs:
+    if not folders:
         raise ValueError("expected a run folder, or several; got none")
-    if len(runs) == 1:
+    paths = dict.fromkeys(path for folder in folders for path in _expand(folder))
+    runs = [_read(path) for path in paths if not path.is_file()]
+    questions = [_read_question(path) for path in paths if path.is_file()]
+    if len(runs) == 1 and not questions:
         results, out = results_of_run(runs[0].experiment, runs[0].results), out or runs[0].path
     else:
-        results, out = results_of_runs(runs, threshold), out or COMPARISON
-        if (out / "config.json").exists():
+        results, out = results_of_runs(runs, threshold, questions), out or COMPARISON
+        if (out / CONFIG).exists():
             raise ValueError(f"--out: expected a folder that is no run folder; got {out}")
     if threshold is not None:
         results["threshold"] = threshold
@@ -96,17 +103,28 @@ class Run:
     results: dict[str, Any]
 
 
-def results_of_runs(runs: Sequence[Run], threshold: float | None = None) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What a script of experiments leaves: rows of many arms, without their configurations."""
+
+    path: Path
+    results: dict[str, Any]
+
+
+def results_of_runs(
+    runs: Sequence[Run], threshold: float | None = None, questions: Sequence[Question] = ()
+) -> dict[str, Any]:
     """What the page of several runs shows.
 
     Args:
-        runs: at least two.
+        runs: finished ones.
         threshold: the accuracy from which a seed has solved its task. None: that of the runs.
+        questions: results that are shown beside them.
 
     Raises:
         ValueError: the runs have several thresholds, and none is given.
     """
-    thresholds = sorted({run.results["threshold"] for run in runs})
+    thresholds = sorted({source.results["threshold"] for source in (*runs, *questions)})
     if threshold is None and len(thresholds) > 1:
         several = " and ".join(f"{value:g}" for value in thresholds)
         raise ValueError(f"expected runs with one threshold of accuracy, or --threshold; {several}")
@@ -118,32 +136,126 @@ def results_of_runs(runs: Sequence[Run], threshold: float | None = None) -> dict
         by_lag += [point | own for point in run.results["by_lag"]]
         for row in floor_rows(run.experiment):
             floors[task, row["arm"], row["length"]] = row | {"task": task}
-    paths = [str(run.path) for run in runs]
+    for question in questions:
+        named = _named_rows(question, rows)
+        rows += named
+        by_lag += [row for row in named if row.get("lag") and row.get("train_lag")]
+        floors |= {
+            (row["task"], BASELINE, row["length"]): _floor_row(row)
+            for row in named
+            if row.get("floor") is not None
+        }
+    paths = [str(source.path) for source in (*runs, *questions)]
     return {
         "rows": [*rows, *floors.values()],
         "curves": curves,
         "by_lag": by_lag,
         "threshold": thresholds[0] if threshold is None else threshold,
-        "title": f"{len(runs)} runs",
+        "title": _title(len(runs), len(questions)),
         "lead": f"The runs: {', '.join(paths)}.",
         "meta": {"command": shlex.join(["longlag", "report", *paths])},
     }
 
 
+def _expand(path: Path) -> list[Path]:
+    """The run folders and the files of results that a word of the command line stands for."""
+    if path.is_file() or not path.is_dir() or (path / CONFIG).exists():
+        return [path]
+    runs = _runs_below(path)
+    if not runs and (path / RESULTS).is_file():
+        return [path / RESULTS]
+    if not runs:
+        raise ValueError(
+            f"expected a run folder, a folder that holds some, or results.json of a question; got "
+            f"{path}, a folder with none of them"
+        )
+    finished = [run for run in runs if (run / RESULTS).is_file()]
+    unfinished = ", ".join(str(run) for run in runs if run not in finished)
+    if not finished:
+        raise ValueError(
+            f"expected a finished run in {path}; got only unfinished ones: {unfinished}"
+        )
+    if unfinished:
+        console.print(f"left out, unfinished: {unfinished}", highlight=False, soft_wrap=True)
+    return finished
+
+
+def _runs_below(path: Path) -> list[Path]:
+    """The run folders in a folder or, if there is none, in the folders that it holds.
+
+    So the trials of a sweep are left out: they lie beside its runs, in a folder of their own.
+    """
+    inside = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    runs = [folder for folder in inside if (folder / CONFIG).is_file()]
+    return runs or [run for folder in inside for run in _runs_below(folder)]
+
+
 def _read(path: Path) -> Run:
     folder = RunFolder.open(path)
-    file = path / "results.json"
+    file = path / RESULTS
     if not file.is_file():
         raise ValueError(
             f"expected a finished run at {path}; got one without results.json. Finish it by: "
             f"longlag compare --resume {path}"
         )
+    results = _read_results(file, ("rows", "by_lag", "curves"))
+    if not isinstance(results.get("threshold"), float | int):
+        raise ValueError(f"expected the results of a run in {file}; got none with a threshold")
+    try:
+        experiment = Experiment.from_config(folder.config, path)
+    except ValueError as error:  # of another version, or of a cell that no longer imports
+        raise ValueError(f"cannot read the configuration of {path}: {error}") from error
+    return Run(path, experiment, results)
+
+
+def _read_question(file: Path) -> Question:
+    results = _read_results(file, ("rows",))
+    missing = [key for key in REQUIRED if any(key not in row for row in results["rows"])]
+    if missing:
+        raise ValueError(
+            f"{file} cannot be compared with runs: expected rows with {', '.join(REQUIRED)}; some "
+            f"have no {', '.join(missing)}"
+        )
+    return Question(file, {"threshold": 0.95} | results)
+
+
+def _read_results(file: Path, keys: Sequence[str]) -> dict[str, Any]:
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
-        _ = results["rows"], results["by_lag"], results["curves"], results["threshold"]
+        if not all(isinstance(results[key], list) for key in keys):
+            raise TypeError(f"expected lists of {', '.join(keys)}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"expected the results of a run in {file}; got: {error!r}") from error
-    return Run(path, Experiment.from_config(folder.config, path), results)
+    return results
+
+
+def _named_rows(question: Question, others: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a question, named so that none is taken for one of another source."""
+    rows = [dict(row) for row in question.results["rows"]]
+    lengths = collections.defaultdict(set)
+    for row in (*others, *rows):
+        lengths[row["task"]].add(row.get("train_length"))
+    for row in rows:
+        if len(lengths[row["task"]]) > 1:
+            row["task"] = f"{row['task']} (trained at {row.get('train_length')} steps)"
+    taken = {(row["task"], row["arm"]) for row in others}
+    for row in rows:
+        if (row["task"], row["arm"]) in taken:
+            row["arm"] = f"{row['arm']} ({question.path})"
+    return rows
+
+
+def _floor_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The floor that a row of a question names, as `floor_rows` has that of a run."""
+    costs = dict.fromkeys(("seed", "exact_match", "loss", "parameters", "state_bytes", "seconds"))
+    kept = {key: row.get(key) for key in ("task", "length", "train_length", "lag", "train_lag")}
+    return kept | costs | {"arm": BASELINE, "accuracy": row["floor"], "steps": 0}
+
+
+def _title(runs: int, questions: int) -> str:
+    """What is on the page, as "2 runs and 1 question"."""
+    counts = ((runs, "run"), (questions, "question"))
+    return " and ".join(f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n)
 
 
 def _names(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
