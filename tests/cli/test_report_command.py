@@ -181,7 +181,7 @@ def test_folders_of_runs_and_results_of_questions_stand_beside_runs(
 
     asked, longer = (report._read_question(Path(f)) for f in ("asked/results.json", "longer.json"))
     run = report._read(Path("run"))
-    with pytest.raises(ValueError, match="one threshold of accuracy, or --threshold; 0.98 and"):
+    with pytest.raises(ValueError, match=r"or --threshold; 0\.98 and 0\.99"):
         report.results_of_runs([run], questions=[asked])
     rows = report.results_of_runs([run], 0.95, [asked, longer])["rows"]
     assert [*dict.fromkeys((row["task"], row["arm"]) for row in rows if row["seed"] == 0)] == [
