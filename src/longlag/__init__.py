@@ -18,7 +18,7 @@ from longlag.system.moved import install as _install
 
 _install()
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 # Where the names of each group come from. A module without names gives all that it exports.
 _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
