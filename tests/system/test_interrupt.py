@@ -56,7 +56,7 @@ def test_the_first_signal_saves_and_leaves(number: signal.Signals, code: int):
         process.send_signal(number)
         out, err = process.communicate(timeout=10)
     assert (out, process.returncode) == ("saved\n", code)
-    assert "finished and saved first" in err and "Traceback" not in err
+    assert "Stopping after this dispatch. It is saved." in err and "Traceback" not in err
 
 
 def test_a_second_ctrl_c_leaves_at_once_from_within_xla():

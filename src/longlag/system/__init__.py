@@ -1,1 +1,1 @@
-"""What is about the machine: files, signals, the console, optional packages, provenance."""
+"""The machine: files, signals, the console, optional packages, provenance."""

@@ -1,4 +1,4 @@
-"""What the C library does with memory that is freed: by default it goes back to the system.
+"""Freed memory: kept by the process, or returned to the system as the C library does.
 
 The next array then takes fresh pages, and each page is a fault and is cleared first. In a train
 step that makes large arrays this is a tenth to a fourth of the time (benchmarks/README.md, memory
@@ -45,5 +45,5 @@ def keep_freed_memory() -> bool:
 
 
 def describe_allocator() -> str:
-    """What is done with freed memory in this process: "keep" or "system"."""
+    """The policy for freed memory in this process: "keep" or "system"."""
     return "keep" if _kept else "system"

@@ -1,4 +1,4 @@
-"""Writing that is complete or absent, and one clear message where the disk refuses."""
+"""File writes that are complete or absent, with one clear message if the disk refuses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["DiskError", "sync_folder", "write_file", "writing"]
 
 
 class DiskError(OSError):
-    """The file system refused. The message names what was written, where, and the reason."""
+    """An error of the file system. The message names what was written, where, and the reason."""
 
 
 @contextlib.contextmanager
 def writing(what: str, path: Path, instead: str = "") -> Iterator[None]:
-    """Turns every `OSError` of its block into one `DiskError` that a user can act upon.
+    """Turns every `OSError` of its block into one `DiskError` with a clear message.
 
     Args:
         what: what is being written, for the message ("the metrics").
@@ -47,7 +47,7 @@ def write_file(path: Path, text: str) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Writes a file aside and renames it: what was there stays until the new one is whole."""
+    """Replaces a file. The old one stays until the new one is complete."""
     aside = path.with_name(f"{path.name}.partial")
     aside.unlink(missing_ok=True)
     try:

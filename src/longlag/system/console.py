@@ -1,4 +1,4 @@
-"""The console with its tables, and the cache of compiled programs."""
+"""The console, its tables, and the cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cache_compilations() -> None:
 def print_table(
     columns: Sequence[str], table: Sequence[Sequence[str]], title: str | None = None
 ) -> None:
-    """Prints a table; its cells are text, in which brackets are brackets."""
+    """Prints a table of plain text. Brackets in it are no markup."""
     rich_table = Table(*columns, title=title, title_justify="left")
     for line in table:
         rich_table.add_row(*map(Text, line))

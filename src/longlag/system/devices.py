@@ -1,4 +1,4 @@
-"""Which accelerators a machine has, and one of them for a process, without starting jax here.
+"""Accelerators of a machine, found and assigned to processes without starting jax here.
 
 A process in which jax starts on a GPU takes three quarters of its memory, and one in which it
 starts on a TPU takes all chips. So a process that only starts others must not ask its own jax.
@@ -69,7 +69,7 @@ class Accelerators(NamedTuple):
 
 @functools.cache
 def accelerators() -> Accelerators:
-    """Asks jax in a process of its own, if there may be accelerators.
+    """Finds the accelerators of this machine, by jax in another process.
 
     What the user set (JAX_PLATFORMS, CUDA_VISIBLE_DEVICES) counts. If jax cannot answer there,
     it counts as having none.
@@ -90,14 +90,14 @@ def accelerators() -> Accelerators:
 
 
 def may_have_accelerators() -> bool:
-    """Whether the file system shows an accelerator which jax is not kept from."""
+    """Whether the file system shows an accelerator that jax may use."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return False
     return any(True for node in NODES for _ in glob.iglob(node))
 
 
 def leave_accelerators() -> None:
-    """Leaves the accelerators to the processes that this one will start; before jax starts here.
+    """Leaves the accelerators to processes started later. Call it before jax starts here.
 
     On a GPU this process preallocates no memory, nor do those that it starts. On a TPU, which
     one process holds, this process computes on the CPU.

@@ -1,4 +1,4 @@
-"""What the modules of a package export, so that a new file needs no entry anywhere."""
+"""Names that the modules of a package export, so that a new file needs no entry anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lock that ends with the process which holds it: one writer at a time, on all machines."""
+"""A file lock for one writer at a time, on all machines. It ends with its process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_SECONDS = 0.2
 
 @contextlib.contextmanager
 def held_lock(path: Path, give_up: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-    """Holds a lock in its block, and waits for it as long as another holds it.
+    """Holds a file lock in its block, after waiting for any other holder.
 
     The kernel ends the lock with the process, however that goes; a network file system does so
     when the machine is gone. So a process that was given up for dead and lives keeps others out.

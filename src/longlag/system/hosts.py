@@ -1,4 +1,4 @@
-"""Several processes that carry out one run together, each with devices of its own.
+"""Several processes that carry out one run, each with devices of its own.
 
 `jax.distributed` joins them. Process 0 alone prints, and reads and writes the files of the run. All
 processes learn from it what it read, or why it could not (`on_first`).
@@ -48,7 +48,7 @@ def joined(
     process: int | None = None,
     wait: float = 300,
 ) -> Iterator[None]:
-    """Joins the processes of a run, before jax has looked for devices, for as long as its block.
+    """Joins the processes of a run for the duration of its block, before jax finds devices.
 
     Without a coordinator they are found by themselves: under Slurm (a step of several tasks), MPI
     (Open MPI, or any with mpi4py) and Kubernetes (an indexed job, with jax[k8s]).
@@ -84,7 +84,7 @@ def is_first() -> bool:
 
 
 def on_first(make: Callable[[], T]) -> T:
-    """Calls a function in process 0, and gives every process what it returned.
+    """Calls a function in process 0, and returns its result in every process.
 
     Args:
         make: what it returns can be pickled. Every process must come here.
@@ -110,7 +110,7 @@ def on_first(make: Callable[[], T]) -> T:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether a flag is true in any process. Every process must come here."""
+    """Whether a flag is true in any process. Every process must call it."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
@@ -118,7 +118,7 @@ def any_process(flag: bool) -> bool:
 
 @contextlib.contextmanager
 def explain_loss(advice: str) -> Iterator[None]:
-    """Turns the error of a computation that has lost another process into one that says so.
+    """Turns the error of a computation that lost another process into a clear message.
 
     Args:
         advice: what to do now.

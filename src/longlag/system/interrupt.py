@@ -1,4 +1,4 @@
-"""Stopping cleanly: SIGTERM and Ctrl-C set a flag that the training loop looks at."""
+"""Clean stops: SIGTERM and Ctrl-C set a flag that the training loop checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What the process ought to exit with: 130 after Ctrl-C, 143 after SIGTERM, else 0."""
+        """The exit code of the process: 130 after Ctrl-C, 143 after SIGTERM, else 0."""
         return 0 if self.signal is None else 128 + self.signal
 
 
@@ -82,7 +82,7 @@ def _answer_signals(reader: int) -> None:
         if not stopping:
             stopping = True
             _write_to_stderr(
-                "\nStopping: this dispatch is finished and saved first. Ctrl-C leaves at once.\n"
+                "\nStopping after this dispatch. It is saved. Another Ctrl-C leaves at once.\n"
             )
         elif number[0] == signal.SIGINT:
             # A live display hides the cursor, and os._exit gives it no time to show it again.

@@ -30,7 +30,7 @@ QUICK_COMPILING = ("--xla_backend_optimization_level=1",)
 
 
 class Place(NamedTuple):
-    """Where one process runs.
+    """The core or accelerator of one process.
 
     Attributes:
         core: that it is pinned to, or None.
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 def places(workers: int = 0) -> list[Place]:
-    """The places of this machine, one for each process.
+    """Lists the places of this machine, one for each process.
 
     On a machine with accelerators each process sees one of them, and flags of XLA for a CPU are
     not set. On any other, each is pinned to a core: two processes on a core each do half as much
@@ -70,7 +70,7 @@ def places(workers: int = 0) -> list[Place]:
 
 
 class LocalPool(Executor):
-    """One process in each place. A process that dies ends one call, and another takes its place.
+    """An executor with one process in each place. A process that dies ends one call only.
 
     Each place is a pool of one process, with a thread that waits for it. In a pool of several
     processes the death of one would end the calls of all, and none would say which it was.
@@ -130,7 +130,7 @@ class LocalPool(Executor):
 
 
 def settle(parent: int, place: Place) -> None:
-    """Makes this process a worker in a place; before jax starts."""
+    """Makes this process a worker in a place, before jax starts."""
     # Ctrl-C is the parent's to answer. A worker whose parent is gone, however it went, goes too;
     # what it saved so far is where the next sweep goes on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

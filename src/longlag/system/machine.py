@@ -1,4 +1,4 @@
-"""What a number was measured on: versions, device, processor, commit."""
+"""Provenance of a measurement: versions, device, processor, commit."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def environment() -> dict[str, Any]:
 
 
 def provenance(command: str, began: float) -> dict[str, Any]:
-    """What a result file says of where it comes from, under `meta`.
+    """Provenance of a result file, as its entry `meta`.
 
     Args:
         command: that makes it again.
@@ -78,7 +78,7 @@ def provenance(command: str, began: float) -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package; None where there is none."""
+    """The installed version of a package. None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Where the processes of a run meet before jax joins them.
+"""A meeting of the processes of a run, before jax joins them.
 
 jax aborts a process that cannot reach its coordinator, and says little. So process 0 first waits at
 the coordinator's address until all others have come and have said who they are, and then lets them
@@ -22,7 +22,7 @@ SECONDS, BYTES = 10.0, 4096
 
 
 def meet(coordinator: str, processes: int, process: int, wait: float) -> None:
-    """Returns in every process once all have come.
+    """Waits until every process of a run has connected.
 
     Args:
         coordinator: HOST:PORT, an address of the machine of process 0.
@@ -41,7 +41,7 @@ def meet(coordinator: str, processes: int, process: int, wait: float) -> None:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """The host and the port of HOST:PORT.
+    """Splits HOST:PORT into host and port.
 
     Raises:
         ValueError: it is none.

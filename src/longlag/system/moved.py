@@ -1,4 +1,4 @@
-"""Modules of version 0.1 under the names that they had, for files that import them.
+"""Old module names of version 0.1, for files that still import them.
 
 A run folder keeps a copy of its user's own cell and task. Such a file may import `longlag.cell` or
 `longlag.layers`, and the run must load for good. An old name warns and gives what the new places
@@ -85,7 +85,7 @@ class OldModule(types.ModuleType):
 
 
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the old modules, after every other finder."""
+    """Import finder of the old modules, after every other finder."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: Any = None
@@ -108,6 +108,6 @@ class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Makes the old names known to Python's import."""
+    """Registers the old module names with Python's import."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
         sys.meta_path.append(OldNames())

@@ -1,4 +1,4 @@
-"""The packages of the extras: one message where one of them is missing."""
+"""Packages of the extras, with one message if one is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INSTALL = 'pip install "longlag[{extra}]"'
 
 @contextlib.contextmanager
 def needed_for(what: str, extra: str = "data") -> Iterator[None]:
-    """Says of the imports in its block what needs them, and how they are had.
+    """Explains a failed import in its block: what needs the package, and how to install it.
 
     Args:
         what: in the plural, as "the floors".
@@ -33,7 +33,7 @@ def needed_for(what: str, extra: str = "data") -> Iterator[None]:
 
 
 def check(*names: str, extra: str = "data") -> None:
-    """Looks for packages before hours are spent on what needs them at its end.
+    """Checks that packages are installed, before hours of training that need them at the end.
 
     Args:
         names: of distributions, as pip knows them.

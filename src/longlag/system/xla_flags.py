@@ -1,4 +1,4 @@
-"""XLA's flags: the ones that this jaxlib knows."""
+"""XLA flags that this jaxlib knows."""
 
 from __future__ import annotations
 
