@@ -146,7 +146,7 @@ def test_a_signal_to_one_process_stops_all_after_one_dispatch(tmp_path: Path):
     words = by_coordinator(2, *OPTIONS, "--out", tmp_path / "run")
     ended = run_together(words, [{}] * 2, "SIGTERM", at=2)
     assert [code for code, *_ in ended] == [128 + signal.SIGTERM] * 2, ended
-    assert f"stopped; go on by --resume {tmp_path / 'run'}" in ended[0][1]
+    assert f"stopped; resume it by --resume {tmp_path / 'run'}" in ended[0][1]
     run = RunFolder.open(tmp_path / "run")
     assert [m["step"] for m in run.metrics()] == [5, 5, 10, 10]
     assert [*checkpoints(run.checkpoints)][-1] == 10

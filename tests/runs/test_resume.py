@@ -267,7 +267,7 @@ def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(tmp_path: 
         started.send_signal(signal.SIGTERM)
         out, err = started.communicate(timeout=60)
     assert started.returncode == 143, err
-    assert f"stopped; go on by --resume {run}" in out and "Traceback" not in err
+    assert f"stopped; resume it by --resume {run}" in out and "Traceback" not in err
     folder = RunFolder.open(run)
     saved = max(checkpoints(folder.checkpoints))
     assert folder.metrics()[-1]["step"] == saved < 1500

@@ -1,4 +1,4 @@
-"""Experiments as values, and their runs: folders, checkpoints, resuming, sweeps, loading."""
+"""Experiments and their runs: folders, checkpoints, resuming, sweeps, loading."""
 
 from longlag.runs.architectures import (
     AnyArchitecture,

@@ -1,4 +1,4 @@
-"""The models that an experiment can be made of: a value each, that builds one for a task."""
+"""Model configurations: each builds a model for a task."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ __all__ = [
 
 
 class Architecture(Spec):
-    """The model around the cell. An option without effect is refused, see `longlag.models.build`.
+    """The model around the cell. An option without effect is refused (`longlag.models.build`).
 
     Attributes:
-        attention: what reads the past: none, additive, multiplicative, window or full.
-        placement: read (the context joins the output), block (the attention is a block's mixer),
-            or auto: read for additive and multiplicative attention, block for the others.
-        width: of all blocks, and of the cell unless it says otherwise.
-        depth: number of blocks; an attention replaces the middle one.
-        heads: of window and full attention.
-        window: how many positions window attention reads.
-        positions: of window and full attention: rotary, alibi, learned or none.
-        pattern: middle (one attention) or interleaved (cell and attention in turn).
-        convolution: width of a short causal convolution before every mixer; 0 leaves it out.
-        mlp: inner width of each block's MLP; 0 leaves it out.
-        dropout: rate after every mixer and MLP.
-        mixer_parameters: how many parameters each mixer is to have, within 5%: inner widths, the
-            cell's features too, are chosen for it; 0: as they come.
+        attention: the attention over the past: none, additive, multiplicative, window or full.
+        placement: where the attention is: read (its context joins the output of the cell) or block
+            (a block of its own). auto means read for additive and multiplicative attention, and
+            block for the others.
+        width: features of every block, and of the cell unless --cell.features differs.
+        depth: number of blocks. An attention block replaces the middle one.
+        heads: number of heads of window and full attention.
+        window: number of positions that window attention reads.
+        positions: position encoding of window and full attention: rotary, alibi, learned or none.
+        pattern: middle (one attention block) or interleaved (cell and attention in turn).
+        convolution: width of a short causal convolution before every mixer. 0 means none.
+        mlp: inner width of each block's MLP. 0 means none.
+        dropout: dropout rate after every mixer and MLP.
+        mixer_parameters: number of parameters of each mixer, reached within 5% by its inner width.
+            0 leaves the widths as they are.
     """
 
     attention: Literal["none", "additive", "multiplicative", "window", "full"] = "none"
@@ -64,7 +65,7 @@ class Architecture(Spec):
     mixer_parameters: int = 0
 
     def build(self, task: Task, cell: Cell | None) -> SequenceModel:
-        """The model for a task."""
+        """Builds the model for a task."""
         if isinstance(task, PairTask):
             raise ValueError(
                 f"task {task_name(type(task))}: expected an encoder and a decoder (EncoderDecoder, "
@@ -112,7 +113,7 @@ class EncoderDecoder(Spec):
             refuse_idle("model heads", self.heads, EncoderDecoder.heads, why)
 
     def build(self, task: Task, cell: Cell | None) -> Seq2Seq:
-        """The model for a task, whose answers are words of the target."""
+        """Builds the model for a task whose answers are words of the target."""
         if cell is None:
             raise ValueError("model cell: expected a cell for encoder and decoder, got None")
         dropout = (Dropout(self.dropout),) if self.dropout else ()
@@ -130,7 +131,7 @@ class EncoderDecoder(Spec):
 
 
 class Captioner(Spec):
-    """A picture said in words: regions by convolutions, and a decoder that may attend to them.
+    """Image captioning: a convolutional encoder, and a decoder that may attend to its regions.
 
     Attributes:
         attention: what the decoder reads the regions by: none (their mean is all that it is told),
@@ -151,7 +152,7 @@ class Captioner(Spec):
         choose(self.attention, ("none", "additive", "multiplicative"), "attention")
 
     def build(self, task: Task, cell: Cell | None) -> Seq2Seq:
-        """The model for a task of pictures, whose answers are words of the target."""
+        """Builds the model for a task of pictures whose answers are words of the target."""
         if cell is None:
             raise ValueError("model cell: expected a cell for the decoder, got None")
         dropout = (Dropout(self.dropout),) if self.dropout else ()
@@ -168,7 +169,7 @@ class Captioner(Spec):
 
 
 class Transcriber(Spec):
-    """What is heard, written down: layers that read it from both ends, an answer at every step.
+    """Transcription: bidirectional layers with an answer at every step.
 
     For tasks of transcripts: what a step belongs to is often known only when more was heard.
 
@@ -198,7 +199,7 @@ class Transcriber(Spec):
             refuse_idle("model heads", self.heads, Transcriber.heads, "without attention")
 
     def build(self, task: Task, cell: Cell | None) -> WholeSequenceModel:
-        """The model for a task. The cell is that of each direction, half as wide as the layers."""
+        """Builds the model for a task. Each direction has this cell, half as wide as the layers."""
         both = None if cell is None else Bidirectional(cell)
         if both is None or both.out_features(self.width) != self.width:
             raise ValueError(
@@ -232,7 +233,7 @@ def _over_source(attention: str, width: int, heads: int = 1) -> Attention | None
 
 
 def architecture_class(name: str | None) -> type[AnyArchitecture]:
-    """The architecture of a name; None is the one around a single sequence."""
+    """The architecture class of a name. None means `Architecture`."""
     if name is None:
         return Architecture
     others = {kebab(cls.__name__): cls for cls in (EncoderDecoder, Captioner, Transcriber)}
@@ -240,5 +241,5 @@ def architecture_class(name: str | None) -> type[AnyArchitecture]:
 
 
 def architecture_name(architecture: AnyArchitecture) -> str | None:
-    """The name in `config.json`; None for the one around a single sequence."""
+    """The name of an architecture in `config.json`. None for `Architecture`."""
     return None if type(architecture) is Architecture else kebab(type(architecture).__name__)

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent, verified before they are believed.
+"""Checkpoints: complete or absent, and verified before they are restored.
 
 A checkpoint is a folder `step_00000123` of what orbax wrote, with a `manifest.json` that lists the
 size and the SHA-256 of every file and the shape and dtype of every array. It is written aside
@@ -43,7 +43,7 @@ class CheckpointError(ValueError):
 
 
 class Restored(NamedTuple):
-    """What `restore` found.
+    """The result of `restore`.
 
     Attributes:
         step: the step that the checkpoint was saved at.

@@ -1,4 +1,4 @@
-"""A scheduler of Dask as an executor, once its workers have been looked at."""
+"""A Dask scheduler as an executor, after its workers are checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONNECT_SECONDS = 10
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Executor]:
-    """Connects with a scheduler, and with the workers that it has now or later.
+    """Connects to a Dask scheduler, and to the workers that it has now or later.
 
     Args:
         address: of the scheduler, such as tcp://host:8786.

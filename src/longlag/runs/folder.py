@@ -1,4 +1,4 @@
-"""The run folder: everything that a run leaves behind, readable by people and by a resume.
+"""The run folder: configuration, environment, metrics and checkpoints of one run.
 
 `config.json` is what the user chose, `env.json` what it ran on, `metrics.jsonl` one JSON object per
 line, `checkpoints/` what a resume starts from. The folder appears whole or not at all.
@@ -47,7 +47,7 @@ class RunFolder:
 
     @property
     def metrics_file(self) -> Path:
-        """`metrics.jsonl`."""
+        """The path of `metrics.jsonl`."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -57,7 +57,7 @@ class RunFolder:
 
     @property
     def env(self) -> dict[str, Any]:
-        """What `env.json` holds; nothing if there is no such file."""
+        """The contents of `env.json`. Empty if there is no such file."""
         try:
             return json.loads((self.path / ENV).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -150,7 +150,7 @@ class RunFolder:
     def require_same(
         self, config: Mapping[str, Any], stored: Mapping[str, Any] | None = None
     ) -> None:
-        """Checks that a resume was asked for with the configuration that the run was made with.
+        """Checks that a configuration is the one that the run was made with.
 
         Args:
             config: what was asked for.
@@ -169,7 +169,7 @@ class RunFolder:
             )
 
     def replace_config(self, config: Mapping[str, Any]) -> RunFolder:
-        """Writes another `config.json`; the old one stays until the new one is whole.
+        """Replaces `config.json`. The old one stays until the new one is complete.
 
         Raises:
             DiskError: the disk refused; the old one is there.
@@ -181,7 +181,7 @@ class RunFolder:
         return dataclasses.replace(self, config=plain)
 
     def note_mesh(self, step: int, mesh: Mapping[str, int] | None, processes: int) -> None:
-        """Notes in `env.json` which devices train from a step on, unless they did before it.
+        """Records in `env.json` which devices train from a step on, if they changed.
 
         Args:
             step: how many steps were taken before.
@@ -229,7 +229,7 @@ class RunFolder:
                 raise
 
     def save(self, step: int, tree: Any, *, keep: int = 2) -> Path:
-        """Saves a checkpoint (`checkpoint.save`), once the disk has every metrics line before it.
+        """Saves a checkpoint (`checkpoint.save`), after the disk has every metrics line before it.
 
         Raises:
             ValueError, DiskError: as `checkpoint.save`.
@@ -239,7 +239,7 @@ class RunFolder:
         return checkpoint.save(self.checkpoints, step, tree, keep=keep)
 
     def resume(self, like: Any) -> checkpoint.Restored:
-        """Goes back to the newest intact checkpoint, and cuts `metrics.jsonl` to it.
+        """Restores the newest intact checkpoint, and cuts `metrics.jsonl` to its step.
 
         Raises:
             ValueError, CheckpointError: as `checkpoint.restore`; the metrics are as they were.
@@ -267,7 +267,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Reads `metrics.jsonl`, without a last line that has no end.
+        """Reads `metrics.jsonl`, without an incomplete last line.
 
         Raises:
             ValueError: another line is not a metrics line; names it.

@@ -1,4 +1,4 @@
-"""What a worker does in a sweep, in a process of this machine or of any other.
+"""The job of a worker in a sweep, in a process of this machine or of any other.
 
 A worker takes `pickle.loads` and bytes, which every Python has. So a worker without longlag says so
 as the error of a job, where one that cannot read the message itself would stay silent.
@@ -49,7 +49,7 @@ Outcome = tuple[Results | None, Exception | None]
 
 
 class Call(NamedTuple):
-    """A call as bytes: `pickle.loads` of them makes it, and gives what it returns."""
+    """A function call as bytes: `pickle.loads` executes it and returns its result."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -63,7 +63,7 @@ class Call(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One experiment of a sweep, as it travels.
+    """One experiment of a sweep, as it is sent to a worker.
 
     Attributes:
         name: of the run folder.
@@ -111,7 +111,7 @@ def run_job(
     stop: Interruption | None = None,
     logs: tuple[LogName, ...] = (),
 ) -> Results | None:
-    """Carries one experiment of a sweep out, unless it was, in `folder / name`.
+    """Runs one experiment of a sweep in `folder / name`, unless its results are there.
 
     As long as another process writes there, it waits.
 
@@ -145,13 +145,13 @@ def run_job(
 
 @functools.cache
 def versions() -> dict[str, str | None]:
-    """The versions that must be the same here and on a worker: of Python, and by package."""
+    """The versions of Python and of packages that every worker must have."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"python": python} | {name: version(name) for name in PACKAGES}
 
 
 def require_versions(expected: dict[str, str | None]) -> None:
-    """Refuses to work here for a process that has other versions.
+    """Checks that a process has the versions that another one has.
 
     Args:
         expected: the `versions` of that process.

@@ -1,4 +1,4 @@
-"""Load a run that was carried out, ready to predict."""
+"""Trained runs, loaded for prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Loaded", "load"]
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A run that was carried out, ready to predict.
+    """A trained run, loaded for prediction.
 
     Attributes:
         experiment: what was run.
@@ -39,7 +39,7 @@ class Loaded:
     messages: tuple[str, ...]
 
     def of_seed(self, seed: int | None = None) -> Params:
-        """The parameters of one of the experiment's seeds, the first one for None."""
+        """The parameters of one seed. None means the first."""
         seeds = self.experiment.seed_numbers
         seed = seeds[0] if seed is None else seed
         if seed not in seeds:
@@ -49,7 +49,7 @@ class Loaded:
     def predict(
         self, inputs: Inputs, *, mask: Mask | None = None, seed: int | None = None
     ) -> Logits:
-        """The answers to a batch of sequences.
+        """Predicts the answers to a batch of sequences.
 
         Args:
             inputs: tokens `[B, T]` or features `[B, T, D]`.

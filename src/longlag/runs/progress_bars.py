@@ -1,4 +1,4 @@
-"""The bars of a sweep, moved by what its workers write in the run folders.
+"""Progress bars of a sweep, read from its run folders.
 
 Whatever starts the workers, and wherever they are, the run folders are what they share.
 """
@@ -24,7 +24,7 @@ TAIL_BYTES = 2**16
 
 
 class News(NamedTuple):
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
         step: of the newest lines of its metrics.
@@ -38,7 +38,7 @@ class News(NamedTuple):
 
 
 def newest(metrics: Path) -> News | None:
-    """What the last lines of a `metrics.jsonl` say, while another process may write more.
+    """Reads the last lines of a `metrics.jsonl`, while another process may write more.
 
     Args:
         metrics: the file; None comes out if there is none, or nothing is in it.
@@ -65,7 +65,7 @@ def newest(metrics: Path) -> News | None:
 
 
 class Bars:
-    """A bar for everything and one for each job that is under way.
+    """A progress bar for the whole sweep, and one for each job that is running.
 
     Args:
         jobs: experiments by the name of their run folder.
@@ -98,7 +98,7 @@ class Bars:
         self._progress.stop()
 
     def look(self) -> None:
-        """Looks into the run folders of the jobs that have not ended."""
+        """Updates the bars of the jobs that have not ended."""
         for name, file in self._files.items():
             size = _size(file)
             if size != self._sizes[name] and (news := newest(file)):
@@ -107,7 +107,7 @@ class Bars:
                 self._progress.update(self._bar(name), completed=news.done, state=state)
 
     def finish(self, name: str, results: Mapping[str, Any]) -> None:
-        """Says that a job has ended."""
+        """Marks a job as ended."""
         del self._files[name]
         bar, state = self._bar(name), _words(results["rows"][0]["accuracy"])
         self._progress.update(bar, completed=self._budgets[name], state=state)

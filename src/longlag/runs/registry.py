@@ -38,22 +38,22 @@ _texts: dict[str, bytes] = {}
 
 
 def task_names() -> dict[str, type[Task]]:
-    """The tasks by the name that the command line knows them by."""
+    """The tasks of the library, by their name on the command line."""
     return _classes(tasks_module, Task)
 
 
 def cell_names() -> dict[str, type[Cell]]:
-    """The cells of the library by the name that the command line knows them by."""
+    """The cells of the library, by their name on the command line."""
     return _classes(cells_module, Cell)
 
 
 def task_class(name: str, folder: Path | None = None) -> type[Task]:
-    """The task of a name, or of one's own file; as `cell_class`, the copy being `task.py`."""
+    """Finds the task class of a name, or of a user's own file (see `cell_class`; `task.py`)."""
     return _class(name, "task", Task, task_names(), folder)
 
 
 def cell_class(name: str, folder: Path | None = None) -> type[Cell]:
-    """The cell of a name, or of one's own file.
+    """Finds the cell class of a name, or of a user's own file.
 
     Args:
         name: a name of the library, or `path/to/file.py:Class`.
@@ -90,7 +90,7 @@ class Source(NamedTuple):
 
 
 def own_sources(task: Task, cell: Cell | None) -> dict[str, Source]:
-    """The user's own files that these come from, by "task" and "cell": none for the library's."""
+    """The user's own files of a task and a cell, by "task" and "cell". None for the library's."""
     named = {"task": (task, task_names()), "cell": (cell, cell_names())}
     sources = {}
     for what, (made, known) in named.items():
@@ -104,7 +104,7 @@ def own_sources(task: Task, cell: Cell | None) -> dict[str, Source]:
 
 
 def own_line(error: BaseException) -> str | None:
-    """Where in a user's own file an error was raised or passed through, `file.py:LINE, in NAME`.
+    """Finds the line of a user's own file that led to an error, as `file.py:LINE, in NAME`.
 
     An error that comes from another process has it as its attribute `own_line`.
     """

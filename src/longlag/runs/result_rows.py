@@ -1,4 +1,4 @@
-"""What a finished run found, as rows of the table and lines of the plots."""
+"""Results of a finished run, as rows of the table and lines of the plots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["floor_rows", "nan_share", "results"]
 
 
 def nan_share(measured: Evaluation, i: int) -> dict[str, float]:
-    """The share of a seed's answers that are NaN, for a row, which names it only if there are."""
+    """The share of a seed's answers that are NaN, as an entry of its row, if there are any."""
     share = float(measured.nan[i])
     return {"nan": share} if share else {}
 
@@ -33,7 +33,7 @@ def results(
     stages: Sequence[Stage],
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
-    """What a finished run found: `rows`, `curves` and `by_lag`, as `longlag.report` takes them.
+    """Results of a finished run: `rows`, `curves` and `by_lag`, as `longlag.report` takes them.
 
     The test set of every lag is read once, here. The states are on the devices of `mesh`.
     """
@@ -126,7 +126,7 @@ def _curve(experiment: Experiment, seed: int, metrics: list[dict[str, Any]]) -> 
 
 
 def floor_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """The task's floors as rows of the table, one of each per test length."""
+    """The floors of a task (scores of simple predictors) as rows of the table, by test length."""
     task_name = experiment.task_title
     rows = []
     for lag in experiment.lags:

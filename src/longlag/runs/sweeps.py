@@ -1,4 +1,4 @@
-"""A sweep: many experiments, on the cores of this machine or on any others.
+"""Sweeps: many experiments, on the cores of this machine or of others.
 
 Cut at will, it goes on where it was: what counts is in the run folders. A worker that is lost
 loses what it did since the last checkpoint.
@@ -40,7 +40,7 @@ def sweep(
     workers: Workers = 0,
     logs: tuple[LogName, ...] = (),
 ) -> dict[str, Results]:
-    """Carries all experiments out, each in a run folder of its name.
+    """Runs many experiments, each in a run folder of its name.
 
     A run that has its results is not repeated, one that was cut goes on from its checkpoint, and
     one that was made with another configuration is an error. Ctrl-C leaves with exit code 130 what
@@ -74,7 +74,7 @@ def sweep(
             }
             return _carry_out_all(calls, executor, bars)
     except KeyboardInterrupt:
-        console.print("\nstopped; the same command goes on from here")
+        console.print("\nstopped; repeat the command to resume")
         sys.exit(130)
 
 
@@ -99,13 +99,13 @@ def _carry_out_all(
                 if deaths[name] > DEATHS:
                     raise ChildProcessError(
                         f"run {name}: {deaths[name]} workers died of it, perhaps for want of "
-                        "memory. The same command goes on from what it saved"
+                        "memory. Repeat the command to resume from what it saved"
                     )
                 pending[executor.submit(pickle.loads, calls[name])] = name
             bars.look()
     except BrokenExecutor as error:
         raise ChildProcessError(
-            f"the executor is broken: {error} The same command goes on from here"
+            f"the executor is broken: {error} Repeat the command to resume"
         ) from error
     finally:
         for future in pending:
