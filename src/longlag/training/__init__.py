@@ -1,4 +1,4 @@
-"""How a model is trained and evaluated, as pure functions of configuration and seed."""
+"""Training and evaluation, as pure functions of configuration and seed."""
 
 from longlag.training.config import Training
 from longlag.training.evaluation import Evaluation, evaluate, evaluation_batch, note_evaluation

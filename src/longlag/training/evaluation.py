@@ -1,4 +1,4 @@
-"""Evaluation: frozen sets apart from all training data, and how well a model does on them."""
+"""Evaluation on fixed sets that share no data with training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AT_ONCE, PART = 2**13, 2**10
 
 @flax.struct.dataclass
 class Evaluation:
-    """How well a model does on an evaluation set; with a leading axis S for several seeds.
+    """Scores of a model on an evaluation set, with a leading axis S for several seeds.
 
     Attributes:
         loss: mean loss over the weighted positions.
@@ -136,7 +136,7 @@ def evaluate(
 def evaluation_batch(
     task: Task, size: int, purpose: Literal["validation", "test"], padded_to: int | None = None
 ) -> Batch:
-    """A frozen evaluation set, the same for every run and seed and apart from all training data.
+    """Draws the fixed evaluation set of a task. It is the same for every run and seed.
 
     Args:
         task: draws it.
@@ -153,7 +153,7 @@ def evaluation_batch(
 
 
 def note_evaluation(state: TrainState, accuracy: jax.Array, solved: float) -> TrainState:
-    """Keeps count of evaluations in a row at which the task was solved.
+    """Counts the consecutive evaluations at which the task was solved.
 
     Args:
         state: S states.

@@ -1,4 +1,4 @@
-"""Which devices train: seeds, the rows of a batch and its steps, each over an axis of a mesh.
+"""Device meshes of a training, with axes for seeds, rows of a batch and its steps.
 
 A mesh is where a run is carried out and no part of the experiment, so a checkpoint made on one mesh
 is resumed on any other. Without a mesh everything is as it is on one device.
@@ -36,7 +36,7 @@ AXES = ("seeds", "data", "time")
 
 
 class MeshSizes(Spec):
-    """How many devices each axis of a mesh has.
+    """Number of devices on each axis of a mesh.
 
     Attributes:
         seeds: devices that share out the seeds.
@@ -55,7 +55,7 @@ class MeshSizes(Spec):
 
     @classmethod
     def parse(cls, text: str) -> MeshSizes:
-        """Reads sizes such as "seeds=2,data=4"; an axis that is left out has one device.
+        """Parses sizes such as "seeds=2,data=4". An axis that is left out has one device.
 
         Raises:
             ValueError: an unknown axis, or what is no positive number.
@@ -74,7 +74,7 @@ class MeshSizes(Spec):
 
     @property
     def devices(self) -> int:
-        """How many devices there are in all."""
+        """Total number of devices."""
         return math.prod(self.shape)
 
     @property
@@ -87,7 +87,7 @@ class MeshSizes(Spec):
 
 
 def choose_mesh(mesh: str | MeshSizes, training: Training, seeds: int) -> Mesh | None:
-    """The mesh of a run, over the devices that jax has.
+    """Chooses the mesh of a run, over the devices that jax has.
 
     Args:
         mesh: sizes, or their text (`MeshSizes.parse`). "auto": as many devices as the seeds can be
@@ -182,7 +182,7 @@ def over_mesh(mesh: Mesh, function: Callable[[Any, Any], Any], inputs: Any, shar
 
 
 def cut_rows(mesh: Mesh | None, batch: Tree, axis: int = 0) -> Tree:
-    """Shares the rows of a batch out over `data`, inside a function that `over_mesh` runs.
+    """Distributes the rows of a batch over `data`, inside a function that `over_mesh` runs.
 
     Args:
         mesh: from `choose_mesh`; one that cuts time gives the batch as it is (`parts.take_part`).
@@ -199,7 +199,7 @@ def _leaves_rows_to_xla(mesh: Mesh) -> bool:
 
 
 def place(mesh: Mesh | None, tree: Tree, axis: str | None = None) -> Tree:
-    """Puts arrays that every process has whole on the devices of a mesh.
+    """Places arrays, whole in every process, on the devices of a mesh.
 
     Args:
         mesh: from `choose_mesh`.
@@ -226,7 +226,7 @@ def _sharding(mesh: Mesh, axis: str | None) -> NamedSharding:
 
 
 def fetch(tree: Tree) -> Tree:
-    """Brings arrays to the host as numpy: all of them to every process, which all must ask."""
+    """Copies arrays to every host as numpy. Every process must call it."""
     far = [leaf for leaf in jax.tree.leaves(tree) if not getattr(leaf, "is_fully_addressable", 1)]
     if far:
         tree = jax.jit(_same, out_shardings=far[0].sharding.update(spec=PartitionSpec()))(tree)

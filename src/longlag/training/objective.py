@@ -1,4 +1,4 @@
-"""Losses, and which answers are right."""
+"""Losses and accuracy of answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["answer_batch", "losses", "mean_loss", "nan_answers", "transcript"]
 
 @use_mesh
 def losses(task: Task, answers: Answers, batch: Batch) -> tuple[Losses, Right]:
-    """The loss of every position, and whether its answer is right.
+    """Computes the loss of every position, and whether its answer is right.
 
     Args:
         task: says whether answers are classes, values or transcripts.
@@ -62,7 +62,7 @@ def losses(task: Task, answers: Answers, batch: Batch) -> tuple[Losses, Right]:
 
 
 def nan_answers(task: Task, answers: jax.Array, batch: Batch) -> jax.Array:
-    """Where the answers of `losses` are NaN.
+    """Marks the answers of `losses` that are NaN.
 
     Returns:
         `[B, T]` bool; of transcripts `[B, L]`: all classes of a row with a NaN at any step that is
@@ -113,7 +113,7 @@ def _pad_places(written: jax.Array, places: int) -> jax.Array:
 
 
 def transcript(answers: jax.Array, mask: jax.Array) -> jax.Array:
-    """What is written by the likeliest class of every step: repeats once, no blanks, from step 0.
+    """Decodes a transcript greedily: the likeliest classes, without repeats and blanks.
 
     Args:
         answers: `[B, T, K]`, class 0 is the blank.
@@ -132,7 +132,7 @@ def transcript(answers: jax.Array, mask: jax.Array) -> jax.Array:
 def answer_batch(
     model: Model, task: Task, params: Params, batch: Batch, key: jax.Array | None = None
 ) -> tuple[jax.Array, Batch, jax.Array | None]:
-    """Answers `[B, K, ...]`, the batch cut down to its weighted steps, and where these are."""
+    """Computes answers `[B, K, ...]` at the weighted steps, with the batch cut to these."""
     answered, at = batch, None
     if task.weighted_steps is not None:
         # Of ties, top-k takes the earlier, so that the steps stay in order.
@@ -147,7 +147,7 @@ def answer_batch(
 
 
 def mean_loss(of_positions: jax.Array, weights: jax.Array, mesh: Mesh | None = None) -> jax.Array:
-    """Weighted mean of the losses of all positions, or what a part of a batch adds to it.
+    """Weighted mean of the losses of all positions, or the contribution of a part of a batch.
 
     Args:
         of_positions: `[B, T]`.

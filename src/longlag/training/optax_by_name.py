@@ -42,7 +42,7 @@ PART = 2.0**-20
 
 @functools.cache
 def optimizers() -> dict[str, Callable[..., Any]]:
-    """All functions of `optax` and `optax.contrib` from a learning rate to an optimiser."""
+    """Lists the optimisers of `optax` and `optax.contrib` that take a learning rate."""
     named = {}
     for module in (optax.contrib, optax):  # of two of one name, optax's own
         for name, function in sorted(vars(module).items()):
@@ -54,7 +54,7 @@ def optimizers() -> dict[str, Callable[..., Any]]:
 
 @functools.cache
 def schedules() -> dict[str, Callable[..., Any]]:
-    """All schedules of `optax`, besides "constant" and "cosine"."""
+    """Lists the schedules of `optax`, besides "constant" and "cosine"."""
     return {
         name: function
         for name, function in sorted(vars(optax).items())
@@ -68,7 +68,7 @@ def schedule_names() -> list[str]:
 
 
 def freeze(options: Any, what: str) -> tuple[tuple[str, Any], ...]:
-    """Options as sorted pairs, which hash and go through JSON.
+    """Turns options into sorted pairs, which can be hashed and stored as JSON.
 
     Args:
         options: a mapping from keywords to values, or pairs of them. Values are numbers, bools,
@@ -97,7 +97,7 @@ def takes_weight_decay(name: str) -> bool:
 
 
 def optimizer_options(name: str, options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """The keywords of an optimiser, checked.
+    """Checks the keywords of an optimiser and returns them.
 
     Raises:
         ValueError: an unknown name or keyword (the nearest one is offered), or one that is given
@@ -130,7 +130,7 @@ def optimizer(
     weight_decay: float,
     mask: Callable[[Any], Any],
 ) -> optax.GradientTransformation:
-    """The optimiser, as optax has it.
+    """Makes the optimiser of optax.
 
     Args:
         name: one of `optimizers`.
@@ -206,7 +206,7 @@ def _try(
 
 
 def schedule_needs_end(name: str, options: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether a schedule depends on how many steps are taken in all."""
+    """Whether a schedule depends on the total number of steps."""
     if name in ("constant", "cosine"):
         return name == "cosine"
     given = dict(options)
@@ -224,7 +224,7 @@ def _required_keywords(name: str) -> list[str]:
 def schedule(
     name: str, options: tuple[tuple[str, Any], ...], rate: float, steps: int, warmup: int
 ) -> float | Callable[[Any], Any]:
-    """The learning rate over the steps.
+    """Makes the learning rate schedule.
 
     Args:
         name: "constant", "cosine" (to zero over `steps`) or one of `schedules`.

@@ -1,4 +1,4 @@
-"""A batch in parts: time over devices in a training.
+"""Batches cut over devices, in time or in rows, during training.
 
 A mesh with more than one device on the axis `time` leaves nothing to XLA. Each device draws the
 whole batch and takes its own rows and steps of it (`take_part`). The model runs over these steps
@@ -26,12 +26,12 @@ CUTS = ("data", "time")
 
 
 def in_parts(mesh: Mesh | None) -> bool:
-    """Whether a mesh, from `choose_mesh`, cuts sequences."""
+    """Whether a mesh from `choose_mesh` cuts sequences in time."""
     return mesh is not None and mesh.shape["time"] > 1
 
 
 def take_part(mesh: Mesh | None, batch: Batch) -> Batch:
-    """The rows and steps of this device, of a batch that every device has whole.
+    """Takes the rows and steps of this device from a batch that every device has whole.
 
     Sequences that cannot be cut into equal parts are padded at their end with masked steps.
 
@@ -56,17 +56,17 @@ def take_part(mesh: Mesh | None, batch: Batch) -> Batch:
 
 
 def add_parts(mesh: Mesh | None, tree: Tree) -> Tree:
-    """The sums over all parts of a batch; the arrays as they are, if it has no parts."""
+    """Sums arrays over all parts of a batch. Without parts, returns them unchanged."""
     return jax.lax.psum(tree, CUTS) if in_parts(mesh) else tree
 
 
 def key_of_part(mesh: Mesh | None, key: PRNGKey) -> PRNGKey:
-    """A key for the rows of this device. Its steps have one of their own in the model."""
+    """Makes a random key for the rows of this device. The model makes one for its steps."""
     return jax.random.fold_in(key, jax.lax.axis_index("data")) if in_parts(mesh) else key
 
 
 def map_over_parts(mesh: Mesh | None, function: Callable[[Batch], Tree]) -> Callable[[Batch], Tree]:
-    """A function of a batch that gives arrays `[B, T]`, with each device at its own part.
+    """Maps a function over the parts of a batch. It returns arrays `[B, T]`.
 
     Args:
         mesh: from `choose_mesh`; one that cuts no sequence gives the function as it is.
