@@ -1,4 +1,4 @@
-"""The command line of the experiments, made from the dataclasses that they configure."""
+"""Command lines, made from the dataclasses that they configure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ABSENT = "\0"
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turns a user's error, a missing package or a refusing disk into one message and exit 2.
+    """Turns an error of the user, the disk or a missing package into one message and exit code 2.
 
     Any other error is one too if a line of the user's own cell or task led to it; that line is
     named.
@@ -97,18 +97,22 @@ def parse(
         ("cell_name", Annotated[str, arg(name="cell", help=_CELL_HELP)], cell_name),
         ("architecture", Annotated[Architecture, omit], defaults.architecture),
         ("training", Annotated[Training, omit], defaults.training),
-        ("seeds", Annotated[int, arg(help="how many seeds, side by side")], defaults.seeds),
+        (
+            "seeds",
+            Annotated[int, arg(help="number of seeds, trained side by side")],
+            defaults.seeds,
+        ),
         (
             "first_seed",
-            Annotated[int, arg(help="the seeds are this number and those after it")],
+            Annotated[int, arg(help="the first seed. The others are the numbers after it")],
             defaults.first_seed,
         ),
         ("test_lags", Annotated[tuple[int, ...], arg(help=_LAGS_HELP)], defaults.test_lags),
         ("mesh", Annotated[str, arg(help=_MESH_HELP)], "auto"),
         ("coordinator", Annotated[str | None, arg(help=_COORDINATOR_HELP)], None),
         ("processes", Annotated[int | None, arg(help=_PROCESSES_HELP)], None),
-        ("process", Annotated[int | None, arg(help="which process this is, from 0")], None),
-        ("wait", Annotated[float, arg(help="seconds until all processes have come")], WAIT),
+        ("process", Annotated[int | None, arg(help="number of this process, from 0")], None),
+        ("wait", Annotated[float, arg(help="seconds to wait for all processes")], WAIT),
         ("resume", Annotated[Path | None, arg(help=_RESUME_HELP)], None),
         ("out", Annotated[Path | None, arg(help=_OUT_HELP)], None),
         (
@@ -116,7 +120,7 @@ def parse(
             Annotated[tuple[LogName, ...], arg(help=_LOG_HELP), tyro.conf.UseAppendAction],
             (),
         ),
-        ("task", Annotated[task_cls, arg(help=f"Dials of the task {task_name}.")], task),
+        ("task", Annotated[task_cls, arg(help=f"Fields of the task {task_name}.")], task),
     ]
     if cell is not None:
         fields.append(
@@ -147,7 +151,7 @@ def parse(
 
 
 def peek(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Reads a few options before all of them are known, by the reader that reads them later.
+    """Reads a few options of a command line before all options are known.
 
     Args:
         argv: the arguments, without the program.
@@ -174,7 +178,7 @@ def peek(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 
 def join_processes(argv: Sequence[str]) -> contextlib.AbstractContextManager[None]:
-    """Joins the processes of a run as a command line says, before jax has started (`joined`).
+    """Joins the processes of a run by the options of a command line, before jax starts.
 
     Args:
         argv: the arguments, without the program.
@@ -284,31 +288,33 @@ def _offer_nearest(argv: Sequence[str], specs: Sequence[tuple[str, type]]) -> No
 
 
 _TASK_HELP = (
-    "which memory task: a name from `longlag list`, or path/to/file.py:Class for a task of your "
-    "own; its dials are the --task.* options"
+    "memory task: a name from `longlag list`, or path/to/file.py:Class for a task of your own. "
+    "The --task.* options set its fields"
 )
 _CELL_HELP = (
-    "which recurrence: a name from `longlag list`, path/to/file.py:Class for a cell of your own, "
-    "or none (attention only); its fields are the --cell.* options"
+    "recurrence: a name from `longlag list`, path/to/file.py:Class for a cell of your own, or none "
+    "(attention only). The --cell.* options set its fields"
 )
 _LAGS_HELP = (
-    "lags to test at besides the training lag; none given: 2 and 4 times that lag, where the task "
+    "lags to test at, besides the training lag. By default 2 and 4 times that lag, if the task "
     "allows them"
 )
 _MESH_HELP = (
-    "devices that share the work: seeds=2,data=4,time=1 (any of these axes), auto (the seeds "
-    "first, then the batch) or none (one device); a run may be resumed on another mesh"
+    "devices that share the work: axes such as seeds=2,data=4,time=1, auto (seeds first, then the "
+    "batch), or none (one device). A run can be resumed on another mesh"
 )
 _COORDINATOR_HELP = (
-    "HOST:PORT of process 0, if several processes carry out one run; under Slurm, MPI and "
-    "Kubernetes they find each other"
+    "HOST:PORT of process 0, if several processes carry out one run. Not needed under Slurm, MPI "
+    "and Kubernetes"
 )
-_PROCESSES_HELP = "how many processes carry out the run; 1: this one alone, whatever started it"
+_PROCESSES_HELP = (
+    "number of processes of the run. 1 means this process alone, even under a launcher"
+)
 _RESUME_HELP = (
-    "go on with the run in this folder; it must have the same configuration, or only more --steps"
+    "resume the run in this folder. Its configuration must be the same, except for more --steps"
 )
-_OUT_HELP = "the run folder to make (default: runs/TIME-TASK-CELL-ATTENTION)"
+_OUT_HELP = "new run folder. By default runs/TIME-TASK-CELL-ATTENTION"
 _LOG_HELP = (
-    "write the metrics to this log too: tensorboard (FOLDER/tensorboard) or wandb (Weights & "
-    "Biases; WANDB_MODE=offline needs no network); give the option twice for both"
+    "also write the metrics to tensorboard (in FOLDER/tensorboard) or to wandb (Weights & Biases, "
+    "without a network if WANDB_MODE=offline). Repeat the option for both"
 )

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """What `longlag --help` prints: a line for each subcommand."""
+    """The text of `longlag --help`, with a line for each subcommand."""
     lines = [f"  {name:<10}{_first_line(module)}" for name, module in COMMANDS.items()]
     return "\n".join(
         [

@@ -9,7 +9,8 @@
     longlag compare --resume runs/20261124-101500-recall-lstm-full
     longlag compare --resume runs/20261124-101500-recall-lstm-full --steps 20000
 
-A run ends with a table and a page, `report.html`, in its folder; Ctrl-C saves it, --resume goes on.
+A run ends with a table, and with a page, `report.html`, in its folder. Ctrl-C saves a checkpoint.
+`--resume FOLDER` continues from it, and gives exactly the numbers of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ DEFAULT = Experiment(task=Recall(), cell=LSTM(64))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit code."""
+    """Runs `longlag compare` and returns the exit code."""
     if "--list" in argv:
         console.print(tables())
         return 0
@@ -67,7 +68,7 @@ def _run(argv: Sequence[str]) -> int:
     cache_compilations()
     for line in (*sizes(experiment), *weight_decay(experiment)):
         console.print(line, highlight=False)
-    resume = f"go on by --resume {folder.path}"
+    resume = f"resume it by --resume {folder.path}"
     with (
         explain_loss(resume),
         catch_stop_signals() as stop,
@@ -85,7 +86,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def sizes(experiment: Experiment) -> list[str]:
-    """What the mixers came to, if their number of parameters was asked for."""
+    """The number of parameters of each mixer, as lines for the user, if it was requested."""
     architecture, model = experiment.architecture, experiment.model
     if not (isinstance(architecture, Architecture) and architecture.mixer_parameters):
         return []
@@ -97,7 +98,7 @@ def sizes(experiment: Experiment) -> list[str]:
 
 
 def weight_decay(experiment: Experiment) -> list[str]:
-    """Which parameters the optimiser shrinks, if it shrinks any."""
+    """The parameters that weight decay shrinks, as lines for the user, if there are any."""
     names = experiment.weight_decay
     if names is None:
         return []

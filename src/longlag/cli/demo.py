@@ -1,13 +1,13 @@
-"""Compare five arms on three memory tasks: how far back, and what attention adds.
+"""Compare five models, with and without attention, on three memory tasks.
 
     longlag demo        (or: make demo)
 
-About 4 minutes on two cores. Recall asks for a value by its key, parity for one bit of state over a
-whole string, selective copying for a few symbols among noise. A block is replaced, never added, so
-that all arms are equally deep. Arms that fail get at least five times the steps that LSTM + full
-needed, and are captioned "not within N steps".
+Takes about 4 minutes on two cores. Recall asks for a value by its key. Parity asks for one bit of
+state over a whole string. Selective copying asks for a few symbols among noise. All models (arms)
+are equally deep: attention replaces a block. Arms that fail get at least five times the steps that
+LSTM + full needed. The table says "not within N steps" of them.
 
-Leaves runs/demo: results.json, report.html, plots/, and a run folder per arm and task.
+Writes runs/demo with results.json, report.html, plots/, and a run folder for each arm and task.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SLOWEST = ("attention only", "LSTM + additive", "LSTM", "LSTM + full", "feed-for
 
 
 def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
-    """All experiments of the demo by task and arm.
+    """The experiments of the demo, by task and arm.
 
     Args:
         steps: in place of the steps that each task is given, for a test.
@@ -86,7 +86,7 @@ def experiments(steps: int | None = None) -> dict[tuple[str, str], Experiment]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit code."""
+    """Runs `longlag demo` and returns the exit code."""
     return call(run_demo, argv, "longlag demo", __doc__ or "")
 
 
@@ -94,9 +94,9 @@ def run_demo(out: Path = Path("runs/demo"), steps: int | None = None, workers: i
     """Runs the demo.
 
     Args:
-        out: the folder; what is there from an earlier demo is replaced at the end.
-        steps: optimiser steps for every arm, in place of those that the demo gives them.
-        workers: processes, each with a core or an accelerator of its own; 0 means one for each.
+        out: the folder. An earlier demo there is replaced at the end.
+        steps: optimiser steps of every arm, in place of the demo's own.
+        workers: number of processes, each with its own core or accelerator. 0 means all of them.
     """
     leave_accelerators()
     began = time.perf_counter()

@@ -1,12 +1,15 @@
-"""Look into a finished run: what reaches back how far, and by which part of the network.
+"""Measure how far back a finished run reaches, and by which part of the network.
 
     longlag diagnose runs/20261124-101500-recall-lstm-full
     longlag diagnose RUN --seed 1 --sequences 64
 
-Prints a table and leaves RUN/diagnosis: gradient.png (the gradient of the loss by lag), radius.png
-(the spectral radius of each recurrence's Jacobian along a test sequence), constants.png (the time
-constants of its state), attention.png (what an attention reads, by lag), and diagnosis.json. Half a
-minute.
+Takes half a minute. Prints a table, and writes these files to RUN/diagnosis:
+
+    gradient.png    the gradient of the loss, by lag
+    radius.png      the spectral radius of each recurrence's Jacobian, along a test sequence
+    constants.png   the time constants of each recurrence's state
+    attention.png   the weights of each attention, by lag
+    diagnosis.json  all numbers
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ __all__ = ["diagnose_run", "draw_figures", "main", "measure_seed", "table_rows"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit code."""
+    """Runs `longlag diagnose` and returns the exit code."""
     return call(diagnose_run, argv, "longlag diagnose", __doc__ or "")
 
 
@@ -56,8 +59,8 @@ def diagnose_run(
 
     Args:
         run: the run folder.
-        seed: which of its seeds.
-        sequences: test sequences to look at; Jacobians are taken along the first.
+        seed: one of the seeds of the run.
+        sequences: number of test sequences. Jacobians are measured along the first.
     """
     if sequences < 1:
         raise ValueError(f"--sequences: expected at least 1, got {sequences}")
@@ -76,7 +79,7 @@ def diagnose_run(
 
 
 def measure_seed(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
-    """Everything that is measured, as arrays.
+    """Measures gradients, Jacobians and attention of one seed, as arrays.
 
     Returns:
         `gradient` by lag, up to the longest that there is; by the path of a recurrence `radius`
@@ -110,7 +113,7 @@ def measure_seed(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
 
 
 def table_rows(measurements: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The table: what, where, how much."""
+    """The rows of the printed table: what, where, how much."""
     gradient = np.asarray(measurements["gradient"])
     first, last = gradient[0], gradient[-1]
     rows = [("gradient by lag", "inputs", f"{first:.2e} at 0, {last:.2e} at {len(gradient) - 1}")]
@@ -127,7 +130,7 @@ def table_rows(measurements: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def draw_figures(measurements: dict[str, Any]) -> dict[str, Figure]:
-    """One figure for each kind of finding that there is."""
+    """Draws one figure for each kind of measurement."""
     made = {}
     with house_style():
         made["gradient"] = _curves(

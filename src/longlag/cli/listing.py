@@ -2,7 +2,7 @@
 
     longlag list
 
-A name of this list is a value of `longlag compare --task`, `--cell` or `--attention`.
+Each name is a value of `longlag compare --task`, `--cell` or `--attention`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEFAULT_ATTENTIONS: dict[str, Callable[[], Attention]] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit code."""
+    """Runs `longlag list` and returns the exit code."""
     return call(_print_tables, argv, "longlag list", __doc__ or "")
 
 
@@ -52,7 +52,7 @@ def _print_tables() -> int:
 
 
 def tables() -> Group:
-    """Tasks, then cells and attentions with their sizes, a line each."""
+    """The tables that `longlag list` prints: tasks, then cells and attentions with their sizes."""
     tasks = Table(title="tasks", title_justify="left")
     tasks.add_column("task", no_wrap=True)
     tasks.add_column("what it is")
@@ -70,7 +70,7 @@ def tables() -> Group:
 
 
 def catalogue() -> list[tuple[str, ...]]:
-    """A row of `COLUMNS` for every cell, by kind, then for every attention.
+    """Rows of `COLUMNS` for every cell, by kind, then for every attention.
 
     Parameters and bytes of state of one sequence are those of a cell or attention from 64 to 64
     features with its defaults; attention is counted after 1,000 steps.
@@ -92,7 +92,7 @@ def catalogue() -> list[tuple[str, ...]]:
 
 
 def kind(cls: type[Cell]) -> str:
-    """One of "dense", "linear", "matrix" and "other"."""
+    """The kind of a cell: "dense", "linear", "matrix" or "other"."""
     kinds = {DenseCell: "dense", LinearCell: "linear", MatrixCell: "matrix"}
     return next((name for base, name in kinds.items() if issubclass(cls, base)), "other")
 

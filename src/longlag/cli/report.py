@@ -39,7 +39,7 @@ BASELINE = f"{FLOOR}best fixed answer"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit code."""
+    """Runs `longlag report` and returns the exit code."""
     return call(write_report, argv, "longlag report", __doc__ or "")
 
 
@@ -48,7 +48,7 @@ def write_report(
     out: Path | None = None,
     threshold: float | None = None,
 ) -> int:
-    """Writes the page.
+    """Writes the page of one run, or one page that compares several.
 
     Args:
         folders: run folders, folders that hold run folders, or results.json of questions.
@@ -89,14 +89,14 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
 
 
 def results_of_run(experiment: Experiment, results: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page of one run shows: its results, the floors of its task, and a title."""
+    """The contents of the page of one run: its results, the floors of its task, and a title."""
     rows = [*results["rows"], *floor_rows(experiment)]
     return {**results, "rows": rows, "title": f"{experiment.arm} on {experiment.task_title}"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run, as it stands in its folder."""
+    """A finished run, read from its folder."""
 
     path: Path
     experiment: Experiment
@@ -105,7 +105,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What a script of experiments leaves: rows of many arms, without their configurations."""
+    """Results of a script of experiments: rows of many arms, without their configurations."""
 
     path: Path
     results: dict[str, Any]
@@ -114,7 +114,7 @@ class Question:
 def results_of_runs(
     runs: Sequence[Run], threshold: float | None = None, questions: Sequence[Question] = ()
 ) -> dict[str, Any]:
-    """What the page of several runs shows.
+    """The contents of a page that compares several runs.
 
     Args:
         runs: finished ones.
