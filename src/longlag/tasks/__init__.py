@@ -1,4 +1,4 @@
-"""Memory tasks: data as a pure function of a key, with the floor that a table prints beside it.
+"""Memory tasks: data as a pure function of a key, with the score of the best fixed answer.
 
 A task is found by itself: a module here that has its class in `__all__`.
 """

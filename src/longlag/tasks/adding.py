@@ -13,7 +13,7 @@ __all__ = ["Adding"]
 
 
 class Adding(Task):
-    """The adding problem: two of T numbers carry a marker; say their sum at the last step.
+    """The adding problem: give the sum of the two marked numbers among T, at the last step.
 
     Numbers are uniform in [0, 1). One marker falls uniformly in the first half, 0..T//2-1, the
     other in the second, T//2..T-1. Two real features per step, number above marker; length=10:
@@ -51,17 +51,17 @@ class Adding(Task):
 
     @property
     def time_steps(self) -> int:
-        """T, the length."""
+        """The number of steps, T."""
         return self.length
 
     @property
     def in_features(self) -> int:
-        """Number and marker."""
+        """Input features: number and marker."""
         return 2
 
     @property
     def out_features(self) -> int:
-        """The sum."""
+        """Output features: the sum."""
         return 1
 
     @property

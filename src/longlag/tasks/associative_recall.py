@@ -14,7 +14,7 @@ __all__ = ["AssociativeRecall"]
 
 
 class AssociativeRecall(Task):
-    """Associative recall: pairs of key and value, then one key; say its value, or that it is new.
+    """Associative recall: after pairs of key and value, give the value of one key, or "new".
 
     Each sequence gives every key a value, both uniform and independent, so that keys may share one.
     `pairs` times a key is drawn, again and again the same ones, and written down with its value;

@@ -15,7 +15,7 @@ __all__ = ["BinaryAddition"]
 
 
 class BinaryAddition(BinaryTask):
-    """Binary addition: two numbers with `+` between them, then output steps for their sum.
+    """Binary addition: after two binary numbers with `+` between them, give their sum.
 
     Numbers are written from the lowest bit. They share the length, which is uniform in
     min_length..max_length, in any way, and are uniform among the positive numbers of their bits (of

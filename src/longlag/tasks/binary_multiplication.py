@@ -18,7 +18,7 @@ ENUMERATED = 8  # bits of a number of which the floor counts every case
 
 
 class BinaryMultiplication(BinaryTask):
-    """Binary multiplication: two numbers with `*` between them, then output steps for the product.
+    """Binary multiplication: after two binary numbers with `*` between them, give their product.
 
     Numbers are written from the lowest bit. They share the length, which is uniform in
     min_length..max_length, in any way, and are uniform among the positive numbers of their bits (of

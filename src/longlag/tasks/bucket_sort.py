@@ -13,7 +13,7 @@ __all__ = ["BucketSort"]
 
 
 class BucketSort(SymbolTask):
-    """Bucket sort: a string, then as many output steps, at which it is said in increasing order.
+    """Bucket sort: after a string, give its symbols in increasing order.
 
     Symbols are uniform in 0..symbols-1, and so is the length in min_length..max_length; the input
     of an output step is one more token, `symbols`. Every sequence is padded to 2 * max_length under

@@ -22,7 +22,7 @@ def pairs(language: str, pieces: int) -> Pairs:
 
 
 class Captions(PairTask):
-    """An emoji as a picture of 32 x 32, to its name in pieces of words.
+    """Captions: give the name of an emoji from its picture of 32 x 32 pixels.
 
         inputs  32 rows of 32 pixels: 🙌🏻
         targets raising hands: light skin tone

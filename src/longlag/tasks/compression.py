@@ -15,7 +15,7 @@ __all__ = ["Compression"]
 
 
 class Compression(Task):
-    """Compression: a string, a gap, then each of its places in random order, to be looked up.
+    """Compression: hold a string over a gap, then give the symbols of its places in random order.
 
     `items` symbols are drawn uniformly from 0..symbols-1. After `lag` steps of the token `symbols`
     come all the places of the string once, every order alike: place i is the token symbols + 1 + i,

@@ -20,7 +20,7 @@ DIGIT = 28  # bits; four times a digit, and a carry, fit into 31
 
 
 class ComputeSqrt(OutputTask):
-    """Compute sqrt: a binary number, then half as many output steps for its root, rounded down.
+    """Compute sqrt: after a binary number, give its square root, rounded down.
 
     The number is written from its highest bit and is uniform in 1..2^length - 1 (beyond 30 bits,
     almost: `longlag.tasks.binary.draw_positive`), the length is uniform in min_length..max_length.

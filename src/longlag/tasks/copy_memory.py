@@ -15,7 +15,7 @@ __all__ = ["CopyMemory"]
 
 
 class CopyMemory(Task):
-    """Copy memory in the form of the unitary RNN: symbols, a gap, a marker, the same symbols.
+    """Copy memory, as for the unitary RNN: hold symbols over a gap, give them after a marker.
 
     `items` symbols, drawn uniformly from 1..symbols, are followed by `lag - 1` blanks, one marker
     and `items` blanks, during which the symbols are to be said in order. The answer is the blank

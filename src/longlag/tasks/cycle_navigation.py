@@ -14,7 +14,7 @@ __all__ = ["CycleNavigation"]
 
 
 class CycleNavigation(PrefixTask):
-    """Cycle navigation: a walk on a circle of M places; where does it end? Asked at its last step.
+    """Cycle navigation: at the last step of a walk on a circle of M places, give its end.
 
     Steps are back (token 0), stay (1) and forth (2), all alike, from place 0; the length is uniform
     in min_length..max_length and every sequence is padded to max_length under a false mask. With

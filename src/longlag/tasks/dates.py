@@ -63,7 +63,7 @@ def pairs(count: int) -> Pairs:
 
 
 class Dates(PairTask):
-    """A date as one of 21 locales writes it, to ISO 8601, character by character.
+    """Dates: translate a date from one of 21 locales to ISO 8601, character by character.
 
         inputs  2024. szeptember 25., szerda
         targets 2024-09-25

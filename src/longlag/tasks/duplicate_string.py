@@ -12,7 +12,7 @@ __all__ = ["DuplicateString"]
 
 
 class DuplicateString(SymbolTask):
-    """Duplicate string: a string, then twice as many output steps, to say it twice in its order.
+    """Duplicate string: after a string, give it twice in its order.
 
     Symbols are uniform in 0..symbols-1, and so is the length in min_length..max_length; the input
     of an output step is one more token, `symbols`. Every sequence is padded to 3 * max_length under

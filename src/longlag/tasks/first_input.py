@@ -15,7 +15,7 @@ __all__ = ["FirstInput"]
 
 
 class FirstInput(Task):
-    """Remember the first input through noise, and say it at every step.
+    """First input: hold the first symbol through noise, and give it at every step.
 
     The first token is one of V symbols, 0..V-1; the `lag` tokens after it are noise, drawn from
     V..2V-1 at every step. Every step counts in the loss, so that a short memory is rewarded and can

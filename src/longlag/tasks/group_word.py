@@ -18,7 +18,7 @@ __all__ = ["GroupWord"]
 
 
 class GroupWord(PrefixTask):
-    """The word problem of a group: the product of the letters so far, asked after every one.
+    """Word problem of a group: give the product of the letters so far, at every step.
 
     A letter is any element of the group, all alike; the length is uniform in
     min_length..max_length and every sequence is padded to max_length under a false mask. Elements

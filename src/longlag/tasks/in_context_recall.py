@@ -18,7 +18,7 @@ __all__ = ["InContextRecall"]
 
 
 class InContextRecall(Task):
-    """In-context recall (MAD): predict a stream of pairs, and know the values of keys that return.
+    """In-context recall (MAD): predict a stream of pairs in which keys return with their values.
 
     The stream of `length` tokens is cut into frames of F = key_tokens + value_tokens. A frame holds
     a pair: a key of 1..key_tokens different tokens, then its value of 1..value_tokens different

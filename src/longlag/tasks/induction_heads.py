@@ -15,7 +15,7 @@ __all__ = ["InductionHeads"]
 
 
 class InductionHeads(Task):
-    """Induction heads: when the trigger comes again, at the end, say what followed it before.
+    """Induction heads: when the trigger returns at the end, give what followed it before.
 
     N - 1 tokens are drawn uniformly from 0..vocab-2; one of them, at a place that is uniform in
     0..N-3, is replaced by the trigger, vocab-1, and the trigger comes once more as the last token.

@@ -61,7 +61,7 @@ def corpus(language: str, per_template: int, fold: int, folds: int) -> Corpus:
 
 
 class Intents(Task):
-    """Intent recognition on real utterances: read word by word, answered at the last word.
+    """Intent recognition: classify real utterances, read word by word, at the last word.
 
     An intent is drawn uniformly, then one of its training utterances, so that every intent counts
     alike although some have thousands of utterances and some nine. With word_dropout=0:

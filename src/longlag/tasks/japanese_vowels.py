@@ -23,7 +23,7 @@ OF_EACH = 30  # training utterances of each speaker
 
 
 class JapaneseVowels(Task):
-    """Speaker identification: an utterance step by step, at its end the speaker is asked.
+    """Speaker identification: name the speaker of a recorded utterance at its last step.
 
     Twelve LPC cepstrum coefficients a step, 7 to 29 steps. All say /ae/, so no word or vowel is
     recognised:

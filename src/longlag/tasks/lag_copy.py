@@ -15,7 +15,7 @@ __all__ = ["LagCopy"]
 
 
 class LagCopy(Task):
-    """Lag copy: a stream of symbols, each of which is to be said again `lag` steps later.
+    """Lag copy: give each symbol of a stream again, `lag` steps later.
 
     Symbols are uniform in 0..symbols-1. From step `lag` on, when there is something to say, every
     step asks: `items` answers in all. With lag=3, symbols=4, items=6:

@@ -15,7 +15,7 @@ __all__ = ["Memorization"]
 
 
 class Memorization(Task):
-    """Memorization: keys whose values are the same in every sequence and are written in none.
+    """Memorization: learn values of keys that are fixed and appear in no sequence.
 
     A key, uniform in 0..facts-1, is followed by a step whose input is one more token, `facts`; its
     value is to be said there. Which value a key has, a permutation of 0..facts-1, is drawn once

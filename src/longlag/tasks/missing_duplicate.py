@@ -18,7 +18,7 @@ HOLE, EMPTY = 2, 3
 
 
 class MissingDuplicate(AnswerTask):
-    """Missing duplicate: a bit string comes twice, but for one bit; which? Asked at the last token.
+    """Missing duplicate: at the end of a bit string that comes twice, give its one missing bit.
 
     Bits are uniform, and so is the place of the hole, a token of its own, in either copy. The
     length is uniform in min_length..max_length; an odd one ends with one more token, which means

@@ -16,7 +16,7 @@ __all__ = ["ModularArithmetic"]
 
 
 class ModularArithmetic(PrefixTask):
-    """Modular arithmetic without brackets: what does the expression come to? Asked at its end.
+    """Modular arithmetic: at the end of an expression without brackets, give its value.
 
     Numbers, uniform in 0..M-1, and operators, uniform among + - *, take turns; `*` binds before the
     others and the rest goes from left to right, all modulo M. The length is uniform in

@@ -13,7 +13,7 @@ __all__ = ["ModularArithmeticBrackets"]
 
 
 class ModularArithmeticBrackets(AnswerTask):
-    """Modular arithmetic with brackets: what does the expression come to? Asked at its end.
+    """Modular arithmetic with brackets: at the end of an expression, give its value.
 
     By its length, which is uniform in min_length..max_length, an expression is d, -d, (d), (-d), or
     from five tokens on (left op right), where left has any length, 1..length - 4, and right what

@@ -22,7 +22,7 @@ BYTES = 256
 
 
 class NextByte(Task):
-    """The next byte of a text, after every byte.
+    """Next byte: predict the next byte of a text, after every byte.
 
     Under `Training(carry=True)` each row of a batch reads a stretch of the text of its own from
     one step to the next, so that a model that carries its state has read all that stands before;

@@ -12,7 +12,7 @@ __all__ = ["OddsFirst"]
 
 
 class OddsFirst(SymbolTask):
-    """Odds first: a string, then as many output steps, for its odd places and then its even ones.
+    """Odds first: after a string, give its odd places and then its even ones.
 
     Places count from 0, so the second symbol is said first. Symbols are uniform in 0..symbols-1,
     and so is the length in min_length..max_length; the input of an output step is one more token,

@@ -12,7 +12,7 @@ __all__ = ["Parity"]
 
 
 class Parity(BitTask):
-    """Parity of a bit string, asked at its last bit only.
+    """Parity: at the last bit of a bit string, give its parity.
 
     Bits are uniform and the length is uniform in min_length..max_length; every sequence is padded
     to max_length under a false mask. With min_length=1, max_length=10, where `-` is padding:

@@ -9,7 +9,7 @@ __all__ = ["ParityDense"]
 
 
 class ParityDense(Parity):
-    """Parity of a bit string, asked after every bit: the sum so far, modulo two.
+    """Dense parity: after every bit, give the parity of the bits so far.
 
     The strings are those of `Parity`, and the same key draws the same ones. With min_length=1,
     max_length=10, where `-` is padding:

@@ -19,7 +19,7 @@ POWER = 0.01
 
 
 class Recall(Task):
-    """Multi-query associative recall (MQAR): key-value pairs, then each key once more.
+    """Multi-query associative recall (MQAR): after key-value pairs, give the value of each key.
 
     D = `pairs` different keys from 1..V/2-1, each with a value from V/2..V-1 that no other key has,
     fill the first 2D steps. Each key comes again once, 2 * gap steps after that block, and its

@@ -10,7 +10,7 @@ __all__ = ["Reverse"]
 
 
 class Reverse(SymbolTask):
-    """Reverse: a string, then as many output steps, at which it is to be said from its end.
+    """Reverse: after a string, give it from its end.
 
     Symbols are uniform in 0..symbols-1, and so is the length in min_length..max_length; the input
     of an output step is one more token, `symbols`. Every sequence is padded to 2 * max_length under

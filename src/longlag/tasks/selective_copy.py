@@ -15,7 +15,7 @@ __all__ = ["SelectiveCopy"]
 
 
 class SelectiveCopy(Task):
-    """Selective copying: data tokens at random places among noise, then said in their order.
+    """Selective copying: give the data tokens that stood at random places among noise, in order.
 
     `items` of the first `length` steps, every set of places alike, hold a data token drawn
     uniformly from 1..vocab-1; the others hold noise, 0. Then come `items` output steps whose input

@@ -21,7 +21,7 @@ __all__ = ["SequentialImages"]
 
 
 class SequentialImages(Task):
-    """Fashion-MNIST as a sequence: 28 rows of 28 pixels, or 784 pixels, then its class.
+    """Fashion-MNIST as a sequence: classify a picture after 28 rows or 784 pixels.
 
     Pixels are in [0, 1]. The class is asked at the last step alone. Read by rows:
 

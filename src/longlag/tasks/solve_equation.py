@@ -17,7 +17,7 @@ __all__ = ["SolveEquation"]
 
 
 class SolveEquation(AnswerTask):
-    """Solve equation: an expression in brackets with one digit unknown, and what it comes to.
+    """Solve equation: give the one unknown digit of an expression in brackets with a known value.
 
     Expressions are those of `ModularArithmeticBrackets` without products, so that there is one
     solution. A place is drawn among all tokens, and the next digit from there on, in a circle, is

@@ -27,7 +27,7 @@ SPREAD = 3.0  # about the deviation of the logarithms
 
 
 class SpokenDigits(Task):
-    """A voice says digits in one of five languages, and they are to be written down in order.
+    """Spoken digits: transcribe the digits that a voice says in one of five languages.
 
     Nobody says when a digit begins or ends: the answers are a transcript, learned by connectionist
     temporal classification.

@@ -18,7 +18,7 @@ POP = 2
 
 
 class StackManipulation(EndedTask):
-    """Stack manipulation: a stack of bits, then what is done to it; then say it from its top.
+    """Stack manipulation: after a stack of bits and operations, give the stack from its top.
 
     The length is uniform in min_length..max_length. Of that the stack, written from its bottom, has
     1..length - 1 tokens, all sizes alike, and the rest are actions, uniform among pop (2), push 0

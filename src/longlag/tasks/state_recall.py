@@ -20,7 +20,7 @@ __all__ = ["StateRecall"]
 
 
 class StateRecall(StringTask):
-    """State recall: pairs of key and value, then a word; say the value whose key it selects.
+    """State recall: after pairs and a word, give the value whose key the word selects.
 
     All D = `pairs` keys come once, in any order, each with a value that no other key has, out of
     `values`. Then comes a word of the group, uniform in its letters and in its length,

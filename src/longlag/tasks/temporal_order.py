@@ -20,7 +20,7 @@ X, NOISE, START, END = 0, 2, 6, 7  # Y is 1, the noise 2..5
 
 
 class TemporalOrder(Task):
-    """Temporal order: two or three symbols, X or Y, come in noise; say them in order.
+    """Temporal order: give the order of two or three symbols, X or Y, that came in noise.
 
     A sequence begins with E and ends with B, at which the answer is asked; between them is noise,
     uniform among a, b, c, d, but for the symbols, X and Y alike. Of two symbols one lies in

@@ -37,7 +37,7 @@ def pairs(language: str, by: Literal["string", "package"], pieces: int, longest:
 
 
 class Translation(PairTask):
-    """Messages of programs, from English, translated by people; read and said in pieces of words.
+    """Translation: translate messages of programs from English, in pieces of words.
 
         inputs  Convert the image to grayscale
         targets Convertit l'image en niveaux de gris
