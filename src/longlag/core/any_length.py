@@ -1,4 +1,4 @@
-"""Lengths that are not known while a program is traced: the symbolic ones of `jax.export`.
+"""Symbolic lengths of `jax.export`, unknown while a program is traced.
 
 Nothing may be decided by such a length, and no tree of its depth built. What is parallel in time
 for a known length then goes one step after another.

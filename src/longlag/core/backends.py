@@ -1,4 +1,4 @@
-"""Backends: whole sequences of one type of cell by somebody's kernel, chosen by name.
+"""Backends: kernels of others that run whole sequences of one type of cell, by name.
 
 A backend is a function with the signature of `Cell.scan`, the cell first, for one type of cell: see
 `Scan`. `unroll(cell, ..., method=NAME)` looks it up in `BACKENDS` by its name
@@ -59,7 +59,7 @@ BACKENDS: dict[str, dict[type[Cell], Scan]] = {}
 
 
 def find(name: str, cell: Cell) -> Scan:
-    """The backend of this name for this cell.
+    """Finds the backend of a name for a cell.
 
     Raises:
         ValueError: it has none for cells of this type.

@@ -1,4 +1,4 @@
-"""What came is like what was expected: shapes, dtypes and structures, before any compilation.
+"""Input validation: shapes, dtypes and structures, before any compilation.
 
 What is plain is taken: lists and the arrays of other packages become arrays. A mask is of bools, a
 token is an integer, a number is real. Values are looked at where they are known, which inside
@@ -34,7 +34,7 @@ KINDS = {
 
 
 def as_array(name: str, value: Any, kind: str = "real numbers") -> jax.Array:
-    """An array of what the user gave: an array of any package, or nested lists of numbers.
+    """Converts an array of any package, or nested lists of numbers, to a jax array.
 
     Args:
         name: for the message.
@@ -97,7 +97,7 @@ def is_readable(value: Any) -> bool:
 
 
 def as_key(name: str, key: Any) -> jax.Array | None:
-    """A typed key of what the user gave: one, or the uint32 array of `jax.random.PRNGKey`.
+    """Converts a key to a typed one, also the uint32 array of `jax.random.PRNGKey`.
 
     Both give the same numbers. None stays None.
 

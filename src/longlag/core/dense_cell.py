@@ -1,4 +1,4 @@
-"""Cells whose state meets recurrent kernels, then an update."""
+"""Dense cells: recurrent products of the state, then an update."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class DiagonalCell(LinearCell):
 
     @property
     def states(self) -> int:
-        """N."""
+        """The number of complex states, N."""
         return self.features if self.state is None else self.state
 
     def add_maps(self, params: Params, B: jax.Array, C: jax.Array, key: PRNGKey) -> Params:

@@ -80,7 +80,7 @@ class Association:
 
 @flax.struct.dataclass
 class Reads:
-    """What the queries read.
+    """The results that the queries read from the memory.
 
     Attributes:
         y: `Sᵀ q`, `[..., N, V]`.
@@ -132,7 +132,7 @@ class MatrixCell(AffineCell[MatrixCarry]):
 
     @property
     def key_width(self) -> int:
-        """K."""
+        """The width of a key, K."""
         return self.key_features or self.features // self.heads
 
     def gate_widths(self) -> tuple[int, ...]:

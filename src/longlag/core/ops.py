@@ -1,4 +1,4 @@
-"""Products and projections that every kind of cell is made of."""
+"""Products and projections for all kinds of cell."""
 
 from __future__ import annotations
 

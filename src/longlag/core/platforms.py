@@ -1,4 +1,4 @@
-"""What a program does that depends on where it will run."""
+"""Choices that depend on the platform of a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `unroll` means, in a plain `jax.lax.scan`: read this first.
+"""The meaning of `unroll`, as a plain `jax.lax.scan`. Read this first.
 
 Everything else in `core` computes the same with less memory or time, and refuses wrong arguments
 before anything is compiled. `longlag.testing.check_cell` compares the two for every cell.
