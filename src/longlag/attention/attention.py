@@ -174,7 +174,7 @@ class Attention(Layer):
     def read_memory(
         self, params: Params, xs: TimeMajor, memory: Memory
     ) -> tuple[TimeMajorOutputs, TimeMajorWeights]:
-        """What each step reads of what an encoder left.
+        """Reads, at each step, from the memory of an encoder.
 
         Args:
             params: parameters.
@@ -196,7 +196,7 @@ class Attention(Layer):
         return contexts, weights
 
     def cache_of(self, state: State) -> State:
-        """All of it."""
+        """The part of the state that is a cache: by default all of it."""
         return state
 
     @use_mesh

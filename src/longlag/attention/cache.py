@@ -1,4 +1,4 @@
-"""What attention remembers: a cache of the past that streams, forgets at resets and skips masks."""
+"""The cache of attention, which streams, forgets at resets and skips masked steps."""
 
 from __future__ import annotations
 

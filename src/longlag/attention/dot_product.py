@@ -102,12 +102,12 @@ class DotProduct(Attention):
 
     @property
     def key_heads(self) -> int:
-        """M."""
+        """The number of key heads, M."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
     def query_features(self) -> int:
-        """N K."""
+        """The width of all queries, N K."""
         return self.features if self.inner_features is None else self.inner_features
 
     def init(self, key: PRNGKey, in_features: int, memory_features: int | None = None) -> Params:

@@ -1,4 +1,4 @@
-"""What an answer names: its likeliest class, or nothing where it is NaN."""
+"""Classes that answers name: the likeliest class, or none where an answer is NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an encoder leaves, the state of a decoder, and a step that is told what was read."""
+"""Output of an encoder, state of a decoder, and one step of the decoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["DecoderState", "Encoded"]
 
 @flax.struct.dataclass
 class Encoded:
-    """What the encoder hands over.
+    """The output of an encoder.
 
     Attributes:
         summary: `[B, W]`, made of its outputs.
@@ -35,7 +35,7 @@ class Encoded:
 
 @flax.struct.dataclass
 class DecoderState:
-    """What the decoder remembers between two steps of the target.
+    """The state of a decoder between two steps of the target.
 
     Attributes:
         layers: the states of its layers.

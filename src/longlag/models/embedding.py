@@ -1,4 +1,4 @@
-"""How a sequence enters a model: tokens by a table, real features by an affine map."""
+"""Embedding of inputs: tokens by a table, real features by an affine map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a picture enters a model: convolutions make it a sequence of regions."""
+"""Image encoder: convolutions turn a picture into a sequence of regions."""
 
 from __future__ import annotations
 

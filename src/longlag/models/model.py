@@ -1,4 +1,4 @@
-"""What training, evaluation and a table ask of any model."""
+"""The contract of a model for training, evaluation and tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Cost", "Model", "check_at"]
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a model costs.
+    """Parameters, bytes of state and operations of a model.
 
     Attributes:
         parameters: number of parameters.

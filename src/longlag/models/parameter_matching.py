@@ -1,4 +1,4 @@
-"""Mixers of equal parameters: arms of one comparison that differ in kind, not in size."""
+"""Parameter matching: mixers of different kinds with equal numbers of parameters."""
 
 from __future__ import annotations
 

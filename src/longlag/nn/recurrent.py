@@ -117,7 +117,7 @@ class Bidirectional(Layer):
         return 2 * Recurrent(self.cell).out_features(in_features)
 
     def init_state(self, params: Params, batch_shape: Sequence[int], capacity: int) -> State:
-        """Refused."""
+        """Raises `ValueError`: it needs the whole sequence."""
         raise ValueError(f"{self}: expected the whole sequence at once; it has no state to stream")
 
     def apply(
