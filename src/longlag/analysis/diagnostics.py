@@ -1,4 +1,4 @@
-"""What a trained network does with its past: gradients, Jacobians, time constants, attention."""
+"""Diagnostics of a trained network: gradients, Jacobians, time constants, attention."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gradient_by_lag(
     targets: jax.Array | None = None,
     at: jax.Array | None = None,
 ) -> jax.Array:
-    """How much the answer at one step depends on each input before it.
+    """Measures the gradient of the answer at one step with respect to each input before it.
 
     The norm of the gradient of a loss at step t with respect to the embedded input at step s, over
     lag t - s: where it is small, the network does not learn from that far back (Hochreiter 1991;
@@ -149,7 +149,7 @@ def time_constants(matrices: jax.Array) -> np.ndarray:
 def attention_by_lag(
     weights: jax.Array, mask: jax.Array | None = None, at: jax.Array | None = None
 ) -> jax.Array:
-    """How much weight an attention gives to what lies so many steps back.
+    """Measures the weight of an attention on each lag.
 
     Args:
         weights: `[B, T, T]` from a layer's probe, rows are readers.

@@ -1,4 +1,4 @@
-"""Which part of a trained hybrid does the work: take one away at the test, and measure again."""
+"""Knock-outs: remove one part of a trained hybrid at test time, and measure again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _Around(Layer):
 
 
 class Silent(_Around):
-    """Gives zeros."""
+    """A layer that returns zeros."""
 
     def apply(
         self,
@@ -77,7 +77,7 @@ class Silent(_Around):
 
 
 class Deaf(_Around):
-    """Does not hear of resets."""
+    """A layer that ignores resets."""
 
     def apply(
         self,
@@ -114,12 +114,12 @@ def replace_layers(layer: Layer, change: Callable[[Layer], Layer | None]) -> Lay
 
 
 def silence(layer: Layer) -> Layer | None:
-    """Attentions, silent."""
+    """Replaces attentions by layers that return zeros."""
     return Silent(layer) if isinstance(layer, Attention) else None
 
 
 def deafen(layer: Layer) -> Layer | None:
-    """All that looks back without a carry, deaf to resets: these reach the recurrences alone."""
+    """Makes layers that look back without a carry ignore resets, so only recurrences reset."""
     return Deaf(layer) if isinstance(layer, Attention | ShortConvolution) else None
 
 

@@ -18,7 +18,7 @@ STOP, UNKNOWN = 0, 1
 
 
 class Coder(Protocol):
-    """What turns text into numbers; `STOP` and `UNKNOWN` are two of them in every one."""
+    """A coder of text as numbers. Every coder has the numbers `STOP` and `UNKNOWN`."""
 
     @property
     def size(self) -> int:

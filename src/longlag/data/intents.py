@@ -323,7 +323,7 @@ def split(utterances: Utterances, fold_of: np.ndarray, fold: int) -> TemplateSpl
 
 
 def floors(utterances: Utterances, parts: TemplateSplits) -> dict[str, np.ndarray]:
-    """What three classifiers that know little of word order say to the held-out utterances.
+    """Predictions of three baselines with little word order, for the held-out utterances.
 
     They are the majority class, and logistic regression on the counts of words and on those of
     words and pairs of neighbours, fitted on the training part. Intents count alike in the fit

@@ -1,4 +1,4 @@
-"""What programs say, in English and translated by people: gettext catalogues of Debian packages.
+"""Messages of programs with human translations, from gettext catalogues of Debian packages.
 
 docs/data.md says how they come here, under which licences, and what is left out.
 """

@@ -240,7 +240,7 @@ def _pack_recordings(
 
 
 def features(sound: np.ndarray) -> np.ndarray:
-    """What is told of a sound: the logarithms of 32 mel bands, three frames of 10 ms a step.
+    """Computes log mel features of a sound: 32 bands, three frames of 10 ms a step.
 
     Args:
         sound: `[samples]` float32, 8,000 a second, in [-1, 1].
