@@ -195,7 +195,7 @@ class _WeightsAndBiases:
         path.mkdir(exist_ok=True)
         name = _stored_id(path / "run-id")
         for earlier in path.glob(f"offline-run-*-{name}"):
-            shutil.rmtree(earlier)
+            shutil.rmtree(earlier, ignore_errors=True)  # its service may still write debug logs
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "longlag"),
             dir=str(folder.path),
