@@ -7,6 +7,7 @@ import json
 import math
 import re
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ def wandb_records(run: Path) -> Iterator[Any]:
 def wandb_points(run: Path) -> tuple[Points, dict[str, float]]:
     """The points of the history, each once, and the summary."""
     points, summary = {}, {}
+    # Its service may write the end of the file a while after `finish` has returned.
+    until = time.monotonic() + 30
+    while not any(record.HasField("exit") for record in wandb_records(run)):
+        assert time.monotonic() < until
+        time.sleep(0.1)
     for record in wandb_records(run):
         if record.HasField("history"):
             items = {
