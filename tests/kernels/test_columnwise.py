@@ -107,7 +107,7 @@ def check(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         given = draw(steps, batch, width), draw(steps, batch, width), resets
         args = constants, carry, given, draw(steps, batch, width), draw(batch, width)
         ours = jax.jit(lambda *args: loop(body, _never, *args, reverse=reverse))(*args)
-        theirs = jax.jit(lambda *args: by_scan(body, *args, reverse))(*args)
+        theirs = jax.jit(lambda *args: by_scan(body, *args, reverse=reverse))(*args)
         assert [one.columnwise for one in made] == [True]
         bound = 1e-5 if dtype == np.float32 else 1e-12
         for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):

@@ -67,9 +67,8 @@ METHODS = ("auto", "scan", "associative", "chunked", "fused")
 # What "auto" takes on CPU, and on every other platform. Nothing was measured by us elsewhere;
 # "associative" is what others found the fastest of these there.
 AUTO = ("scan", "associative")
-# A state of at least so many numbers goes by "fused" on a CPU. By hand, on two busy cores, least of
-# many: in 4,096 steps, 64 and 128 numbers took .5 to .9 of the time of "scan", and 8 numbers 5 to 6
-# times as long.
+# A state of at least so many numbers goes by "fused" on a CPU. By hand, on two busy cores, 4,096
+# steps of 64 and 128 numbers took .5 to .9 of the time of "scan", and of 8 numbers 5 to 6 times.
 FUSED_FROM = 256
 
 
