@@ -83,7 +83,14 @@ params = cell.init(jax.random.key(0), 5)
 xs = jax.random.normal(jax.random.key(1), (13, 50, 5))
 def loss(params, xs):
     return (ll.unroll(cell, params, xs, method="fused")[1] ** 2).sum()
-grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, xs)
+a, resets = jax.random.normal(jax.random.key(2), (9, 3, 700)), jnp.eye(9, 3, dtype=bool)
+def recurrence(a, rows, flags):
+    a = a.reshape(9, *rows)
+    return (ll.linear_scan(a, a, a[0], resets=flags, method="fused") ** 2).sum()
+def all_losses(params, xs, a):
+    of_rows = recurrence(a, (3, 700), resets)
+    return loss(params, xs) + of_rows + recurrence(a, (2100,), None)
+grads = jax.jit(jax.grad(all_losses, argnums=(0, 1, 2)))(params, xs, a)
 np.savez(sys.argv[1], *map(np.asarray, jax.tree.leaves(grads)))
 """
 
@@ -116,7 +123,8 @@ def test_no_fault_under_the_address_and_undefined_behaviour_sanitizers(tmp_path)
         "ASAN_OPTIONS": "detect_leaks=0",
         "XDG_CACHE_HOME": str(tmp_path),
     }
-    tests = ["tests/kernels/test_fuzz.py", "tests/kernels/test_cells.py"]
+    files = ("test_columnwise.py", "test_fuzz.py", "test_cells.py")
+    tests = [f"tests/kernels/{name}" for name in files]
     outcome = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *tests],
         cwd=ROOT,

@@ -106,7 +106,7 @@ def loop(
     types = [type_.update(manual_axis_type=varying) for type_ in types]
     made = loop_p.bind(
         *(leaf for group in leaves for leaf in group),
-        schedule=Schedule(program, batch),
+        schedule=Schedule(program, batch, steps),
         known=tuple(known),
         plain=plainly,
         counts=counts,

@@ -112,7 +112,8 @@ def run(
         for kind, width in schedule.results
     ]
     double = int(program.dtype == np.float64)
-    header = [steps, batch, schedule.scratch, schedule.chunk, int(reverse), double]
+    header = [steps, batch, schedule.scratch, schedule.chunk, int(reverse)]
+    header += [int(schedule.columnwise), double]
     tables = {
         "header": [header],
         "instructions": map(dataclasses.astuple, schedule.instructions),

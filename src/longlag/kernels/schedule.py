@@ -19,6 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from longlag.kernels.columnwise import are_streamed, is_columnwise
+from longlag.kernels.in_place import carries_in_place, may_write_where_it_reads
 from longlag.kernels.parts import assign_parts
 from longlag.kernels.program import Constant, Kernel, Operation, Piece, Program, Value
 from longlag.kernels.tables import (
@@ -54,10 +56,12 @@ class Schedule:
         chunk: columns that are kept for a chunk.
         totals: `(result, size)` of the sums over rows and steps.
         parts: the part of a chunk in which each operation is done.
+        columnwise: no column of a step meets another.
+        streams: outputs go past the caches.
         kept: from a carry to the value that keeps it after the step has changed it.
     """
 
-    def __init__(self, program: Program, batch: int) -> None:
+    def __init__(self, program: Program, batch: int, steps: int = 1) -> None:
         self.program, self.batch = program, batch
         self.instructions: list[Instruction] = []
         self.slots: list[Slot] = []
@@ -73,14 +77,16 @@ class Schedule:
         self._kernel_numbers: dict[Kernel, int] = {}
         self._home: dict[Value, Slot] = {}
         self._free: dict[int, list[int]] = defaultdict(list)
-        self._assign()
+        self._assign(steps)
 
     # -- places -----------------------------------------------------------------------------------
 
-    def _assign(self) -> None:
+    def _assign(self, steps: int) -> None:
         program = self.program
         parts, self._home_of_early = assign_parts(program)
         self.parts = parts
+        self.columnwise = is_columnwise(program, parts)
+        self.streams = self.columnwise and are_streamed(program, parts, steps * self.batch)
         for i, value in enumerate(program.carry):
             slot = self._new_scratch(value.width)
             self._home[value] = slot
@@ -103,6 +109,8 @@ class Schedule:
         copies = self._house_outputs(parts)
         self._house_chunk(parts)
         last_use = self._last_uses(parts)
+        for new, old in carries_in_place(program, parts).items():
+            self._home.setdefault(new, self._home[old])
         ordered = [
             each
             for part in (EARLY, STEP, LATE)
@@ -124,7 +132,9 @@ class Schedule:
             term.left = _kept(term.left, kept)
             term.right = term.right and _kept(term.right, kept)
         for part, slot, piece in copies:
-            self._emit("copy", part, piece.size, slot, self._slot_of(piece))
+            source = self._slot_of(piece)
+            name = "stream" if self.streams and source.column else "copy"
+            self._emit(name, part, piece.size, slot, source)
         for slot, pieces in zip(sums, program.row_sums):
             self._add_rows(slot, pieces)
         self._add_terms()
@@ -147,7 +157,8 @@ class Schedule:
                 source = piece.source
                 operation = made_by.get(source) if isinstance(source, Value) else None
                 whole = operation and not piece.narrow and piece.size == operation.out.width
-                if operation and whole and operation.out not in self._home:
+                here = whole and not self.streams
+                if operation and here and operation.out not in self._home:
                     self._home[operation.out] = slot
                     early = self._home_of_early.get(operation.out)
                     if early is not None:
@@ -195,18 +206,7 @@ class Schedule:
             and isinstance(piece.source, Value)
             and last_use.get(piece.source) is operation
         }
-        # An elementwise operation may write where it reads, if it reads the same columns.
-        first = {
-            value
-            for value in dying
-            if not operation.products
-            and not operation.name.startswith("row_")
-            and all(
-                piece.start == 0 and piece.size == value.width and not piece.narrow
-                for piece in operation.reads()
-                if piece.source is value
-            )
-        }
+        first = {value for value in dying if may_write_where_it_reads(operation, value)}
         self._release(first)
         if out not in self._home:
             self._home[out] = self._new_scratch(out.width)

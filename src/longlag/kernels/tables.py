@@ -30,7 +30,7 @@ NAMES = (
     *("sign", "square", "sin", "cos", "tan", "erf", "floor", "ceil", "is_finite", "not", "cbrt"),
     *("round_to_bfloat16", "add", "sub", "mul", "div", "max", "min", "pow", "atan2", "eq", "ne"),
     *("lt", "le", "gt", "ge", "select", "row_sum", "row_max", "row_min", "product", "outer"),
-    "columns",
+    *("columns", "stream"),
 )
 CODES = {name: code for code, name in enumerate(NAMES)}
 

@@ -216,11 +216,14 @@ def _decay(a: Number | None, always: Any) -> Number:
 
 
 def _flags(resets: jax.Array | None, shape: tuple[int, ...], rows: tuple[int, int]) -> Any:
-    """Resets `[T, *leading]` as `[T, R]` or `[T, R, W]`."""
+    """Resets `[T, *leading]` as `[T, R]` or `[T, R, W]`.
+
+    Those of rows are spread over a few columns, since all rows can then be run as one.
+    """
     if resets is None:
         return None
     rank = len(shape)
-    if resets.ndim == 2 < rank:
+    if resets.ndim == 2 < rank and rows[1] >= LEAST_COLUMNS:
         return resets
     full = resets.reshape(resets.shape + (1,) * (rank - resets.ndim))
     return jnp.broadcast_to(full, shape).reshape((shape[0], *rows))

@@ -1,7 +1,11 @@
 // The loop over time. See `docs/design/kernels.md` for one cell on its way here.
 #include "loop.h"
 
+#include "strips.h"
+
 #include <sys/mman.h>
+
+#include <optional>
 
 namespace longlag {
 
@@ -37,6 +41,7 @@ int64_t packed_numbers(const Tables& t) {
 }
 
 int64_t steps_of_a_chunk(const Tables& t) {
+  if (t.parts[kEarly].empty() && t.parts[kLate].empty() && t.parts[kSum].empty()) return std::max<int64_t>(1, t.steps);
   return std::max<int64_t>(1, std::min(t.steps, kRows / std::max<int64_t>(t.batch, 1)));
 }
 
@@ -83,7 +88,7 @@ struct Loop<R>::Member {
         team(team),
         from(team.begin(t.batch)),
         rows(team.end(t.batch) - from),
-        memory(t.scratch * rows * sizeof(R)),
+        memory(t.columnwise ? 0 : t.scratch * rows * sizeof(R)),
         tiles(t.slot_count) {
     for (int64_t s = 0; s < t.slot_count; ++s) {
       point(s, 0, 0);
@@ -116,7 +121,7 @@ struct Loop<R>::Member {
     tiles[s] = {at, slot.row, slot.column};
   }
 
-  void run_step(const Instruction& i, int64_t first, int64_t some) {
+  void run_step(const Instruction& i, RowFunction<R> f, int64_t first, int64_t some) {
     auto at = [&](int64_t s) {
       Tile<R> tile = tiles[s];
       tile.at += first * tile.row;
@@ -126,29 +131,68 @@ struct Loop<R>::Member {
       const Tile<R> to = at(i.to), a = at(i.a);
       product(some, i.width, i.inner, a.at, a.row, loop.kernels_[i.kernel], to.at, to.row, i.adds);
     } else {
-      operate(i.code, at(i.to), at(i.a), at(i.b), at(i.c), some, i.width, i.inner);
+      operate(f, at(i.to), at(i.a), at(i.b), at(i.c), some, i.width, i.inner);
     }
   }
 
   // Instructions of one step on the member's rows, elementwise ones tile by tile.
-  void run_rows(const std::vector<Instruction>& list) {
+  void run_rows(Part part) {
+    const auto& list = t.parts[part];
+    const auto& functions = loop.functions_[part];
     for (size_t i = 0; i < list.size();) {
       size_t end = i + 1;
       if (list[i].code == kProduct) {
-        run_step(list[i], 0, rows);
+        run_step(list[i], functions[i], 0, rows);
       } else {
         while (end < list.size() && list[end].code != kProduct) ++end;
         for (int64_t r = 0; r < rows; r += loop.block_)
-          for (size_t j = i; j < end; ++j) run_step(list[j], r, std::min(loop.block_, rows - r));
+          for (size_t j = i; j < end; ++j) run_step(list[j], functions[j], r, std::min(loop.block_, rows - r));
       }
       i = end;
     }
   }
 
+  void begin_carries() {
+    for (int64_t c = 0; c < t.carry_count; ++c) {
+      const Carry& carry = t.carries[c];
+      R* to = tiles[carry.slot].at;
+      if (carry.argument < 0) std::fill_n(to, rows * carry.width, R(0));
+      else std::copy_n(loop.in_[carry.argument] + from * carry.width, rows * carry.width, to);
+    }
+  }
+  void end_carries() {
+    for (int64_t c = 0; c < t.carry_count; ++c) {
+      const Carry& carry = t.carries[c];
+      std::copy_n(tiles[carry.slot].at, rows * carry.width, loop.out_[carry.result] + from * carry.width);
+    }
+  }
+
+  // The steps of a chunk, one after another, on the member's own rows.
+  void run_steps(int64_t time, int64_t steps) {
+    for (int64_t step = 0; step < steps && rows; ++step) {
+      const int64_t k = t.reverse ? steps - 1 - step : step;
+      for (int64_t s : moving) point(s, k, time + k);
+      run_rows(kStep);
+      run_rows(kCarry);
+    }
+  }
+
+  // The steps of a chunk where columns do not meet. Between chunks a carry lies in its result.
+  void run_strips(Strips<R>& strips, int64_t time, int64_t steps, bool first) {
+    strips.run(
+        time, steps, [&](const Slot& slot, int64_t k, int64_t time) { return base(slot, k, time); },
+        [&](int64_t c) -> const R* {
+          const Carry& carry = t.carries[c];
+          if (!first) return loop.out_[carry.result];
+          return carry.argument < 0 ? nullptr : loop.in_[carry.argument];
+        },
+        [&](int64_t c) { return loop.out_[t.carries[c].result]; });
+  }
+
   // Calls `f(rows, tile of a slot)` for ranges of the rows of a chunk, [begin, end), in which the
   // rows of all slots lie one after another.
   template <typename F>
-  void for_ranges(const Instruction& i, std::initializer_list<int64_t> slots, int64_t begin, int64_t end, int64_t time,
+  void for_ranges(std::initializer_list<int64_t> slots, int64_t begin, int64_t end, int64_t time,
                   int64_t steps, F f) {
     bool cyclic = false;
     int64_t border = -1;
@@ -172,16 +216,18 @@ struct Loop<R>::Member {
   }
 
   // Instructions on the member's part of all rows of a chunk.
-  void run_chunk(const std::vector<Instruction>& list, int64_t time, int64_t steps) {
+  void run_chunk(Part part, int64_t time, int64_t steps) {
     const int64_t begin = team.begin(steps * t.batch), end = team.end(steps * t.batch);
-    for (const auto& i : list)
-      for_ranges(i, {i.to, i.a, i.b, i.c}, begin, end, time, steps, [&](int64_t some, auto tile) {
+    for (size_t j = 0; j < t.parts[part].size(); ++j) {
+      const Instruction& i = t.parts[part][j];
+      for_ranges({i.to, i.a, i.b, i.c}, begin, end, time, steps, [&](int64_t some, auto tile) {
         const Tile<R> to = tile(i.to), a = tile(i.a);
         if (i.code == kProduct)
           product(some, i.width, i.inner, a.at, a.row, loop.kernels_[i.kernel], to.at, to.row, i.adds);
         else
-          operate(i.code, to, a, tile(i.b), tile(i.c), some, i.width, i.inner);
+          operate(loop.functions_[part][j], to, a, tile(i.b), tile(i.c), some, i.width, i.inner);
       });
+    }
   }
 
   // Sums over all rows of a chunk; members share the numbers of a sum.
@@ -192,7 +238,7 @@ struct Loop<R>::Member {
       const int64_t count = outer_product ? i.inner : i.width;
       const int64_t begin = team.begin(count), some = team.end(count) - begin;
       if (!some) continue;
-      for_ranges(i, {i.a, i.b}, 0, steps * t.batch, time, steps, [&](int64_t rows, auto tile) {
+      for_ranges({i.a, i.b}, 0, steps * t.batch, time, steps, [&](int64_t rows, auto tile) {
         const Tile<R> a = tile(i.a), b = tile(i.b);
         if (outer_product)
           outer(some, i.width, rows, a.at + begin, a.row, b.at, b.row, total + begin * i.stride, i.stride);
@@ -220,6 +266,15 @@ Loop<R>::Loop(const Tables& tables, std::vector<R*> in, std::vector<R*> out)
     pack(in_[kernel.argument] + kernel.offset, kernel.row_stride, kernel.column_stride, kernel.rows, kernel.columns, to);
     to += packed_size<R>(kernel.rows, kernel.columns);
   }
+  for (int64_t part = 0; part < 5; ++part)
+    for (const auto& i : t_.parts[part])
+      functions_[part].push_back(
+          row_function<R>(i.code, t_.slots[i.a].column, t_.slots[i.b].column, t_.slots[i.c].column));
+  if (t_.columnwise)
+    for (int64_t part : {kStep, kCarry}) {
+      step_.insert(step_.end(), t_.parts[part].begin(), t_.parts[part].end());
+      step_functions_.insert(step_functions_.end(), functions_[part].begin(), functions_[part].end());
+    }
   for (const auto& [result, size] : t_.totals) std::fill_n(out_[result], size, R(0));
 }
 
@@ -237,13 +292,9 @@ void ask_for_huge_pages(void* data, size_t bytes) {
 template <typename R>
 void Loop<R>::run(Team& team) {
   Member me(*this, team);
-  const int64_t rows = me.rows;
-  for (int64_t c = 0; c < t_.carry_count; ++c) {
-    const Carry& carry = t_.carries[c];
-    R* to = me.tiles[carry.slot].at;
-    if (carry.argument < 0) std::fill_n(to, rows * carry.width, R(0));
-    else std::copy_n(in_[carry.argument] + me.from * carry.width, rows * carry.width, to);
-  }
+  std::optional<Strips<R>> strips;
+  if (t_.columnwise) strips.emplace(t_, step_, step_functions_, team);
+  else me.begin_carries();
   const auto &early = t_.parts[kEarly], &late = t_.parts[kLate], &sums = t_.parts[kSum];
   const int64_t chunk = t_.chunk * t_.batch * chunk_steps_;
   int64_t turn = 0;
@@ -253,25 +304,18 @@ void Loop<R>::run(Team& team) {
     // Two chunks in turns: a member may begin the next while another still reads this one.
     me.chunk = static_cast<R*>(chunk_.data()) + (turn & 1) * chunk;
     if (!early.empty()) {
-      me.run_chunk(early, time, steps);
+      me.run_chunk(kEarly, time, steps);
       team.meet();
     }
-    for (int64_t step = 0; step < steps && rows; ++step) {
-      const int64_t k = t_.reverse ? steps - 1 - step : step;
-      for (int64_t s : me.moving) me.point(s, k, time + k);
-      me.run_rows(t_.parts[kStep]);
-      for (const auto& i : t_.parts[kCarry]) me.run_step(i, 0, rows);
-    }
+    if (strips) me.run_strips(*strips, time, steps, done == 0);
+    else me.run_steps(time, steps);
     if (!late.empty() || !sums.empty()) team.meet();
-    me.run_chunk(late, time, steps);
+    me.run_chunk(kLate, time, steps);
     if (!late.empty() && !sums.empty()) team.meet();
     me.run_sums(sums, time, steps);
     done += steps;
   }
-  for (int64_t c = 0; c < t_.carry_count; ++c) {
-    const Carry& carry = t_.carries[c];
-    std::copy_n(me.tiles[carry.slot].at, rows * carry.width, out_[carry.result] + me.from * carry.width);
-  }
+  if (!strips) me.end_carries();
 }
 
 template class Loop<float>;

@@ -42,6 +42,7 @@ struct Carry {
 
 struct Tables {
   int64_t steps, batch, scratch, chunk, reverse;
+  int64_t columnwise;  // no column of a step meets another: see `strips.h`
   std::vector<Instruction> parts[5];
   const Slot* slots;
   int64_t slot_count;
@@ -82,6 +83,9 @@ class Loop {
   const Tables& t_;
   std::vector<R*> in_, out_;
   std::vector<R*> kernels_;
+  std::vector<RowFunction<R>> functions_[5];  // of `parts`
+  std::vector<Instruction> step_;             // of a columnwise step, all that it does
+  std::vector<RowFunction<R>> step_functions_;
   int64_t chunk_steps_, block_;
   Block packed_, chunk_;
 };

@@ -8,6 +8,9 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace longlag {
 
@@ -59,6 +62,22 @@ inline void store(R* p, Vector<R> v) {
 template <typename R>
 inline void store(R* p, Vector<R> v, int64_t n) {
   std::memcpy(p, &v, n * sizeof(R));
+}
+// Past the caches, to a multiple of `kVectorBytes`; `fence` before another thread reads it.
+template <typename R>
+inline void stream(R* p, Vector<R> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#else
+  store(p, v);
+#endif
+}
+inline void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 template <typename R>
 inline Vector<R> spread(R x) {
