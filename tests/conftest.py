@@ -19,7 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Nearly all that the tests cost is compiling. What XLA does before it generates code, and so what
 # a program is, stays as it is for a user.
-QUICK = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
+# By default XLA deals a program's code out to 32 compilers, one for each thread: on two cores with
+# two workers that is more work, and nothing goes faster.
+QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 # XLA up to jaxlib 0.10 can generate the code of a fusion in an older way, in a third of the time.
 OLD_EMITTERS = ("--xla_cpu_use_fusion_emitters=false",)
 

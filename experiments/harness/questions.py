@@ -23,9 +23,9 @@ import tyro
 import experiments
 from experiments.harness.rates import choose_rates, folder
 from experiments.harness.tables import COLUMNS, Results, Row, lines, verdict
-from experiments.harness.workers import WorkersOption
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import kind
+from longlag.cli.workers import WorkersOption
 from longlag.core.spec import choose
 from longlag.runs import Experiment, LogName, Workers, require_log_packages, sweep
 from longlag.runs.folder import nonfinite_to_none

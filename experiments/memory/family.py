@@ -23,9 +23,9 @@ import tyro
 
 from experiments.harness.questions import Question, ask
 from experiments.harness.recorded import Recorded
-from experiments.harness.workers import WorkersOption
 from longlag import GRU, LSTM, Elman, MinGRU, cells
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.core.cell import Cell
 from longlag.runs import Architecture, Experiment, cell_names
 from longlag.tasks import FirstInput, Parity, Recall

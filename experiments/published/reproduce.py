@@ -31,9 +31,9 @@ from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import ask
 from experiments.harness.recorded import Recorded
 from experiments.harness.tables import far_rows, rows_by_arm
-from experiments.harness.workers import WorkersOption
 from experiments.published.protocols import METRICS, PROTOCOLS
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.core.spec import choose
 from longlag.report import flaws
 from longlag.report.collection import Chapter, chapter

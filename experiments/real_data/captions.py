@@ -31,7 +31,6 @@ import tyro
 from experiments.harness.questions import Arms, Question, ask, command_and_folder
 from experiments.harness.recorded import Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm
-from experiments.harness.workers import WorkersOption
 from experiments.real_data.captions_figures import Seen, figure_text, sheet
 from experiments.real_data.sentence_scores import (
     COLUMNS,
@@ -53,6 +52,7 @@ from experiments.real_data.sentence_scores import (
 from experiments.real_data.translation_figures import draw_png
 from longlag import LSTM
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.data import emoji
 from longlag.data.coders import STOP
 from longlag.runs import Captioner, Experiment, Loaded, load

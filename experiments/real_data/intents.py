@@ -38,11 +38,11 @@ import tyro
 from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, rows_by_arm, spread, time_of
-from experiments.harness.workers import WorkersOption
 from experiments.real_data.intents_ask import answer
 from experiments.real_data.intents_pooled import SHUFFLED, arm, pool_folds
 from experiments.real_data.intents_scores import MEASURES
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.core.spec import choose
 from longlag.report.statements import format_bytes
 from longlag.runs import EncoderDecoder, Experiment, cell_class

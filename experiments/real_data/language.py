@@ -41,7 +41,6 @@ from experiments.harness.questions import Question, command_and_folder, meta, ru
 from experiments.harness.rates import folder
 from experiments.harness.recorded import Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm, spread, time_of
-from experiments.harness.workers import WorkersOption
 from experiments.real_data.language_figures import (
     ORDER,
     bits_by_distance,
@@ -51,6 +50,7 @@ from experiments.real_data.language_figures import (
 )
 from longlag import LSTM
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.core.spec import choose
 from longlag.data import text as data
 from longlag.models import NO_CLASS, SequenceModel, sample

@@ -36,10 +36,10 @@ from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.rates import folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm, time_of
-from experiments.harness.workers import WorkersOption
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.data import japanese_vowels
 from longlag.models import likeliest_class
 from longlag.report.charts import Point

@@ -37,10 +37,10 @@ from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.rates import folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, Row, near_rows, rows_by_arm, time_of
-from experiments.harness.workers import WorkersOption
 from longlag import GRU
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.core.cell import Cell
 from longlag.data import spoken_digits
 from longlag.data.spoken_digits import LANGUAGES

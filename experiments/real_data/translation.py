@@ -31,7 +31,6 @@ import tyro
 from experiments.harness.questions import Arms, Question, ask, command_and_folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm
-from experiments.harness.workers import WorkersOption
 from experiments.real_data.sentence_scores import (
     COLUMNS,
     NO_SCORES,
@@ -51,6 +50,7 @@ from experiments.real_data.translation_figures import alignments, draw_png, leng
 from experiments.real_data.translation_scores import align_pieces, floors, quality_by_length
 from longlag import GRU
 from longlag.cli.arguments import plain_errors
+from longlag.cli.workers import WorkersOption
 from longlag.data.coders import encode_texts
 from longlag.data.messages import tidy
 from longlag.runs import EncoderDecoder, Experiment, Loaded, load

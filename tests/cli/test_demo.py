@@ -13,6 +13,7 @@ import pytest
 
 from longlag import LSTM
 from longlag.cli import demo
+from longlag.cli.arguments import plain_errors
 from longlag.runs import Experiment, run_job
 from longlag.tasks import Parity, Recall
 from tests.helpers.small_disk import contents
@@ -198,3 +199,13 @@ def test_what_is_no_demo_is_not_replaced(tmp_path: Path, files: list[str]):
     with pytest.raises(ValueError, match=message):
         demo.run_demo(out, steps=STEPS)
     assert contents(tmp_path) == {f"mine/{name}": b"mine" for name in sorted(files)}
+
+
+def test_a_cluster_that_is_out_of_reach_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as left, plain_errors():
+        demo.main(["--cluster", "tcp://127.0.0.1:1", "--out", str(tmp_path / "demo")])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and "no scheduler answers at tcp://127.0.0.1:1: " in error
+    assert error.count("\n") == 1 and not (tmp_path / "demo").exists()

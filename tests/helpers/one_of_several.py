@@ -18,7 +18,9 @@ if __name__ == "__main__":
     number, at, calls = signal.Signals[sys.argv[1]], int(sys.argv[2]), []
     dispatch = curriculum.dispatch
 
-    def dispatch_and_signal(*arguments: Any) -> Any:
+    def dispatch_and_signal(*arguments: Any, **traced: Any) -> Any:
+        if traced:  # `devices_of` looks whether time can be cut, and runs nothing
+            return dispatch(*arguments, **traced)
         calls.append(None)
         if len(calls) == at:
             os.kill(os.getpid(), number)

@@ -51,7 +51,7 @@ from longlag.tasks import (
     TemporalOrder,
 )
 
-__all__ = ["SMALL", "frozen", "steps_per_lag", "turned"]
+__all__ = ["SMALL", "frozen", "is_new", "steps_per_lag", "turned"]
 
 _BY_HAND: dict[Task, dict[str, Any]] = {
     CopyMemory(lag=5, symbols=6, items=3): {"lag": 7, "symbols": 4, "items": 4},
@@ -130,6 +130,11 @@ _FROZEN: dict[type[Task], str] = {
     SolveEquation: "96767de4e8dc",
     StackManipulation: "0e7e2c582ea1",
 }
+
+
+def is_new(kind: type[Task]) -> bool:
+    """Whether a task has no entry here."""
+    return all(type(task) is not kind for task in _BY_HAND)
 
 
 def frozen(kind: type[Task]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 
+from longlag import MinGRU
 from longlag.cli import compare
 from longlag.cli.arguments import plain_errors
 from longlag.runs import RunFolder, carry_out, checkpoints, load
@@ -139,6 +141,20 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path: Path, co
     alone = RunFolder.open(tmp_path / "alone")
     carry_out(PARITY, alone)
     assert_near(alone, whole)
+
+
+@pytest.mark.deep
+def test_the_time_of_a_sequence_is_cut_over_processes(tmp_path: Path):
+    experiment = dataclasses.replace(PARITY, cell=MinGRU(8))
+    whole = new(tmp_path / "whole", experiment)
+    carry_out(experiment, whole, mesh="none")
+    options = [*OPTIONS, "--cell", "min-gru", "--mesh", "time=2", "--out", tmp_path / "run"]
+    ended = run_together(by_coordinator(2, *options), [{}] * 2)
+    assert [code for code, *_ in ended] == [0, 0], ended
+    run = RunFolder.open(tmp_path / "run")
+    sizes = {"seeds": 1, "data": 1, "time": 2}
+    assert run.env["meshes"] == [{"from_step": 0, "mesh": sizes, "processes": 2}]
+    assert_near(run, whole)
 
 
 @pytest.mark.deep

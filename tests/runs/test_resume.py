@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ import pytest
 from longlag.cli import compare
 from longlag.cli.arguments import plain_errors
 from longlag.runs import RunFolder, carry_out, checkpoints, lifecycle, load, restore, run_job
+from longlag.system.interrupt import Interruption
 from longlag.training import init_states
 from tests.helpers.small_disk import contents
 from tests.helpers.tiny import OPTIONS, PARITY, TRAINING
@@ -98,6 +100,31 @@ def test_a_resume_with_another_configuration_is_refused(
     out, err = capsys.readouterr()
     assert difference in err and "Traceback" not in err and not out
     assert contents(folder) == before
+
+
+def test_a_run_folder_has_one_writer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """A new run and one that goes on keep off another command, by another path, and a sweep."""
+    run, outcomes, stop = tmp_path / "run", [], Interruption()
+    stop.signal = signal.SIGTERM
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def carry_out_and_look(*_: Any) -> None:
+        before = contents(run)
+        outcomes.append(main("--resume", tmp_path / "link" / "run", "--steps", "30"))
+        outcomes.append(run_job("run", PARITY, tmp_path, stop=stop))
+        assert contents(run) == before
+
+    monkeypatch.setattr(compare, "_carry_out_with_progress", carry_out_and_look)
+    assert main(*OPTIONS, "--out", run) == 143
+    assert main("--resume", run) == 143
+    assert outcomes == [2, None, 2, None]
+    err = capsys.readouterr().err
+    assert err.count("error:") == 2 and "Traceback" not in err
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert f"expected {tmp_path / 'link' / 'run'} to be free; {holder} is writing there" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "link"}
 
 
 # 18 is no multiple of the dispatch. In so few steps no seed solves the task.

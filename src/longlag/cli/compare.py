@@ -15,9 +15,10 @@ A run ends with a table, and with a page, `report.html`, in its folder. Ctrl-C s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ from longlag.runs import (
     run_name,
 )
 from longlag.runs import Progress as Report
+from longlag.runs.folder import lock_file
 from longlag.runs.lifecycle import LIMITS
 from longlag.system.console import cache_compilations, console
+from longlag.system.file_lock import held_lock, holder
 from longlag.system.hosts import explain_loss, on_first
 from longlag.system.interrupt import catch_stop_signals
 from longlag.tasks import Recall
@@ -64,23 +67,23 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     """`main` in one process of a run, which may have several."""
-    experiment, folder, read = _prepare(argv)
-    cache_compilations()
-    for line in (*sizes(experiment), *weight_decay(experiment)):
-        console.print(line, highlight=False)
-    resume = f"resume it by --resume {folder.path}"
-    with (
-        explain_loss(resume),
-        catch_stop_signals() as stop,
-        MetricLogs(folder, read.log) as logs,
-    ):
-        results = _carry_out_with_progress(experiment, folder, read.mesh, stop, logs)
-        if results is not None:
-            logs.conclude(results)
-    if results is None:
-        console.print(f"stopped; {resume}", highlight=False, soft_wrap=True)
-        return stop.exit_code or 128 + signal.SIGTERM  # of another process
-    on_first(lambda: show_results(results_of_run(experiment, results), folder.path))
+    with _prepared(argv) as (experiment, folder, read):
+        cache_compilations()
+        for line in (*sizes(experiment), *weight_decay(experiment)):
+            console.print(line, highlight=False)
+        resume = f"resume it by --resume {folder.path}"
+        with (
+            explain_loss(resume),
+            catch_stop_signals() as stop,
+            MetricLogs(folder, read.log) as logs,
+        ):
+            results = _carry_out_with_progress(experiment, folder, read.mesh, stop, logs)
+            if results is not None:
+                logs.conclude(results)
+        if results is None:
+            console.print(f"stopped; {resume}", highlight=False, soft_wrap=True)
+            return stop.exit_code or 128 + signal.SIGTERM  # of another process
+        on_first(lambda: show_results(results_of_run(experiment, results), folder.path))
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
     return 0
 
@@ -106,7 +109,9 @@ def weight_decay(experiment: Experiment) -> list[str]:
     return [f"weight decay {experiment.training.weight_decay:g} of {decays}; not of {stays}"]
 
 
-def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, Any]:
+@contextlib.contextmanager
+def _prepared(argv: Sequence[str]) -> Iterator[tuple[Experiment, RunFolder, Any]]:
+    """What to run, in which folder, where nobody else writes meanwhile, and the options."""
     resume = peek(argv, ["resume"]).get("resume")
     if resume is None:
         experiment, read = parse(argv, "longlag compare", __doc__ or "", DEFAULT)
@@ -115,14 +120,45 @@ def _prepare(argv: Sequence[str]) -> tuple[Experiment, RunFolder, Any]:
         cell = "none" if experiment.cell is None else type(experiment.cell).__name__
         name = run_name(experiment.task_title, cell, experiment.architecture.attention)
         folder = on_first(lambda: create(experiment, read.out, RUNS, name))
-        return experiment, folder, read
-    folder = on_first(lambda: RunFolder.open(Path(resume)))
+        with _sole_writer(folder.path):
+            yield experiment, folder, read
+        return
+    path = Path(resume)
+    on_first(lambda: RunFolder.open(path))  # refuses before there is a lock
+    with _sole_writer(path):
+        yield _resumed(argv, path)
+
+
+@contextlib.contextmanager
+def _sole_writer(path: Path) -> Iterator[None]:
+    """Holds the lock of a run folder in its block, in process 0.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def lock() -> None:
+            file = lock_file(path)
+            if not stack.enter_context(held_lock(file, lambda: True)):
+                raise ValueError(
+                    f"expected {path} to be free; {holder(file)} is writing there. The folder is "
+                    "left as it is"
+                )
+
+        on_first(lock)
+        yield
+
+
+def _resumed(argv: Sequence[str], path: Path) -> tuple[Experiment, RunFolder, Any]:
+    """The experiment of a run that is to go on, its folder, and the options."""
+    folder = on_first(lambda: RunFolder.open(path))
     stored = Experiment.from_config(folder.config, folder.path)
     # The options that are given must be those of the run; those that are not come from it.
     requested, read = parse(argv, "longlag compare", __doc__ or "", stored)
     require_log_packages(read.log)
     if read.out is not None:
-        raise ValueError(f"expected --resume or --out; got both, {resume} and {read.out}")
+        raise ValueError(f"expected --resume or --out; got both, {path} and {read.out}")
     config, made_with = requested.config(), stored.config()
     for what in ("cell", "task"):
         mine, theirs = getattr(requested, what), getattr(stored, what)

@@ -23,6 +23,7 @@ from typing import Any
 from longlag import report
 from longlag.cells import LSTM, FeedForward
 from longlag.cli.arguments import call
+from longlag.cli.workers import WorkersOption
 from longlag.runs import Architecture, Experiment, floor_rows, load, sweep
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.console import console
@@ -90,13 +91,16 @@ def main(argv: Sequence[str]) -> int:
     return call(run_demo, argv, "longlag demo", __doc__ or "")
 
 
-def run_demo(out: Path = Path("runs/demo"), steps: int | None = None, workers: int = 0) -> int:
+def run_demo(
+    out: Path = Path("runs/demo"), steps: int | None = None, workers: WorkersOption = 0
+) -> int:
     """Runs the demo.
 
     Args:
         out: the folder. An earlier demo there is replaced at the end.
         steps: optimiser steps of every arm, in place of the demo's own.
         workers: number of processes, each with its own core or accelerator. 0 means all of them.
+            Or the address of a Dask scheduler (docs/sweeps.md).
     """
     leave_accelerators()
     began = time.perf_counter()

@@ -27,7 +27,7 @@ from longlag.runs import checkpoint
 from longlag.system.atomic_files import replace_file, sync_folder, write_file, writing
 from longlag.system.machine import environment
 
-__all__ = ["RunFolder", "run_name"]
+__all__ = ["RunFolder", "lock_file", "run_name"]
 
 CONFIG = "config.json"
 ENV = "env.json"
@@ -302,6 +302,16 @@ def run_name(*parts: str, when: datetime.datetime | None = None) -> str:
     when = when or datetime.datetime.now()
     words = (re.sub(r"[^a-z0-9]+", "-", part.lower()) for part in parts)
     return "-".join([when.strftime("%Y%m%d-%H%M%S"), *(word.strip("-") for word in words)])
+
+
+def lock_file(path: Path) -> Path:
+    """The file beside a run folder whose lock a process holds while it writes in the folder.
+
+    Args:
+        path: of the folder, which may be still to be made.
+    """
+    path = path.resolve()  # two processes may name one folder in two ways
+    return path.with_name(f".{path.name}.lock")
 
 
 class _ExistsError(ValueError):

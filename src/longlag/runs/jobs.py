@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from longlag.core.spec import Spec
 from longlag.runs.checkpoint import CheckpointError
 from longlag.runs.experiment import Experiment
+from longlag.runs.folder import lock_file
 from longlag.runs.lifecycle import carry_out, create, reopen
 from longlag.runs.metric_logs import LogName, MetricLogs
 from longlag.runs.registry import (
@@ -129,7 +130,7 @@ def run_job(
         ValueError, CheckpointError, DiskError: as `create`, `reopen` and `carry_out`.
     """
     path = folder / name
-    with held_lock(path.with_name(f".{path.name}.lock"), lambda: bool(stop)) as held:
+    with held_lock(lock_file(path), lambda: bool(stop)) as held:
         if not held:
             return None
         run = reopen(experiment, path) if path.exists() else create(experiment, path, folder, name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from longlag.system.atomic_files import writing
 
-__all__ = ["held_lock"]
+__all__ = ["held_lock", "holder"]
 
 WAIT_SECONDS = 0.2
 
@@ -45,6 +45,15 @@ def held_lock(path: Path, give_up: Callable[[], bool] = lambda: False) -> Iterat
         # In this order: nobody else can hold the file that has this name.
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def holder(path: Path) -> str:
+    """Who holds a lock, for a message: "process 12 on host", or "another process"."""
+    try:
+        process, host = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):  # it has just been taken, or freed
+        return "another process"
+    return f"process {process} on {host}"
 
 
 def _try(path: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
@@ -215,7 +216,7 @@ def sketch(
         names: how to write a token; those not named are written as numbers.
         answers: how to write an answer; as a token if it is None.
     """
-    batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), 1)
+    batch = _draw_one(task, jax.random.key(seed))
     weighted = np.asarray(batch.weights[0]) > 0
     mask = np.ones_like(weighted) if batch.mask is None else np.asarray(batch.mask[0])
 
@@ -233,3 +234,9 @@ def sketch(
             lines.append((label if i == 0 else "", cells))
     width = max(len(cell) for _, cells in lines for cell in cells)
     return "\n".join(f"{label:<7} " + " ".join(c.rjust(width) for c in row) for label, row in lines)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw_one(task: Task, key: jax.Array) -> Batch:
+    """One sequence, in a program that equal tasks share."""
+    return task.sample(key, 1)

@@ -1,4 +1,4 @@
-"""The option of every script that says what trains its arms."""
+"""The option of every command and script that says what carries out a sweep."""
 
 from __future__ import annotations
 
