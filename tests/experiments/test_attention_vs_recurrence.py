@@ -69,10 +69,8 @@ def results(**held: tuple[int, int]):
 def test_the_claim_is_met_by_nine_of_ten():
     assert CLAIMED == ("LSTM + attention", "DeltaNet negative")
     said = claim("track", results(**{"LSTM + attention": (9, 10), "DeltaNet negative": (8, 10)}))
-    assert (
-        "Claim for LSTM + attention, made before the runs: at least 9 of 10 seeds. Result: 9 of 10, met."
-        in said
-    )
+    assert "Claim for LSTM + attention, made before the runs: at least 9 of 10 seeds. " in said
+    assert "Result: 9 of 10, met." in said
     assert "at least 9 of 10 seeds. Result: 8 of 10, not met." in said
     few = claim("track", results(**{"LSTM + attention": (5, 5)}))
     assert "5 of 5, not met" in few, "five seeds are not the ten that were named"
@@ -81,11 +79,8 @@ def test_the_claim_is_met_by_nine_of_ten():
 
 def test_attention_adds_only_where_the_intervals_are_apart():
     apart = results(GRU=(0, 5), **{"GRU + attention": (5, 5)})
-    assert (
-        "Attention helps GRU: 0 of 5 seeds without it, 5 of 5 with it. The difference is significant."
-        in claim("hold", apart)
-    )
-    assert "takes from GRU" in claim("hold", results(GRU=(5, 5), **{"GRU + attention": (0, 5)}))
+    assert "Attention helps GRU: 0 of 5 seeds without it, 5 of 5 with" in claim("hold", apart)
+    assert "hurts GRU" in claim("hold", results(GRU=(5, 5), **{"GRU + attention": (0, 5)}))
     assert claim("hold", results(GRU=(2, 5), **{"GRU + attention": (5, 5)})) == ""
 
 
