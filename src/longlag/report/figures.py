@@ -228,7 +228,7 @@ def accuracy_by_lag(
                 ha="center" if at > min(p["lag"] for p in points) else "left",
             )
         tested = sorted({point["lag"] for point in points})
-        tested = [b for a, b in zip([0, *tested], tested) if b > 1.1 * a]  # whose marks do not touch
+        tested = [b for a, b in zip([0, *tested], tested) if b > 1.1 * a]  # apart
         ax.set_xticks(tested[:: -(-len(tested) // 7)])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(COUNT_TICKS)
