@@ -11,11 +11,10 @@ from typing import Any
 import jax
 import pytest
 
-from experiments.harness import record
+from experiments.harness import gallery
 from experiments.harness.discovery import recorded_questions
 from longlag.cli import compare
-from longlag.cli.listing import COLUMNS, catalogue
-from longlag.report.rows import markdown
+from longlag.cli.listing import catalogue
 from longlag.runs import Experiment, cell_class
 from longlag.testing.cells import check_cell
 
@@ -110,7 +109,10 @@ def test_the_cell_of_the_readme_trains(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.py", "run"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "experiments/README.md"])
+RESULTS = [f"docs/results/{path.name}" for path in (ROOT / "docs" / "results").glob("*.md")]
+
+
+@pytest.mark.parametrize("document", ["README.md", "experiments/README.md", *sorted(RESULTS)])
 def test_the_commands_of_a_document_are_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str
 ):
@@ -129,27 +131,38 @@ def test_the_commands_of_a_document_are_understood(
     assert len(prepared) == len(runs)
     assert document != "README.md" or len(runs) >= 3
     # A recorded table names the command as it was when it was recorded.
-    prose = re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
+    prose = re.sub(r"<!-- ([\w -]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
     names = {"/".join(module.split(".")) for module in re.findall(r"python -m ([\w.]+)", prose)}
     assert all((ROOT / f"{name}.py").is_file() for name in names), names
 
 
-@pytest.mark.parametrize("document", ["README.md", "experiments/README.md", "docs/agreement.md"])
-def test_the_tables_are_those_of_the_committed_results(document: str):
-    text = (ROOT / document).read_text(encoding="utf-8")
-    marked = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", text, re.DOTALL)
-    shown = {
-        name for name, question in recorded_questions().items() if document in question.documents
-    }
-    with_results = {name for name in shown if recorded_questions()[name].results() is not None}
-    assert with_results <= {name for name, _ in marked} <= shown
-    for question, found in marked:
-        made = record.table(recorded_questions()[question])
-        assert found == f"{made}\n", f"run: python -m experiments.harness.record ({question})"
-
-
-def test_the_catalogue_is_that_of_the_cells():
-    text = (ROOT / record.CATALOGUE).read_text(encoding="utf-8")
-    (found,) = re.findall(r"<!-- catalogue -->\n(.*?)\n<!-- /catalogue -->", text, re.DOTALL)
-    assert found == markdown(COLUMNS, catalogue()), "run: python -m experiments.harness.record"
+def test_every_generated_part_is_that_of_the_committed_results():
+    for file, text in gallery.documents().items():
+        committed = (ROOT / file).read_text(encoding="utf-8")
+        assert committed == text, f"{file}: run python -m experiments.harness.gallery"
     assert all(all(row) for row in catalogue()), "a cell without a reference"
+
+
+def test_every_page_of_results_has_an_answer_a_figure_a_method_and_limits():
+    pages = sorted((ROOT / gallery.PAGES).glob("*.md"))
+    assert len(pages) > 25
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        assert gallery.page_of(text).answer, path
+        images = re.findall(r"!\[.+\]\((.+)\)", text)
+        assert images and all((path.parent / image).is_file() for image in images), path
+        # The answer, the figure, then the table.
+        assert text.index("<!-- ") < text.index("![") < text.index("\n| "), path
+        links = re.findall(r"(?<!!)\[[^\]]+\]\((?!http)([^)#]+)", text)
+        assert all((path.parent / link).is_file() for link in links), (path, links)
+    index = (ROOT / gallery.INDEX).read_text(encoding="utf-8")
+    assert len(index.splitlines()) <= 100
+    assert all(f"(../docs/results/{path.name})" in index for path in pages)
+
+
+def test_every_figure_draws_the_committed_results():
+    for name, question in recorded_questions().items():
+        results = question.results()
+        plot = question.plot(results) if results and question.page_name else None
+        if plot is not None:
+            assert gallery.committed_checksum(name) == gallery.figure_checksum(plot), name

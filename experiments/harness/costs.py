@@ -101,10 +101,11 @@ def note(results: Mapping[str, Any]) -> str:
         return ""
     cost = results["costs"][0]
     return (
-        f"What a token costs: microseconds of one sequence, the least of {ROUNDS} rounds. At once: "
-        f"{cost['batch']} sequences of {cost['length']:,} tokens in one call; longest: of "
-        f"{cost['longest']:,}. Streamed: one sequence, a call for every token. A token adds so "
-        "many bytes to the state."
+        f"Times are microseconds a token of one sequence, the least of {ROUNDS} rounds.\n"
+        f"At once: {cost['batch']} sequences of {cost['length']:,} tokens in one call. Longest: of "
+        f"{cost['longest']:,} tokens.\n"
+        "Streamed: one sequence, one call a token.\n"
+        "A token adds: how many bytes the state grows by at each token."
     )
 
 

@@ -11,7 +11,7 @@ The functions that a script gives to `ask` and `Recorded` have one name each in 
     columns(results)  the head of the table, where it depends on the results
     lines(results)    the rows of the table, a line for every arm
     verdict(results)  the sentences under the table
-    figure(results)   the figure on the page of all questions
+    figure(results)   the figure of its page, a `Plot`
 
 A script of several questions takes the name of the question as the first argument of them, and
 binds it by `functools.partial`. `harness.tables` has the `lines` and the `verdict` of a script that

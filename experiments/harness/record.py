@@ -1,14 +1,11 @@
-"""Record a finished comparison: its JSON is committed, and the documents' tables come from it.
+"""Record a finished comparison: its JSON is committed, and pages and tables come from it.
 
     python -m experiments.harness.record runs/demo demo
     python -m experiments.harness.record runs/family-hold family-hold --add     (an arm more)
-    python -m experiments.harness.record            (makes the tables again from what is recorded)
 
-It writes files; what becomes of them is for git. A record is refused that would lose arms, or that
-is of a smoke run.
-
-No number in a table of README.md, experiments/README.md or docs/ is typed by hand; a test makes the
-tables again.
+It writes files; what becomes of them is for git. A record that would lose arms is refused, and so
+is one of a smoke run. The page of the question, docs/results/QUESTION.md, is made or made again by
+`experiments.harness.gallery`. A new page has gaps for its answer, method and limits.
 """
 
 from __future__ import annotations
@@ -18,53 +15,41 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
-from experiments.harness import discovery
-from experiments.harness.recorded import RESULTS, Recorded, committed_results
+from experiments.harness import discovery, gallery
+from experiments.harness.recorded import RESULTS, committed_results
 from longlag.cli.arguments import plain_errors
-from longlag.cli.listing import COLUMNS, catalogue
 from longlag.core.spec import choose
-from longlag.report.rows import insert, markdown
 from longlag.system.atomic_files import replace_file
-from longlag.system.console import console
 
-ROOT = Path(__file__).resolve().parents[2]
-CATALOGUE = "docs/cells.md"
 # What results.json holds for the page of the run alone.
 LEFT_OUT = ("attention", "by_lag", "confused", "curves", "lead", "question", "title", "trace")
 
 
 def main(
-    run: Annotated[Path | None, tyro.conf.Positional] = None,
-    question: Annotated[str, tyro.conf.Positional] = "demo",
+    run: tyro.conf.Positional[Path],
+    question: tyro.conf.Positional[str],
     add: bool = False,
 ) -> int:
-    """Copies a run's results to experiments/results, and makes all tables again.
+    """Copies a run's results to experiments/results, and makes all pages and tables again.
 
     Args:
-        run: a folder with results.json, or nothing: only make the tables.
-        question: what the results answer; names the folder and the marker of the table.
-        add: the arms of this run are put beside those that are recorded, or in place of those with
-            their names; where they come from is said beside where the others do.
+        run: a folder with results.json.
+        question: what the results answer. It names the folder, the page and its markers.
+        add: put the arms of this run beside those that are recorded, or in place of those with
+            their names. The page names the source of both.
     """
-    if run is not None:
-        choose(question, sorted(discovery.recorded_questions()), "question")
-        kept = prepare_record(run, question, add)
-        folder = RESULTS / question
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
-        for plot in sorted((run / "plots").glob("*.png")):
-            shutil.copyfile(plot, folder / plot.name)
-    discovery.require_known()
-    for shown in discovery.recorded_questions().values():
-        for file in shown.documents:
-            write(file, shown, table(shown))
-    before = (ROOT / CATALOGUE).read_text(encoding="utf-8")
-    write_at(CATALOGUE, before, before, "catalogue", markdown(COLUMNS, catalogue()))
-    return 0
+    choose(question, sorted(discovery.recorded_questions()), "question")
+    kept = prepare_record(run, question, add)
+    folder = RESULTS / question
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "cpu.json", json.dumps(kept, indent=1) + "\n")
+    for plot in sorted((run / "plots").glob("*.png")):
+        shutil.copyfile(plot, folder / plot.name)
+    return gallery.main()
 
 
 def prepare_record(run: Path, question: str, add: bool) -> dict[str, Any]:
@@ -143,45 +128,6 @@ def _are_rows_of_arms(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(row, dict) and "arm" in row and "than" not in row for row in value
     )
-
-
-def write(file: str, question: Recorded, made: str) -> None:
-    """Puts a table at its markers in a document, and says so if it is another one than before.
-
-    A question with results and without markers is given a heading with them at the end. One that
-    is not recorded yet needs none.
-    """
-    path = ROOT / file
-    before = path.read_text(encoding="utf-8")
-    begin, end = f"<!-- {question.name} -->", f"<!-- /{question.name} -->"
-    text = before
-    if begin not in text and end not in text:
-        if question.results() is None:
-            return
-        text = f"{text.rstrip()}\n\n## {question.title}\n\n{begin}\n{end}\n"
-        console.print(f"{question.name}: heading at the end of {file}")
-    write_at(file, before, text, question.name, made)
-
-
-def write_at(file: str, before: str, text: str, marker: str, made: str) -> None:
-    """Puts a table at its marker in a text, and writes that to a document if it differs."""
-    try:
-        after = insert(text, marker, made)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    if after != before:
-        (ROOT / file).write_text(after, encoding="utf-8")
-        console.print(f"{marker}: table in {file}")
-
-
-def table(question: Recorded) -> str:
-    """What the documents say of a question, in Markdown."""
-    results = question.results()
-    if results is None:
-        return "Not recorded yet."
-    made = question.section(results)
-    parts = [markdown(made.columns, made.rows), made.findings, made.source]
-    return "\n\n".join([*parts, *([markdown(*made.further)] if made.further else [])])
 
 
 if __name__ == "__main__":

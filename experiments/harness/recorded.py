@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 from experiments.harness import costs, tables
 from experiments.harness.tables import Results
-from longlag.report.collection import Chapter
+from longlag.report.figures import multiple_of_lag
 
 __all__ = [
     "MEDIANS",
     "RESULTS",
     "FigureText",
+    "Plot",
     "Recorded",
     "Section",
     "Table",
     "committed_results",
+    "plot_accuracy",
     "source_line",
 ]
 
@@ -46,6 +48,22 @@ class FigureText(NamedTuple):
     alt: str
 
 
+class Plot(NamedTuple):
+    """A figure that is drawn from results, by `longlag.report.figure`.
+
+    Attributes:
+        kind: of the figure.
+        results: as it takes them.
+        options: of that kind.
+        caption: what the figure shows, in sentences; empty, what its kind shows.
+    """
+
+    kind: str
+    results: Results
+    options: Mapping[str, Any] = {}
+    caption: str = ""
+
+
 class Section(NamedTuple):
     """What the documents show of a question.
 
@@ -54,16 +72,16 @@ class Section(NamedTuple):
         rows: of its table.
         findings: the sentences under it.
         source: command, device, time and versions.
+        note: what the numbers in the table are.
         further: another table.
-        about: what that table is about, as the end of a heading.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     findings: str
     source: str
+    note: str
     further: Table | None = None
-    about: str = ""
 
 
 def committed_results(name: str) -> Results | None:
@@ -89,8 +107,14 @@ def source_line(meta: Results) -> str:
     return " ".join((first, *added))
 
 
+def plot_accuracy(results: Results) -> Plot:
+    """Accuracy by arm at the trained lag, and at the longest lag that was tested."""
+    far = max(multiple_of_lag(row) for row in results["rows"])
+    return Plot("accuracy", {"rows": results["rows"]}, {"far": far})
+
+
 def _verdict(results: Results) -> str:
-    return f"{tables.verdict(results)} {costs.note(results)}".strip()
+    return f"{tables.verdict(results)}\n{costs.note(results)}".strip()
 
 
 def _source(results: Results) -> str:
@@ -119,14 +143,13 @@ class Recorded:
         source: results to where they come from.
         note: a sentence after the source.
         further: results to a second table, shown if it has rows.
-        about: what that table is about, as the end of a heading.
-        figure: results to the figure of the page, as keywords of `report.collection.chapter`.
-        chapters: results to more chapters of the page.
+        figure: results to the figure of its page. By default `plot_accuracy` for a question with a
+            page of its own and no pictures.
         pictures: the text around each committed picture, by the name of its file.
         combines: the names of recorded questions by a key. They are results of this one, by that
             key. Empty for a question with results of its own.
-        documents: those that have its markers.
-        on_the_page: whether the page of all questions shows it.
+        page: its page in docs/results. Empty: a page of its own; None: no page.
+        documents: others that have its table.
     """
 
     name: str
@@ -138,13 +161,22 @@ class Recorded:
     source: Callable[[Results], str] = _source
     note: str = MEDIANS
     further: Callable[[Results], Table | None] = _costs
-    about: str = "What a token costs"
-    figure: Callable[[Results], Mapping[str, Any]] | None = None
-    chapters: Callable[[Results], Sequence[Chapter]] | None = None
+    figure: Callable[[Results], Plot] | None = None
     pictures: Mapping[str, FigureText] = dataclasses.field(default_factory=dict)
     combines: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    documents: tuple[str, ...] = ("experiments/README.md",)
-    on_the_page: bool = True
+    page: str | None = ""
+    documents: tuple[str, ...] = ()
+
+    @property
+    def page_name(self) -> str | None:
+        """The name of its page in docs/results, or None."""
+        return self.name if self.page == "" else self.page
+
+    def plot(self, results: Results) -> Plot | None:
+        """The figure that is drawn for its page, if there is one."""
+        if self.figure is not None:
+            return self.figure(results)
+        return None if self.pictures or self.page else plot_accuracy(results)
 
     def results(self) -> Results | None:
         """What is committed, or None before there is anything."""
@@ -163,7 +195,7 @@ class Recorded:
             [columns[i] for i in used],
             [[row[i] for i in used] for row in rows],
             self.verdict(results),
-            " ".join(filter(None, (self.source(results), self.note))),
+            self.source(results),
+            self.note,
             further if further and further[1] else None,
-            self.about,
         )

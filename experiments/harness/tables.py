@@ -29,7 +29,7 @@ Results = dict[str, Any]
 Row = dict[str, Any]
 
 COLUMNS = (
-    *("arm", "kind", "trained at", "tested at", "held", "floor", "steps", "rate", "params"),
+    *("arm", "kind", "trained at", "tested at", "solved", "floor", "steps", "rate", "params"),
     *("state", "time"),
 )
 
@@ -37,7 +37,7 @@ COLUMNS = (
 def lines(results: Results, beyond: bool = True) -> list[tuple[str, ...]]:
     """A line of `COLUMNS` for every arm: medians over the seeds, their range in brackets.
 
-    "tested at" is the longest lag. "held" counts the seeds as `count_solved` does. "steps" is the
+    "tested at" is the longest lag. "solved" counts the seeds as `count_solved` does. "steps" is the
     median over all seeds, where one that did not solve it took longer than any that did.
     """
     table: list[tuple[str, ...]] = []
@@ -65,29 +65,33 @@ def lines(results: Results, beyond: bool = True) -> list[tuple[str, ...]]:
 
 
 def verdict(results: Results, beyond: bool = True) -> str:
-    """What stands under the table; "held" counts as `count_solved` does."""
+    """What stands under the table, a line each; "solved" counts as `count_solved` does."""
     arms = rows_by_arm(results)
     counts = {arm: count_solved(rows, results["threshold"], beyond) for arm, rows in arms.items()}
-    at = "every length tested beyond the trained one, or at that if it is the only one"
-    every = sum(held == of for held, of in counts.values())
-    some = sum(held > 0 for held, _ in counts.values())
-    return (
-        f'"held": seeds with at least {results["threshold"]:.2f} at '
-        f"{at if beyond else 'the trained length'}. In every seed: {every} of {len(counts)} "
-        f"arms; in at least one: {some}. {_name_rates(results)}"
-        f"{results['meta']['core_hours']:.2f} core-hours."
+    tested_beyond = any(row["lag"] != row["train_lag"] for row in results["rows"])
+    at = "every test length beyond the trained one" if beyond and tested_beyond else None
+    every = sum(solved == of for solved, of in counts.values())
+    some = sum(solved > 0 for solved, _ in counts.values())
+    return "\n".join(
+        (
+            f'"solved": seeds with an accuracy of at least {results["threshold"]:.2f} at '
+            f"{at or 'the trained length'}.",
+            f"Of {len(counts)} arms, {every} solved it in every seed and {some} in at least one.",
+            *_name_rates(results),
+            f"Cost: {results['meta']['core_hours']:.2f} core-hours.",
+        )
     )
 
 
-def _name_rates(results: Results) -> str:
+def _name_rates(results: Results) -> tuple[str, ...]:
     trials = results.get("trials")
     if not trials:
-        return ""
+        return ()
     tried = sorted({trial["rate"] for trial in trials})
     return (
-        f"Rates: the best of {', '.join(f'{rate:g}' for rate in tried)} by the validation "
-        f"accuracy, if tied by the loss, of {TRIAL_SEEDS} other seeds at a third of the steps, "
-        "those at an end of the grid where the grid was extended. "
+        f"Learning rates: the best for each arm of {', '.join(f'{rate:g}' for rate in tried)}.",
+        f"{TRIAL_SEEDS} other seeds chose it after a third of the steps, by validation accuracy "
+        "and then by loss.",
     )
 
 

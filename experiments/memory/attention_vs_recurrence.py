@@ -24,22 +24,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.harness import tables
-from experiments.harness.charts import LAYOUTS
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID, folder
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Plot, Recorded
 from experiments.harness.tables import count_solved, far_rows, near_rows, rows_by_arm
 from longlag import GRU, LSTM, MinGRU
 from longlag.analysis.interventions import knock_outs
 from longlag.cells import DeltaNet, FeedForward
 from longlag.core.cell import Cell
-from longlag.report.charts import heat_map
 from longlag.report.summary import wilson
 from longlag.runs import Architecture, Experiment
 from longlag.tasks import CopyMemory, Parity, Recall, SelectiveCopy, StateRecall, Task
@@ -247,32 +244,31 @@ def summary(by_axis: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
 def core_hours_line(by_axis: Mapping[str, dict[str, Any]]) -> str:
     """What all axes took; the arguments are those of `summary`."""
     total = sum(results["meta"]["core_hours"] for results in by_axis.values())
-    return f"{total:.1f} core-hours in all; the source of each column stands under its own table."
+    return f"Cost: {total:.1f} core-hours. Each column has a page of its own with its source."
 
 
-def figure(by_axis: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """A heat map of the arms against the axes: the median accuracy where the axis is measured."""
-    values: dict[str, dict[str, float]] = {}
-    floors: dict[str, float] = {}
+def figure(by_axis: Mapping[str, dict[str, Any]]) -> Plot:
+    """A heat map of the arms against the axes: accuracy at the longest lag where an axis counts."""
+    marks: list[dict[str, Any]] = []
     for axis, results in by_axis.items():
         for arm, rows in rows_by_arm(results).items():
             plain, _, convolution = arm.partition(", ")
-            column = f"{axis} with {convolution}" if convolution else axis
             counted = far_rows(rows) if AXES[axis].beyond else near_rows(rows)
-            far = max(row["lag"] for row in counted)
-            accuracy = [row["accuracy"] or 0.0 for row in counted if row["lag"] == far]
-            values.setdefault(plain, {})[column] = statistics.median(accuracy)
-            floors[column] = rows[0]["floor"]
-    descriptions = (
-        f"{arm} {', '.join(f'{task} {accuracy:.2f}' for task, accuracy in of.items())}"
-        for arm, of in values.items()
+            longest = max(row["lag"] for row in counted)
+            marks += [
+                {
+                    "task": f"{axis} with {convolution}" if convolution else axis,
+                    "arm": plain,
+                    **{key: row[key] for key in ("seed", "accuracy", "floor")},
+                }
+                for row in counted
+                if row["lag"] == longest
+            ]
+    caption = (
+        "Median accuracy of the seeds. The colour runs from the baseline of each task to 1. "
+        "`track` is measured at four times the trained length."
     )
-    return {
-        "figures": {layout: heat_map(values, floors, layout) for layout in LAYOUTS},
-        "legend": "Median accuracy of the seeds, the colour from each task's floor to 1; "
-        "track at four times the trained length.",
-        "alt": f"Heat map of accuracy: {'; '.join(descriptions)}.",
-    }
+    return Plot("heat", {"rows": marks}, caption=caption)
 
 
 def claim(axis: str, results: dict[str, Any]) -> str:
@@ -283,25 +279,28 @@ def claim(axis: str, results: dict[str, Any]) -> str:
         if arm in counts:
             held, of = counts[arm]
             met = "met" if of >= 10 and 10 * held >= 9 * of else "not met"
-            sentences.append(f"Claimed for {arm}: at least 9 of 10; found: {held} of {of}, {met}.")
+            sentences.append(
+                f"Claim for {arm}, made before the runs: at least 9 of 10 seeds. "
+                f"Result: {held} of {of}, {met}."
+            )
     for arm, (held, of) in counts.items():
         plain = arm.removesuffix(CONVOLUTION)
         other = f"{plain} + attention{arm.removeprefix(plain)}"
         if other in counts:
             mine, theirs = wilson(held, of), wilson(*counts[other])
             if mine[0] > theirs[1] or theirs[0] > mine[1]:
-                word = "takes from" if mine[0] > theirs[1] else "adds to"
+                word = "hurts" if mine[0] > theirs[1] else "helps"
                 sentences.append(
-                    f"Attention {word} {arm}: {held}/{of} without, {counts[other][0]}/"
-                    f"{counts[other][1]} with it (95% intervals apart)."
+                    f"Attention {word} {arm}: {held} of {of} seeds without it, {counts[other][0]} "
+                    f"of {counts[other][1]} with it. The difference is significant."
                 )
-    return " ".join(sentences)
+    return "\n".join(sentences)
 
 
 def verdict(axis: str, results: dict[str, Any]) -> str:
     """What stands under the table."""
     under = tables.verdict(results, AXES[axis].beyond)
-    return " ".join(filter(None, (claim(axis, results), under)))
+    return "\n".join(filter(None, (claim(axis, results), under)))
 
 
 QUESTIONS = {axis: functools.partial(question, axis) for axis in AXES}
@@ -323,7 +322,6 @@ def _record(axis: str) -> Recorded:
         lines=functools.partial(tables.lines, beyond=AXES[axis].beyond),
         verdict=functools.partial(verdict, axis),
         further=lambda results: (KNOCK_OUT_COLUMNS, knock_out_lines(results)),
-        about="What is left without a part",
     )
 
 
@@ -332,13 +330,13 @@ RECORDED = (
         *(NAME, "Is attention needed at all?", 70),
         columns=SUMMARY,
         lines=summary,
-        verdict=lambda _: "Seeds that did each task, of those that tried.",
+        verdict=lambda _: "How many of the seeds solved each task.",
         source=core_hours_line,
         note="",
         further=lambda _: None,
         figure=figure,
         combines={axis: f"{NAME}-{axis}" for axis in AXES},
-        documents=("README.md", "experiments/README.md"),
+        documents=("README.md",),
     ),
     *map(_record, AXES),
 )

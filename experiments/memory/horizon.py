@@ -27,10 +27,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import Arms, Question, Size, script
 from experiments.harness.rates import folder
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Plot, Recorded
 from experiments.harness.tables import Results, Row, near_rows, rows_by_arm, spread, time_of
 from longlag import (
     GRU,
@@ -264,9 +263,9 @@ def verdict(results: Results) -> str:
     )
 
 
-def figure(results: Results) -> Mapping[str, Any]:
+def figure(results: Results) -> Plot:
     """Accuracy against the tested lag."""
-    return plot_accuracy(series(results["rows"], "arm", "lag"), "tested lag, in steps")
+    return Plot("lag", {"rows": results["rows"]}, {"quantity": "tested lag, in steps"})
 
 
 QUESTIONS = {name: functools.partial(question, name) for name in SETTINGS}

@@ -27,10 +27,9 @@ from typing import Any
 
 import tyro
 
-from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import Options, Question, Size, meta, run_arms, show
 from experiments.harness.rates import GRID
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Plot, Recorded
 from experiments.harness.tables import count_solved, rows_by_arm, spread
 from longlag import LSTM, Elman, MinGRU
 from longlag.cli.arguments import plain_errors
@@ -244,10 +243,10 @@ def main(options: Climb) -> None:
     show(results, title, out, columns(results), lines(results), verdict(results))
 
 
-def figure(results: dict[str, Any]) -> Mapping[str, Any]:
-    """Recall against the lag."""
+def figure(results: dict[str, Any]) -> Plot:
+    """Recall against the lag, each trained anew."""
     rows = [row for row in results["rows"] if not row["probe"]]
-    return plot_accuracy(series(rows, "arm", "lag"), "lag, in steps", floor=rows[0]["floor"])
+    return Plot("lag", {"rows": rows}, {"quantity": "lag, in steps"})
 
 
 RECORDED = (

@@ -25,7 +25,7 @@ import json
 import shlex
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,9 @@ import jax.numpy as jnp
 import tyro
 from rich.progress import track
 
-from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import command_and_folder, show
 from experiments.harness.rates import folder
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Plot, Recorded
 from experiments.harness.tables import rows_by_arm
 from experiments.memory.attention_vs_recurrence import question
 from longlag.cli.arguments import plain_errors
@@ -292,15 +291,16 @@ def main(
     return 0
 
 
-def figure(results: dict[str, Any]) -> Mapping[str, Any]:
+def figure(results: dict[str, Any]) -> Plot:
     """Accuracy against the length of the string."""
-    rows = [row | {"accuracy": row["right"] / row["sequences"]} for row in results["rows"]]
-    return plot_accuracy(
-        series(rows, "arm", "length"),
-        "length of the string, in bits",
-        floor=0.5,
-        trained_at=rows[0]["train_length"],
-    )
+    keep = ("arm", "seed", "length", "train_length")
+    rows = [
+        {key: row[key] for key in keep}
+        | {"lag": row["length"], "train_lag": row["train_length"]}
+        | {"accuracy": row["right"] / row["sequences"]}
+        for row in results["rows"]
+    ]
+    return Plot("lag", {"rows": rows}, {"quantity": "length of the string, in bits"})
 
 
 _record = functools.partial(
@@ -308,7 +308,11 @@ _record = functools.partial(
 )
 RECORDED = (
     _record("length-generalisation", "How far beyond the trained length?", figure=figure),
-    _record("length-generalisation-million", "As far as a million bits?"),
+    _record(
+        "length-generalisation-million",
+        "As far as a million bits?",
+        page="length-generalisation",
+    ),
 )
 # Another script trains its models.
 SMOKE = False

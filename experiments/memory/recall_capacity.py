@@ -16,14 +16,11 @@ Leaves runs/recall-capacity: results.json, and a run folder for each arm.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
-from experiments.harness.charts import plot_accuracy, series
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Plot, Recorded
 from longlag import LSTM
 from longlag.cells import DeltaNet, FeedForward
 from longlag.core.cell import Cell
@@ -75,15 +72,9 @@ def question(size: Size) -> Question:
     )
 
 
-def figure(results: dict[str, Any]) -> Mapping[str, Any]:
-    """Recall against the bytes of state, a line for each family of arms."""
-    family = re.compile(r"^[^,\d]+?(?=,| of )")
-    rows = [row | {"family": family.search(row["arm"])[0]} for row in results["rows"]]  # type: ignore[index]
-    return plot_accuracy(
-        series(rows, "family", "state_bytes"),
-        "bytes of state of one sequence",
-        floor=rows[0]["floor"],
-    )
+def figure(results: dict[str, Any]) -> Plot:
+    """Recall against the bytes of state."""
+    return Plot("state", {"rows": results["rows"]})
 
 
 QUESTIONS = {"": question}

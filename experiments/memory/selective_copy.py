@@ -16,9 +16,11 @@ Leaves runs/selective-copy: results.json, and a run folder for each arm.
 
 from __future__ import annotations
 
+from typing import Any
+
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Plot, Recorded
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import MinLSTM
 from longlag.core.cell import Cell
@@ -66,7 +68,18 @@ def question(size: Size) -> Question:
 
 
 QUESTIONS = {"": question}
-RECORDED = (Recorded("selective-copy", "Does a gate need to see the state?", 80),)
+
+
+def figure(results: dict[str, Any]) -> Plot:
+    """Accuracy of the four cells, a panel for each number of items and blocks."""
+    rows = []
+    for row in results["rows"]:
+        size, _, cell = row["arm"].rpartition(", ")
+        rows.append(row | {"task": size, "arm": cell})
+    return Plot("accuracy", {"rows": rows})
+
+
+RECORDED = (Recorded("selective-copy", "Does a gate need to see the state?", 80, figure=figure),)
 
 
 if __name__ == "__main__":

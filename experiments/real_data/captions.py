@@ -372,9 +372,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _record(name: str, title: str, heading: str, sentence: str) -> Recorded:
+def _record(name: str, title: str, heading: str, sentence: str, page: str = "") -> Recorded:
     shown: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
-    more: dict[str, Any] = {"further": kind_table, "about": "By what is new"}
+    more: dict[str, Any] = {"further": kind_table, "page": page}
     pictures = {"attended": figure_text(heading, sentence)}
     return Recorded(name, title, 160, **shown, **more, pictures=pictures)
 
@@ -391,6 +391,7 @@ RECORDED = (
         "Does attention help to caption a picture, after a few minutes?",
         "Where each word looked, after a few minutes",
         "The tone itself mostly reads faces and hands, now and then a hat or clothes.",
+        page="captions",
     ),
 )
 

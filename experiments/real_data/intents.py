@@ -261,7 +261,6 @@ _record = functools.partial(
     lines=lines,
     verdict=verdict,
     further=difference_table,
-    about="Differences, and their intervals",
 )
 RECORDED = (
     _record(
@@ -286,7 +285,7 @@ RECORDED = (
             ),
         },
     ),
-    _record("intents-quick", "What is being asked for, after a few minutes?"),
+    _record("intents-quick", "What is being asked for, after a few minutes?", page="intents"),
 )
 
 

@@ -358,9 +358,10 @@ def _continue(options: Options, out: Path) -> int:
     return 0
 
 
-def _record(name: str, title: str, sentence: str) -> Recorded:
+def _record(name: str, title: str, sentence: str, page: str = "") -> Recorded:
     shown: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
-    return Recorded(name, title, 140, **shown, pictures={"distance": figure_text(sentence)})
+    pictures = {"distance": figure_text(sentence)}
+    return Recorded(name, title, 140, **shown, pictures=pictures, page=page)
 
 
 RECORDED = (
@@ -373,6 +374,7 @@ RECORDED = (
         "language-quick",
         "How many bits does the next byte cost, after a few minutes?",
         "Within the attention's reach it could be copied; after so little reading it is not.",
+        page="language",
     ),
     _record(
         "language-enwik8",

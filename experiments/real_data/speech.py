@@ -36,15 +36,12 @@ from experiments.harness.questions import Question, ask, command_and_folder
 from experiments.harness.rates import folder
 from experiments.harness.recorded import FigureText, Recorded
 from experiments.harness.tables import Results, Row, rows_by_arm, time_of
-from longlag import GRU, LSTM, MinGRU
+from longlag import GRU, LSTM, MinGRU, report
 from longlag.cells import FeedForward
 from longlag.cli.arguments import plain_errors
 from longlag.cli.workers import WorkersOption
 from longlag.data import japanese_vowels
 from longlag.models import likeliest_class
-from longlag.report.charts import Point
-from longlag.report.charts import line_chart as chart
-from longlag.report.style import styles
 from longlag.report.summary import flaws, wilson
 from longlag.runs import Architecture, Experiment, Loaded, Workers, load, sweep
 from longlag.system import optional_packages
@@ -219,15 +216,19 @@ def extra_results(arms: Arms, rows: Sequence[Row], out: Path) -> Results:
 
 def heard_figure(heard_of: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Accuracy on the test against the steps heard, of every arm."""
-    series = {
-        arm: [
-            Point(step, statistics.median(shares), min(shares), max(shares))
-            for step, shares in enumerate(zip(*of_seeds), start=1)
-        ]
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "lag": steps,
+            "accuracy": share,
+            "floor": JapaneseVowels().floor().accuracy,
+        }
         for arm, of_seeds in heard_of.items()
-    }
-    floor = JapaneseVowels().floor().accuracy
-    return chart(series, styles(series, {}), "steps heard, at most", floor=floor)
+        for seed, shares in enumerate(of_seeds)
+        for steps, share in enumerate(shares, start=1)
+    ]
+    return report.figure({"rows": rows}, "lag", quantity="steps heard, at most")
 
 
 def floors() -> list[Row]:

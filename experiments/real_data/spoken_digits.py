@@ -390,7 +390,12 @@ SHOW: dict[str, Any] = {"columns": COLUMNS, "lines": lines, "verdict": verdict}
 IN_MINUTES = "Which digits are said, after a few minutes?"
 RECORDED = (
     Recorded("spoken-digits", "Which digits are said?", 30, **SHOW),
-    Recorded("spoken-digits-quick", IN_MINUTES, 30, **SHOW, pictures={"heard": HEARD}),
+    Recorded(
+        *("spoken-digits-quick", IN_MINUTES, 30),
+        **SHOW,
+        pictures={"heard": HEARD},
+        page="spoken-digits",
+    ),
 )
 
 

@@ -336,7 +336,6 @@ _record = functools.partial(
     lines=lines,
     verdict=verdict,
     further=length_table,
-    about="By the length of the source",
 )
 RECORDED = (
     _record(
@@ -376,7 +375,11 @@ RECORDED = (
             ),
         },
     ),
-    _record("translation-full-package", "Does it help on a package never seen?"),
+    _record(
+        "translation-full-package",
+        "Does it help on a package never seen?",
+        page="translation-full",
+    ),
 )
 
 

@@ -69,8 +69,9 @@ def results(**held: tuple[int, int]):
 def test_the_claim_is_met_by_nine_of_ten():
     assert CLAIMED == ("LSTM + attention", "DeltaNet negative")
     said = claim("track", results(**{"LSTM + attention": (9, 10), "DeltaNet negative": (8, 10)}))
-    assert "LSTM + attention: at least 9 of 10; found: 9 of 10, met." in said
-    assert "DeltaNet negative: at least 9 of 10; found: 8 of 10, not met." in said
+    assert "Claim for LSTM + attention, made before the runs: at least 9 of 10 seeds. " in said
+    assert "Result: 9 of 10, met." in said
+    assert "at least 9 of 10 seeds. Result: 8 of 10, not met." in said
     few = claim("track", results(**{"LSTM + attention": (5, 5)}))
     assert "5 of 5, not met" in few, "five seeds are not the ten that were named"
     assert claim("hold", results(**{"LSTM + attention": (10, 10)})) == ""
@@ -78,8 +79,8 @@ def test_the_claim_is_met_by_nine_of_ten():
 
 def test_attention_adds_only_where_the_intervals_are_apart():
     apart = results(GRU=(0, 5), **{"GRU + attention": (5, 5)})
-    assert "Attention adds to GRU: 0/5 without, 5/5 with it" in claim("hold", apart)
-    assert "takes from GRU" in claim("hold", results(GRU=(5, 5), **{"GRU + attention": (0, 5)}))
+    assert "Attention helps GRU: 0 of 5 seeds without it, 5 of 5 with" in claim("hold", apart)
+    assert "hurts GRU" in claim("hold", results(GRU=(5, 5), **{"GRU + attention": (0, 5)}))
     assert claim("hold", results(GRU=(2, 5), **{"GRU + attention": (5, 5)})) == ""
 
 

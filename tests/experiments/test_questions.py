@@ -50,7 +50,7 @@ def test_lines_count_the_seeds_that_hold_at_every_length():
         "kind": "dense",
         "trained at": "40: 1.00",
         "tested at": "256: 0.97 (0.96–0.99)",
-        "held": "1/2",
+        "solved": "1/2",
         "floor": "0.50",
         "steps": "200",
         "rate": "0.003",
@@ -58,12 +58,12 @@ def test_lines_count_the_seeds_that_hold_at_every_length():
         "state": "256 B",
         "time": "2 s",
     }
-    assert (lost["tested at"], lost["held"], lost["steps"]) == (
+    assert (lost["tested at"], lost["solved"], lost["steps"]) == (
         "256: diverged",
         "0/1",
         "not within 2,000",
     )
-    assert "In every seed: 0 of 2 arms; in at least one: 1." in verdict(RESULTS)
+    assert "Of 2 arms, 0 solved it in every seed and 1 in at least one." in verdict(RESULTS)
 
 
 def test_a_seed_that_did_not_solve_it_took_longer_than_any_that_did():
@@ -96,7 +96,7 @@ def test_data_that_cannot_be_had_end_it_before_any_run(tmp_path: Path, monkeypat
 def test_where_nothing_longer_is_tested_the_trained_length_counts():
     rows = [row("a", seed, 40, accuracy) for seed, accuracy in enumerate((0.95, 0.94))]
     (line,) = lines(RESULTS | {"rows": rows})
-    assert dict(zip(COLUMNS, line))["held"] == "1/2"
+    assert dict(zip(COLUMNS, line))["solved"] == "1/2"
 
 
 @pytest.mark.usefixtures("shared_compilations")

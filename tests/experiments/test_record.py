@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness import discovery, record, recorded
+from experiments.harness import discovery, gallery, record, recorded
 from experiments.harness.tables import rows_by_arm
 
 QUESTION = "family-recall"
+PAGE = f"docs/results/{QUESTION}.md"
 
 
 @pytest.fixture
@@ -19,12 +20,13 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what is recorded, of the documents too, that a test may write to."""
     shutil.copytree(record.RESULTS / QUESTION, tmp_path / "results" / QUESTION)
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "docs").mkdir()
-    for file in ("README.md", "experiments/README.md", "docs/agreement.md", "docs/cells.md"):
-        shutil.copyfile(record.ROOT / file, tmp_path / file)
-    for module in (record, recorded, discovery):
+    (tmp_path / "docs/results").mkdir(parents=True)
+    for file in ("experiments/README.md", "docs/cells.md", PAGE):
+        shutil.copyfile(gallery.ROOT / file, tmp_path / file)
+    for module in (record, recorded, discovery, gallery):
         monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(gallery, "ROOT", tmp_path)
+    monkeypatch.setattr(gallery, "_draw", lambda *_: None)
     question = discovery.recorded_questions()[QUESTION]
     monkeypatch.setattr(discovery, "recorded_questions", lambda: {QUESTION: question})
     return tmp_path / "results" / QUESTION / "cpu.json"
@@ -61,8 +63,8 @@ def test_an_arm_is_added_beside_the_others(results: Path, tmp_path: Path):
     assert arms["full"] == old["full"] and len(arms["new"]) == len(old["full"])
     assert all(row["accuracy"] == 0 for row in arms["new"] + arms["none"])
     assert after["meta"]["core_hours"] == round(before["meta"]["core_hours"] + 0.25, 3)
-    said = (tmp_path / "experiments/README.md").read_text("utf-8")
-    assert "| new |" in said and "new, none: `asked again` on " in said
+    said = (tmp_path / PAGE).read_text("utf-8")
+    assert "| new |" in said and "(new, none)\n- Command: `asked again`\n" in said
     assert "with uncommitted changes" in said
     # The same arms once more take the place of that addition, its time too.
     record.main(of_run, QUESTION, add=True)
@@ -117,30 +119,29 @@ def test_a_folder_without_results_is_none(tmp_path: Path):
         record.main(tmp_path, QUESTION)
 
 
-def test_a_document_with_half_of_its_markers_is_named(results: Path, tmp_path: Path):
-    (tmp_path / "experiments/README.md").write_text(f"# Results\n\n<!-- {QUESTION} -->\n", "utf-8")
-    with pytest.raises(ValueError, match=r"^experiments/README\.md: expected the markers"):
-        record.main()
+def test_a_page_with_half_of_its_markers_is_named(results: Path, tmp_path: Path):
+    title = (tmp_path / PAGE).read_text("utf-8").splitlines()[0]
+    (tmp_path / PAGE).write_text(f"{title}\n\n<!-- {QUESTION} -->\n", "utf-8")
+    with pytest.raises(ValueError, match=rf"^{PAGE}: expected the markers"):
+        gallery.main()
 
 
-def test_a_question_without_markers_is_given_a_heading(results: Path, tmp_path: Path):
-    document = tmp_path / "experiments/README.md"
-    document.write_text("# Results\n", "utf-8")
-    record.main()
-    once = document.read_text("utf-8")
-    begin, end = f"<!-- {QUESTION} -->", f"<!-- /{QUESTION} -->"
-    assert once.startswith("# Results\n\n## Which attentions look up?\n\n" + begin)
-    assert "| full |" in once and once.endswith(f"{end}\n")
-    record.main()
-    assert document.read_text("utf-8") == once
+def test_a_new_question_is_given_a_page_with_gaps(results: Path, tmp_path: Path):
+    (tmp_path / PAGE).unlink()
+    gallery.main()
+    once = (tmp_path / PAGE).read_text("utf-8")
+    assert once.startswith("# Which attentions look up?\n") and "| full |" in once
+    with pytest.raises(ValueError, match="expected prose for the answer, Method, Limits, Run it"):
+        gallery.page_of(once)
+    gallery.main()
+    assert (tmp_path / PAGE).read_text("utf-8") == once
 
 
-def test_a_question_that_is_not_recorded_needs_no_heading(results: Path, tmp_path: Path):
+def test_a_question_that_is_not_recorded_needs_no_page(results: Path, tmp_path: Path):
     results.unlink()
-    document = tmp_path / "experiments/README.md"
-    document.write_text("# Results\n", "utf-8")
-    record.main()
-    assert document.read_text("utf-8") == "# Results\n"
+    (tmp_path / PAGE).unlink()
+    gallery.main()
+    assert not (tmp_path / PAGE).exists()
 
 
 def test_results_of_no_script_are_refused(results: Path, tmp_path: Path):
@@ -148,4 +149,4 @@ def test_results_of_no_script_are_refused(results: Path, tmp_path: Path):
     other.mkdir()
     (other / "cpu.json").write_text("{}", "utf-8")
     with pytest.raises(ValueError, match=r"'family-recal'\. Did you mean 'family-recall'"):
-        record.main()
+        gallery.main()

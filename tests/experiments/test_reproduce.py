@@ -56,7 +56,7 @@ def test_the_best_seed_is_the_one_with_the_best_mean_over_lengths():
     found = results("parity, Elman", [(1.0, 0.5), (0.9, 0.7), (0.6, 0.6)])
     line = dict(zip(COLUMNS, lines("chomsky", found)[0]))
     assert (line["published"], line["by their rule"]) == ("100.0", "80.0")
-    assert line["median"] == "75.0 (60.0–80.0)" and line["held"] == "0/3"
+    assert line["median"] == "75.0 (60.0–80.0)" and line["solved"] == "0/3"
     assert line["floor"] == "50.0"
     said = verdict("chomsky", found)
     assert PROTOCOLS["chomsky"].shrunk in said and "Accuracy in per cent" in said
@@ -88,7 +88,7 @@ def test_an_error_is_best_where_it_is_least():
         for row, loss in zip([r for r in made["rows"] if r["lag"] == 40], (2e-3, 0.17, None))
     ]
     line = dict(zip(COLUMNS, lines("adding-400", made)[0]))
-    assert line["by their rule"] == "2.0e-03" and line["held"] == "1/3"
+    assert line["by their rule"] == "2.0e-03" and line["solved"] == "1/3"
     assert line["median"] == "1.7e-01 (2.0e-03–inf)" and line["floor"] == "1.7e-01"
     assert "at most 0.01" in verdict("adding-400", made)
 

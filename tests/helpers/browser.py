@@ -51,10 +51,10 @@ def screenshot(page: Path, image: Path, width: int, height: int) -> None:
 
 
 def evaluate(page: Path, expression: str, width: int, height: int = 900) -> Any:
-    """The value of a JavaScript expression in a loaded page that is `width` CSS pixels wide."""
+    """The value of a JavaScript expression, awaited, in a page that is `width` CSS pixels wide."""
     script = (
-        "<script>addEventListener('load', () => parent.postMessage("
-        f"JSON.stringify({expression}), '*'))</script>"
+        "<script>addEventListener('load', async () => parent.postMessage("
+        f"JSON.stringify(await {expression}), '*'))</script>"
     )
     dom = run(frame(page, width, height, script), "--dump-dom", "--virtual-time-budget=5000")
     found = re.search(r'<output id="value">(.*?)</output>', dom, re.DOTALL)

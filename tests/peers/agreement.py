@@ -106,7 +106,7 @@ RECORDED = (
         verdict=verdict,
         note="",
         documents=("docs/agreement.md",),
-        on_the_page=False,
+        page=None,
     ),
 )
 SMOKE = False

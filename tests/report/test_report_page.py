@@ -18,7 +18,7 @@ from matplotlib.transforms import Bbox
 
 from longlag import report
 from longlag.report import statements
-from longlag.report.figures import accuracy_by_lag, png
+from longlag.report.figures import png
 from longlag.report.maps import attention_map, trace_map
 from longlag.report.style import PALETTE, PLAIN, spread_out, styles
 from tests.helpers import browser
@@ -38,8 +38,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     results, figures, drawn = made_up_results(), {}, {}
     draw = Text.draw
 
-    def plots(results, cells, layout):
-        figures[layout] = report.plots(results, cells, layout)
+    def plots(results, layout):
+        figures[layout] = report.plots(results, layout)
         return figures[layout]
 
     def draw_text(text, renderer, *args, **kwargs):
@@ -133,8 +133,8 @@ def test_pictures_that_do_not_fit_their_tokens_are_refused():
     with pytest.raises(ValueError, match=r"states \[2, H\], .* got \[3, 5\]"):
         trace_map(tokens | {"states": np.ones((3, 5))}, 4)
     with pytest.raises(ValueError, match="lags >= 1, got 0"):
-        point = {"task": "t", "arm": "A", "lag": 0, "train_lag": 4, "accuracy": 1.0}
-        accuracy_by_lag([point], [], {}, "wide")
+        point = {"task": "t", "arm": "A", "seed": 0, "lag": 0, "train_lag": 4, "accuracy": 1.0}
+        report.figure({"by_lag": [point]}, "lag")
 
 
 # The page
@@ -234,6 +234,6 @@ def test_a_task_on_which_every_seed_diverged_at_once_is_drawn(layout):
     for curve in results["curves"]:
         if curve["task"] == "recall":
             curve.update(loss=[None], accuracy=[None], steps=[0])
-    made = report.plots(results, entries_of(results), layout)
+    made = report.plots(results, layout)
     assert png(made["learning"], layout) and png(made["loss"], layout)
     assert [text.get_text() for ax in made["loss"].axes for text in ax.texts] == ["diverged"] * 5

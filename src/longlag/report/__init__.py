@@ -12,6 +12,7 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
         "meta": {...},
     }
     write("runs/demo", results)  # runs/demo/report.html and runs/demo/plots/*.png
+    figure(results, "lag", save="paper/lag")  # paper/lag.pdf, .png, and the rows in .csv
 
 `rows`: `task, arm, seed, accuracy, exact_match, loss, length, steps, parameters, state_bytes,
     seconds`; optionally `train_length` (the length trained at; where no row of a task has it, the
@@ -19,7 +20,9 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
     (steps until solved, or None). Rows at four times the trained length fill the far column. A
     floor is a row too: its arm is `"floor: <who>"`, its seed and its costs are None. A seed that
     diverged has accuracy None or NaN. `nan`, where a row has it, is the share of its answers that
-    are NaN; they count as wrong. A loss that is not finite is None or NaN.
+    are NaN; they count as wrong. A loss that is not finite is None or NaN. Some figures want more:
+    `flops_per_token` (cost), `frontier`, `spent` and `horizon` (horizon). `floor` in a row is the
+    accuracy of the best fixed answer, where no row of its own says so.
 `roles`: what an arm stands for: feed-forward, recurrence, both or attention. The order is that of
     the arms in every table and figure.
 `curves`: `task, arm, seed, steps, loss, accuracy`, the last three lists of one length.
@@ -34,16 +37,19 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
 from longlag.system.optional_packages import needed_for
 
 with needed_for("reports", "experiments"):
-    from longlag.report.figures import plots, png
+    from longlag.report.figures import png
+    from longlag.report.kinds import KINDS, figure, plots
     from longlag.report.page import render, write
     from longlag.report.rows import table
     from longlag.report.statements import about_tasks, findings
     from longlag.report.summary import Entry, Spread, flaws, summarise, wilson
 
 __all__ = [
+    "KINDS",
     "Entry",
     "Spread",
     "about_tasks",
+    "figure",
     "findings",
     "flaws",
     "plots",

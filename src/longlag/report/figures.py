@@ -15,18 +15,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from longlag.report.maps import attention_map, trace_map
 from longlag.report.statements import format_accuracy
-from longlag.report.style import INK, MUTED, RULE, Style, house_style, spread_out, styles
-from longlag.report.summary import FAR, Entry, Spread
+from longlag.report.style import INK, MUTED, RULE, Style, house_style, spread_out
+from longlag.report.summary import FAR, FLOOR, Spread
 
 __all__ = [
     "WIDTHS",
     "Layout",
     "accuracy_by_arm",
     "accuracy_by_lag",
+    "arms_of",
+    "floors_of",
     "learning_curves",
-    "plots",
+    "make_panels",
+    "multiple_of_lag",
+    "name_lines",
     "png",
 ]
 
@@ -42,72 +45,90 @@ ACCURACY_TICKS = FuncFormatter(lambda value, _: format_accuracy(value) if value 
 COUNT_TICKS = FuncFormatter(lambda value, _: _format_count(value))
 
 
-def plots(
-    results: Mapping[str, Any], entries: Sequence[Entry], layout: Layout = "wide"
-) -> dict[str, Figure]:
-    """Draws all that the results have data for.
+def png(
+    figure: Figure,
+    layout: Layout = "wide",
+    *,
+    dots: int | None = None,
+    marks: Mapping[str, str] | None = None,
+) -> bytes:
+    """The figure as a PNG file; equal figures give equal bytes.
 
     Args:
-        results: see `longlag.report`.
-        entries: from `summarise`.
-        layout: how the panels are arranged.
-
-    Returns:
-        from the name of a plot to its figure, in the order of the report.
+        figure: what to save.
+        layout: sets the dots per inch, unless `dots` does.
+        dots: per inch.
+        marks: texts to keep in the file, by their key.
     """
-    trained = [entry.arm for entry in entries if not entry.is_floor]
-    look = styles(trained, results.get("roles", {}))
-    with house_style():
-        made = {"accuracy": accuracy_by_arm(results["rows"], entries, look, layout)}
-        if results.get("by_lag"):
-            made["lag"] = accuracy_by_lag(results["by_lag"], entries, look, layout)
-        if results.get("curves"):
-            made["learning"] = learning_curves(results["curves"], entries, look, layout, "accuracy")
-            made["loss"] = learning_curves(results["curves"], entries, look, layout, "loss")
-        if results.get("attention"):
-            made["attention"] = attention_map(results["attention"], WIDTHS[layout])
-        if results.get("trace"):
-            made["trace"] = trace_map(results["trace"], WIDTHS[layout])
-    return made
-
-
-def png(figure: Figure, layout: Layout = "wide") -> bytes:
-    """The figure as a PNG file; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with house_style():
         # Without the name of the software, so that a new matplotlib alone changes no file.
-        figure.savefig(buffer, format="png", dpi=DOTS[layout], metadata={"Software": None})
+        metadata: dict[str, Any] = {"Software": None, **(marks or {})}
+        figure.savefig(buffer, format="png", dpi=dots or DOTS[layout], metadata=metadata)
     return buffer.getvalue()
+
+
+def arms_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The trained arms in the order of the rows."""
+    return [arm for arm in dict.fromkeys(row["arm"] for row in rows) if not arm.startswith(FLOOR)]
+
+
+def floors_of(
+    rows: Sequence[Mapping[str, Any]], task: Any, quantity: str = "accuracy"
+) -> list[float]:
+    """The baselines of a task: rows of their own, or the entry `floor` of the others."""
+    mine = [row for row in rows if row.get("task") == task and multiple_of_lag(row) == 1]
+    floors = {row[quantity] for row in mine if row["arm"].startswith(FLOOR)}
+    if quantity == "accuracy":
+        floors |= {row["floor"] for row in mine if row.get("floor") is not None}
+    return sorted(floors)
+
+
+def multiple_of_lag(row: Mapping[str, Any]) -> float:
+    """How many times the trained lag a row was tested at, or the trained length without a lag."""
+    for quantity in ("lag", "length"):
+        if row.get(quantity) and row.get(f"train_{quantity}"):
+            return row[quantity] / row[f"train_{quantity}"]
+    return 1.0
 
 
 def accuracy_by_arm(
     rows: Sequence[Mapping[str, Any]],
-    entries: Sequence[Entry],
     look: Mapping[str, Style],
     layout: Layout,
+    *,
+    far: float = FAR,
 ) -> Figure:
-    """Accuracy by arm, one panel per task; every seed is a dot, a floor is a line."""
-    tasks = list(dict.fromkeys(entry.task for entry in entries))
-    arms = [arm for arm in look if any(entry.arm == arm for entry in entries)]
-    figure, axes = _panels(len(tasks), layout, height=0.55 + 0.34 * len(arms), sharey=True)
+    """Accuracy by arm, one panel per task; every seed is a dot, a floor is a line.
+
+    Args:
+        rows: `task, arm, seed, accuracy`, and `lag, train_lag` or `length, train_length`.
+        look: how each arm is drawn, in the order of the figure.
+        layout: for a page or a phone.
+        far: the multiple of the trained lag that hollow marks show, where it was tested.
+    """
+    tasks = list(dict.fromkeys(row.get("task") for row in rows))
+    arms = [arm for arm in look if any(row["arm"] == arm for row in rows)]
+    figure, axes = make_panels(len(tasks), layout, height=0.55 + 0.34 * len(arms), sharey=True)
     for task, ax in zip(tasks, axes):
-        here = [entry for entry in entries if entry.task == task]
-        far = max((entry.far_length or 0 for entry in here if not entry.is_floor), default=0)
-        length = here[0].length
-        key = f"●  trained, {length:,} steps"
-        key += f"    ○  {FAR} × lag, {far:,} steps" if far else ""
-        ax.set_title(task, pad=27)
+        here = [row for row in rows if row.get("task") == task]
+        seeds = [row for row in here if not row["arm"].startswith(FLOOR)]
+        near = [row for row in seeds if multiple_of_lag(row) == 1]
+        beyond = [row for row in seeds if multiple_of_lag(row) == far != 1]
+        key = f"●  trained, {near[0]['length']:,} steps" if near and "length" in near[0] else ""
+        if beyond and "length" in beyond[0]:
+            key += f"    ○  {far:.3g} × lag, {beyond[0]['length']:,} steps"
+        ax.set_title(task or "", pad=27)
         ax.annotate(
             key, (0, 1), (0, 16), "axes fraction", "offset points", color=MUTED, fontsize=7.5
         )
         for place, arm in enumerate(arms):
             ax.axhline(place, color=RULE, linewidth=0.6, zorder=0)
-            for entry in (entry for entry in here if entry.arm == arm):
-                mine = [row for row in rows if row["task"] == task and row["arm"] == arm]
-                _dots(ax, place - (0.16 if far else 0), mine, entry, look[arm], far=False)
-                if far:
-                    _dots(ax, place + 0.16, mine, entry, look[arm], far=True)
-        _floors(ax, here, vertical=True)
+            for part, hollow in ((near, False), (beyond, True)):
+                shift = 0.16 * (1 if hollow else -1) if beyond else 0.0
+                values = [row["accuracy"] for row in part if row["arm"] == arm]
+                _dots(ax, place + shift, values, look[arm], hollow=hollow)
+        _floors(ax, floors_of(rows, task), vertical=True)
         ax.set(xlim=(-0.04, 1.04), ylim=(len(arms) - 0.5, -0.5))
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
         ax.xaxis.set_major_formatter(ACCURACY_TICKS)
@@ -121,17 +142,11 @@ def accuracy_by_arm(
 
 
 def _dots(
-    ax: Axes,
-    place: float,
-    rows: Sequence[Mapping[str, Any]],
-    entry: Entry,
-    style: Style,
-    *,
-    far: bool,
+    ax: Axes, place: float, accuracies: Sequence[float | None], style: Style, *, hollow: bool
 ) -> None:
-    length = entry.far_length if far else entry.length
-    values = [row["accuracy"] for row in rows if row["length"] == length]
-    values = sorted(value for value in values if value is not None and np.isfinite(value))
+    values = sorted(value for value in accuracies if value is not None and np.isfinite(value))
+    if not values:
+        return
     # Seeds that reach the same accuracy stand beside each other, not on top of each other.
     shifts = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else np.zeros(len(values))
     ax.scatter(
@@ -139,42 +154,48 @@ def _dots(
         place + shifts,
         s=15,
         marker=style.marker,
-        facecolors="white" if far else style.color,
+        facecolors="white" if hollow else style.color,
         edgecolors=style.color,
         linewidths=0.9,
         zorder=3,
         clip_on=False,
     )
-    spread = entry.far_accuracy if far else entry.accuracy
-    if spread and values:
-        text = format_accuracy(spread.median)
-        weight = "normal" if far else "bold"
-        ax.annotate(
-            text,
-            (1, place),
-            (9, 0),
-            ("axes fraction", "data"),
-            "offset points",
-            color=style.color,
-            fontsize=7.5,
-            fontweight=weight,
-            va="center",
-        )
+    ax.annotate(
+        format_accuracy(Spread.of(values).median),
+        (1, place),
+        (9, 0),
+        ("axes fraction", "data"),
+        "offset points",
+        color=style.color,
+        fontsize=7.5,
+        fontweight="normal" if hollow else "bold",
+        va="center",
+    )
 
 
 def accuracy_by_lag(
     by_lag: Sequence[Mapping[str, Any]],
-    entries: Sequence[Entry],
+    rows: Sequence[Mapping[str, Any]],
     look: Mapping[str, Style],
     layout: Layout,
+    *,
+    quantity: str = "lag, in steps",
 ) -> Figure:
-    """Accuracy against lag, one panel per task: the median seed, and the range of all seeds."""
+    """Accuracy against lag, one panel per task: the median seed, and the range of all seeds.
+
+    Args:
+        by_lag: `task, arm, seed, lag, train_lag, accuracy`.
+        rows: those that have the floors.
+        look: how each arm is drawn, in the order of the figure.
+        layout: for a page or a phone.
+        quantity: what a lag is, for the axis.
+    """
     if any(point["lag"] < 1 for point in by_lag):
         raise ValueError(f"by_lag: expected lags >= 1, got {min(point['lag'] for point in by_lag)}")
-    tasks = list(dict.fromkeys(point["task"] for point in by_lag))
-    figure, axes = _panels(len(tasks), layout, height=2.3, sharey=True)
+    tasks = list(dict.fromkeys(point.get("task") for point in by_lag))
+    figure, axes = make_panels(len(tasks), layout, height=2.3, sharey=True)
     for task, ax in zip(tasks, axes):
-        points = [point for point in by_lag if point["task"] == task]
+        points = [point for point in by_lag if point.get("task") == task]
         ends = {}
         for arm in (arm for arm in look if any(point["arm"] == arm for point in points)):
             mine = [point for point in points if point["arm"] == arm]
@@ -186,26 +207,28 @@ def accuracy_by_lag(
             ax.fill_between(lags, low, high, color=color, alpha=0.16, linewidth=0)
             ax.plot(lags, middle, color=color, marker=marker, markersize=3.2, clip_on=False)
             if np.isfinite(middle[-1]):
-                ends[arm] = middle[-1]
+                ends[arm] = (lags[-1], middle[-1])
         ax.set_xscale("log", base=2)
-        ax.set(ylim=(-0.03, 1.03), xlabel="lag, in steps")
-        ax.set_title(task, pad=16)
-        _name_lines(ax, ends, look)
-        _floors(ax, [entry for entry in entries if entry.task == task], vertical=False)
-        trained = points[0]["train_lag"]
-        ax.axvline(trained, color=MUTED, linewidth=0.7, zorder=0)
-        ax.annotate(
-            f"trained to {trained:,}",
-            (trained, 1),
-            (0, 3),
-            ("data", "axes fraction"),
-            "offset points",
-            color=MUTED,
-            fontsize=7.5,
-            # Over the line, but not past the left edge.
-            ha="center" if trained > min(p["lag"] for p in points) else "left",
-        )
+        ax.set(ylim=(-0.03, 1.03), xlabel=quantity)
+        ax.set_title(task or "", pad=16)
+        name_lines(ax, ends, look)
+        _floors(ax, floors_of(rows, task), vertical=False)
+        trained = {point.get("train_lag") for point in points}
+        if len(trained) == 1 and (at := trained.pop()):
+            ax.axvline(at, color=MUTED, linewidth=0.7, zorder=0)
+            ax.annotate(
+                f"trained to {at:,}",
+                (at, 1),
+                (0, 3),
+                ("data", "axes fraction"),
+                "offset points",
+                color=MUTED,
+                fontsize=7.5,
+                # Over the line, but not past the left edge.
+                ha="center" if at > min(p["lag"] for p in points) else "left",
+            )
         tested = sorted({point["lag"] for point in points})
+        tested = [b for a, b in zip([0, *tested], tested) if b > 1.1 * a]  # apart
         ax.set_xticks(tested[:: -(-len(tested) // 7)])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(COUNT_TICKS)
@@ -215,15 +238,25 @@ def accuracy_by_lag(
     return figure
 
 
-def _name_lines(ax: Axes, ends: Mapping[str, float], look: Mapping[str, Style]) -> None:
-    """Writes the name of each arm at the end of its line, moved apart where they would touch."""
-    for (arm, end), height in zip(ends.items(), spread_out([*ends.values()], 0.075, 0.0, 1.0)):
+def name_lines(
+    ax: Axes, ends: Mapping[str, tuple[float, float]], look: Mapping[str, Style]
+) -> None:
+    """Writes the name of each arm beside the end of its line, moved apart where two would touch.
+
+    Args:
+        ax: the axes, whose limits are set.
+        ends: where the line of each arm ends, in data.
+        look: how each arm is drawn.
+    """
+    to_axes = ax.transData + ax.transAxes.inverted()
+    heights = [float(to_axes.transform(end)[1]) for end in ends.values()]
+    for (arm, end), height in zip(ends.items(), spread_out(heights, 0.07, 0.0, 1.0)):
         ax.annotate(
             arm,
-            (1, end),
+            end,
             (1.07, height),
-            ("axes fraction", "data"),
-            ("axes fraction", "data"),
+            "data",
+            ("axes fraction", "axes fraction"),
             color=look[arm].color,
             fontsize=8,
             fontweight="bold",
@@ -241,7 +274,7 @@ def _name_lines(ax: Axes, ends: Mapping[str, float], look: Mapping[str, Style]) 
 
 def learning_curves(
     curves: Sequence[Mapping[str, Any]],
-    entries: Sequence[Entry],
+    rows: Sequence[Mapping[str, Any]],
     look: Mapping[str, Style],
     layout: Layout,
     quantity: Literal["accuracy", "loss"],
@@ -268,7 +301,7 @@ def learning_curves(
             for curve in sorted(here, key=lambda curve: curve["arm"] == arm):
                 mine = curve["arm"] == arm
                 _curve(ax, curve, quantity, look[arm] if mine else None)
-            _floors(ax, [c for c in entries if c.task == task], vertical=False, quantity=quantity)
+            _floors(ax, floors_of(rows, task, quantity), vertical=False)
             drawn = any(_points(curve, quantity).size for curve in here)
             if drawn:
                 ax.set_xscale("log")
@@ -321,12 +354,8 @@ def _curve(ax: Axes, curve: Mapping[str, Any], quantity: str, style: Style | Non
     )
 
 
-def _floors(
-    ax: Axes, entries: Sequence[Entry], *, vertical: bool, quantity: str = "accuracy"
-) -> None:
+def _floors(ax: Axes, heights: Sequence[float], *, vertical: bool) -> None:
     """Draws the floors of one task as dashed lines; the highest one is named."""
-    floors = [entry for entry in entries if entry.is_floor]
-    heights = [c.accuracy.median if quantity == "accuracy" else c.loss for c in floors]
     for height in heights:
         line = ax.axvline if vertical else ax.axhline
         line(height, color=INK, linewidth=0.8, linestyle=(0, (3, 2)), zorder=2)
@@ -344,7 +373,7 @@ def _floors(
         )
 
 
-def _panels(
+def make_panels(
     count: int, layout: Layout, height: float, *, sharey: bool
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels of one height in inches: side by side, or below each other."""

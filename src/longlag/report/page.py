@@ -13,7 +13,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from longlag.report import statements
-from longlag.report.figures import plots, png
+from longlag.report.figures import png
+from longlag.report.kinds import plots
 from longlag.report.rows import COLUMNS, lines_by_task
 from longlag.report.statements import format_accuracy
 from longlag.report.summary import FAR, Entry, summarise
@@ -87,7 +88,7 @@ def write(folder: str | Path, results: Mapping[str, Any]) -> Path:
         ValueError: the results do not have the structure that they should.
     """
     entries = _entries(results)
-    wide = {name: png(made, "wide") for name, made in plots(results, entries, "wide").items()}
+    wide = {name: png(made, "wide") for name, made in plots(results, "wide").items()}
     path = Path(folder) / "report.html"
     (path.parent / "plots").mkdir(parents=True, exist_ok=True)
     for name, image in wide.items():
@@ -99,7 +100,7 @@ def write(folder: str | Path, results: Mapping[str, Any]) -> Path:
 def render(results: Mapping[str, Any]) -> str:
     """The report as HTML, without writing anything. Arguments and errors as in `write`."""
     entries = _entries(results)
-    wide = {name: png(made, "wide") for name, made in plots(results, entries, "wide").items()}
+    wide = {name: png(made, "wide") for name, made in plots(results, "wide").items()}
     return _html(results, entries, wide)
 
 
@@ -108,7 +109,7 @@ def _entries(results: Mapping[str, Any]) -> list[Entry]:
 
 
 def _html(results: Mapping[str, Any], entries: Sequence[Entry], wide: Mapping[str, bytes]) -> str:
-    narrow = {n: png(made, "narrow") for n, made in plots(results, entries, "narrow").items()}
+    narrow = {n: png(made, "narrow") for n, made in plots(results, "narrow").items()}
     plates = {
         name: plate(
             *CAPTIONS[name],
