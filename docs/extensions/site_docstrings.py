@@ -6,8 +6,8 @@ line is equations or code. Sections are Google's, which napoleon reads after thi
 
 from __future__ import annotations
 
-import importlib
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sphinx.domains.python._object import PyObject
@@ -91,7 +91,7 @@ def _skip(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: An
     del app, what, options
     text = getattr(value, "__doc__", None) or ""
     function = getattr(value, "fget", None) or getattr(value, "__func__", value)
-    owner = importlib.import_module(getattr(function, "__module__", None) or "builtins")
+    owner = sys.modules.get(getattr(function, "__module__", None) or "")
     for part in getattr(function, "__qualname__", name).split(".")[:-1]:
         owner = getattr(owner, part, None)
     overrides = isinstance(owner, type) and any(name in vars(base) for base in owner.__mro__[1:])

@@ -3,7 +3,7 @@
 Three directives:
 
     {group} running a cell       the names of a group of `longlag.GROUPS`
-    {module} longlag.report      what a module exports beside the names of `longlag.GROUPS`
+    {exports} longlag.report     what a module exports beside the names of `longlag.GROUPS`
     {array-types}                the array types of `longlag.core.array_types`
 """
 
@@ -65,7 +65,7 @@ class Group(_Generated):
         return _entries("longlag", longlag.GROUPS[self.arguments[0]])
 
 
-class Module(_Generated):
+class Exports(_Generated):
     """What a module exports beside the names of `longlag.GROUPS`."""
 
     required_arguments = 1
@@ -95,6 +95,6 @@ class ArrayTypes(_Generated):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Adds the extension to Sphinx."""
     app.add_directive("group", Group)
-    app.add_directive("module", Module)
+    app.add_directive("exports", Exports)
     app.add_directive("array-types", ArrayTypes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

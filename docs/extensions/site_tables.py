@@ -1,7 +1,7 @@
 """Tables of the site: one that is made from the committed results, and how wide ones look.
 
 The directive `best-arms` shows the best arm of each kind on five tasks. A table with many
-columns keeps its short entries on one line, and scrolls inside its box.
+columns keeps its short entries on one line, its long ones wide enough, and scrolls in its box.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def _keep_short_entries(app: Sphinx, document: nodes.document) -> None:
     for table in document.findall(nodes.table):
         columns = len(list(table.findall(nodes.colspec)))
         for entry in table.findall(nodes.entry):
-            if columns >= MANY_COLUMNS and len(entry.astext()) <= SHORT_ENTRY:
-                entry["classes"].append("short")
+            if columns >= MANY_COLUMNS:
+                short = len(entry.astext()) <= SHORT_ENTRY
+                entry["classes"].append("short" if short else "long")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

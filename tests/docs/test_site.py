@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from docutils.core import publish_doctree
+from sphinx.util.inventory import InventoryFile
 
 import longlag
 from tests.helpers import site_check
@@ -29,7 +30,7 @@ def extensions():
 def test_every_public_name_is_on_one_page_of_the_reference():
     pages = [page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md")]
     groups = re.findall(r"^```\{group\} (.+)$", "\n".join(pages), re.MULTILINE)
-    modules = re.findall(r"^```\{module\} (.+)$", "\n".join(pages), re.MULTILINE)
+    modules = re.findall(r"^```\{exports\} (.+)$", "\n".join(pages), re.MULTILINE)
     assert sorted(groups) == sorted(longlag.GROUPS)
     shown = {name for names in longlag.GROUPS.values() for name in names}
     shown |= {name for module in modules for name in importlib.import_module(module).__all__}
@@ -127,6 +128,13 @@ def test_the_site_is_built_without_a_warning_and_every_page_is_whole(tmp_path):
         [*command, *options, str(DOCS), str(site)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    described = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
+    names = {name for objects in described.data.values() for name in objects}
+    promised = {name for group in longlag.GROUPS.values() for name in group}
+    assert {f"longlag.{name}" for name in promised} <= names
+    for module in ("models", "training", "runs", "report"):
+        exported = set(importlib.import_module(f"longlag.{module}").__all__) - promised
+        assert {f"longlag.{module}.{name}" for name in exported} <= names
     files = site_check.pages_of(site)
     assert len(files) > 30
     with open_page() as page:

@@ -40,7 +40,7 @@ class Page:
         self._buffer = b""
         self._ids = itertools.count(1)
         self._session: str | None = None
-        self._loaded = False
+        self._loaded: set[str] = set()
         self.problems: list[str] = []
         self.requests: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -48,6 +48,7 @@ class Page:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """The result of a command of the protocol."""
@@ -68,14 +69,18 @@ class Page:
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
         # An address with another anchor alone would not be loaded.
-        self.call("Page.navigate", url="about:blank")
-        self.problems, self.requests, self._loaded = [], [], False
-        self.call("Page.navigate", url=url)
+        self._load("about:blank")
+        self.problems, self.requests = [], []
+        self._load(url)
+        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+    def _load(self, url: str) -> None:
+        # The event of this page, and not of one that was loading before.
+        page = self.call("Page.navigate", url=url)["loaderId"]
         end = time.monotonic() + 60
-        while not self._loaded:
+        while page not in self._loaded:
             assert time.monotonic() < end, f"{url} was not loaded within a minute"
             self._receive(60)
-        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression, awaited."""
@@ -103,8 +108,8 @@ class Page:
         return message
 
     def _note(self, event: str | None, about: dict[str, Any]) -> None:
-        if event == "Page.loadEventFired":
-            self._loaded = True
+        if event == "Page.lifecycleEvent" and about["name"] == "load":
+            self._loaded.add(about["loaderId"])
         elif event == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
         elif event == "Network.loadingFailed":
