@@ -43,6 +43,8 @@ default_role = "py:obj"
 smartquotes_action = "D"  # dashes alone: h' is the next state
 add_module_names = False
 toc_object_entries_show_parents = "hide"
+# Equations and diagrams. A block of code names its language.
+highlight_language = "text"
 pygments_style = "friendly"
 pygments_dark_style = "native"
 

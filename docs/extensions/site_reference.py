@@ -12,11 +12,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
-from site_docstrings import array_type_names
+from site_docstrings import array_type_names, to_restructuredtext
 from sphinx.util.docutils import SphinxDirective
 
 import longlag
@@ -30,17 +31,36 @@ def _entries(module: str, names: Iterable[str]) -> str:
     """A table of the names, and then each with its docstring, as reStructuredText."""
     names = sorted(names, key=str.casefold)
     values = {f"{module}.{name}": getattr(importlib.import_module(module), name) for name in names}
-    table = [".. autosummary::", "   :nosignatures:", "", *(f"   ~{name}" for name in values)]
+    described = [name for name, value in values.items() if _is_described(value)]
+    table = [".. autosummary::", "   :nosignatures:", "", *(f"   ~{name}" for name in described)]
     each = [line for name, value in values.items() for line in _entry(name, value)]
     return "\n".join([*table, "", *each])
+
+
+def _is_described(value: Any) -> bool:
+    """Whether it has a docstring of its own, and not that of its type."""
+    return inspect.isclass(value) or inspect.isroutine(value) or hasattr(value, "__wrapped__")
 
 
 def _entry(name: str, value: Any) -> list[str]:
     if inspect.isclass(value):
         return [f".. autoclass:: {name}", "   :members:", ""]
-    if inspect.isroutine(value) or hasattr(value, "__wrapped__"):
+    if _is_described(value):
         return [f".. autofunction:: {name}", ""]
-    return [f".. autodata:: {name}", "   :no-value:", ""]
+    comment, written = _assignment(name.rpartition(".")[2])
+    return [f".. py:data:: {name}", f"   :value: {written}", "", f"   {comment}", ""]
+
+
+def _assignment(name: str) -> tuple[str, str]:
+    """The comment over a constant or a type, and what is written there, from longlag's source."""
+    pattern = re.compile(rf"((?:^# .*\n)*)^{name}(?:: .+?)? = (.+)$", re.MULTILINE)
+    for module, loaded in sorted(sys.modules.items()):
+        if module.startswith("longlag.") and name in vars(loaded):
+            found = pattern.search(inspect.getsource(loaded))
+            if found:
+                comment = " ".join(line.removeprefix("# ") for line in found[1].splitlines())
+                return "".join(to_restructuredtext([comment])), found[2]
+    raise ValueError(f"expected {name} to be assigned in a module of longlag; found no such line")
 
 
 class _Generated(SphinxDirective):
