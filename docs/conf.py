@@ -46,7 +46,7 @@ toc_object_entries_show_parents = "hide"
 # Equations and diagrams. A block of code names its language.
 highlight_language = "text"
 pygments_style = "friendly"
-pygments_dark_style = "native"
+pygments_dark_style = "github-dark"
 
 # Markdown. No mathematics: equations are plain Unicode, and MathJax would need a network.
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]

@@ -28,8 +28,9 @@ NEEDS = {
     "attention-vs-recurrence-track": "track a state (parity)",
     "attention-vs-recurrence-both": "look up the key that a state selects",
 }
-# From so many columns on, entries of so many letters are kept on one line.
-MANY_COLUMNS, SHORT_ENTRY = 5, 26
+# From so many columns on, an entry of up to so many letters is kept on one line, and one of so many
+# is given room.
+MANY_COLUMNS, SHORT, LONG = 5, 18, 40
 COLUMNS = ("the model must", "kind", "best arm", "seeds at 0.95", "at 4 × lag", "state")
 
 
@@ -94,8 +95,9 @@ def _keep_short_entries(app: Sphinx, document: nodes.document) -> None:
         columns = len(list(table.findall(nodes.colspec)))
         for entry in table.findall(nodes.entry):
             if columns >= MANY_COLUMNS:
-                short = len(entry.astext()) <= SHORT_ENTRY
-                entry["classes"].append("short" if short else "long")
+                letters = len(entry.astext())
+                size = "short" if letters <= SHORT else "long" if letters >= LONG else "medium"
+                entry["classes"].append(size)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
