@@ -43,7 +43,7 @@ env-test: env
 env-docs: env
 	@test -f $(VENV)/.ready-docs && test ! pyproject.toml -nt $(VENV)/.ready-docs \
 	|| { echo "adding what the site needs" \
-		&& $(PIP) --editable '.[experiments,data,docs]' \
+		&& $(PIP) --editable '.[experiments,data,peers,docs]' \
 		&& touch $(VENV)/.ready-docs; }
 
 demo: env
