@@ -2,6 +2,7 @@
 # make test   lint, types and the whole test suite
 # make coverage   the tests, and which lines they reach (slower)
 # make smoke  a few steps of the experiments with many arms
+# make docs   the site, in build/docs (notebooks run once, then their outputs are kept)
 # make wheel  a wheel for this kind of machine, with its native loops built in, in dist/
 # All make the environment first; the first time that takes a few minutes.
 
@@ -11,10 +12,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-SOURCES := src experiments benchmarks tests hatch_build.py
+SOURCES := src experiments benchmarks tests docs hatch_build.py
 WORKERS ?= 2
 
-.PHONY: help env env-test demo smoke test coverage test-deep lint types wheel clean
+.PHONY: help env env-test env-docs demo smoke test coverage test-deep lint types docs wheel clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -35,9 +36,15 @@ env:
 env-test: env
 	@test -f $(VENV)/.ready-test && test ! pyproject.toml -nt $(VENV)/.ready-test \
 	|| { echo "adding what the tests need" \
-		&& $(PIP) --editable '.[experiments,data,peers,cluster,tensorboard,wandb,dev]' \
+		&& $(PIP) --editable '.[experiments,data,peers,cluster,tensorboard,wandb,docs,dev]' \
 		&& touch $(VENV)/.ready-test; }
 	@$(BIN)/python -m benchmarks.targets
+
+env-docs: env
+	@test -f $(VENV)/.ready-docs && test ! pyproject.toml -nt $(VENV)/.ready-docs \
+	|| { echo "adding what the site needs" \
+		&& $(PIP) --editable '.[experiments,data,peers,docs]' \
+		&& touch $(VENV)/.ready-docs; }
 
 demo: env
 	@$(BIN)/python -m longlag demo
@@ -60,6 +67,12 @@ lint: env-test
 
 types: env-test
 	@$(BIN)/basedpyright
+
+# Pages that are not there any more must not stay in the folder.
+docs: env-docs
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx -q -E -j $(WORKERS) -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 wheel: env-test
 	@LONGLAG_WHEEL=native $(BIN)/python -m hatchling build -t wheel

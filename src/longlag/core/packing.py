@@ -17,7 +17,7 @@ __all__ = ["buckets", "check_no_row_empty", "lengths_to_mask", "pack", "pad_list
 
 
 def lengths_to_mask(lengths: Lengths, steps: int) -> MaskOfLengths:
-    """Which steps are real.
+    """Makes the mask of sequences of several lengths, true at the steps that are no padding.
 
     Args:
         lengths: `[...]` integers, from 0 to `steps`.

@@ -24,7 +24,7 @@ def connect(address: str) -> Iterator[Executor]:
     """Connects to a Dask scheduler, and to the workers that it has now or later.
 
     Args:
-        address: of the scheduler, such as tcp://host:8786.
+        address: of the scheduler, such as `tcp://host:8786`.
 
     Yields:
         What `longlag.sweep` takes.

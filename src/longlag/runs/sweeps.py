@@ -50,7 +50,7 @@ def sweep(
         jobs: experiments by the name of their run folder, in the order in which they are begun.
         folder: where the run folders are. All workers see it under this path.
         workers: how many processes of this machine, each with a core or an accelerator of its own;
-            0 means one for each. Or the address of a scheduler of Dask, such as tcp://host:8786.
+            0 means one for each. Or the address of a scheduler of Dask, such as `tcp://host:8786`.
             Or any `concurrent.futures.Executor`, which stays open.
         logs: where the metrics of the runs go besides, see `longlag.runs.MetricLogs`.
 

@@ -72,7 +72,12 @@ def matrix_scan(
     reverse: bool = False,
     every_state: bool = False,
 ) -> tuple[MatrixState | MatrixStates, ScanValues]:
-    """Runs the recurrence above over the leading axis.
+    """Runs the recurrence of a matrix state over the leading axis, by steps or by chunks.
+
+        S[t] = diag(exp g[t]) S[t-1] + k[t] w[t]ᵀ
+        w[t] = v[t]                                           without a rate
+        w[t] = β[t] (v[t] - (diag(exp g[t]) S[t-1])ᵀ k[t])    with a rate: the delta rule
+        y[t] = S[t]ᵀ q[t]
 
     There is no derivative of our own: JAX differentiates the method that ran.
 
