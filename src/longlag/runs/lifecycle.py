@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
-from longlag.runs.folder import RunFolder
+from longlag.runs.folder import RunFolder, run_name
 from longlag.runs.registry import own_sources
 from longlag.runs.result_rows import nan_share, results
 from longlag.system.atomic_files import replace_file, writing
@@ -61,14 +61,20 @@ class Progress:
     messages: tuple[str, ...] = ()
 
 
-def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> RunFolder:
+def create(
+    experiment: Experiment,
+    path: str | Path | None = None,
+    root: str | Path = "runs",
+    name: str | None = None,
+) -> RunFolder:
     """Makes the folder of a new run, with copies of a cell and a task of the user's own in it.
 
     Args:
         experiment: what will be run.
         path: the folder, or None for a new one in `root`.
         root: where folders without a path of their own are made.
-        name: the name of a new folder there; a number is added if it is taken.
+        name: the name of a new folder there; a number is added if it is taken. None: the time,
+            the task and the arm (`run_name`).
 
     Raises:
         ValueError: the path exists.
@@ -78,9 +84,10 @@ def create(experiment: Experiment, path: Path | None, root: Path, name: str) -> 
     decay = experiment.weight_decay
     notes = None if decay is None else {"weight_decay": decay}
     if path is not None:
-        folder = RunFolder.create(path, config, notes)
+        folder = RunFolder.create(Path(path), config, notes)
     else:
-        folder = RunFolder.create_named(root, name, config, notes)
+        name = run_name(experiment.task_title, experiment.arm) if name is None else name
+        folder = RunFolder.create_named(Path(root), name, config, notes)
     for what, source in own_sources(experiment.task, experiment.cell).items():
         with writing(f"the {what}", folder.path / f"{what}.py"):
             (folder.path / f"{what}.py").write_bytes(source.text)
