@@ -145,6 +145,7 @@ from longlag.tasks import Floor as Floor
 from longlag.tasks import GroupWord as GroupWord
 from longlag.tasks import InContextRecall as InContextRecall
 from longlag.tasks import InductionHeads as InductionHeads
+from longlag.tasks import IntentOrder as IntentOrder
 from longlag.tasks import Intents as Intents
 from longlag.tasks import JapaneseVowels as JapaneseVowels
 from longlag.tasks import LagCopy as LagCopy

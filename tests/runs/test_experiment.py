@@ -173,7 +173,7 @@ def test_a_transcriber_comes_back_and_wants_a_cell_of_half_its_width():
 
 def test_every_task_and_cell_of_the_library_is_tried_above():
     of_files = {task_class(name) for name in ("captions", "dates", "intents", "translation")}
-    of_files.add(task_class("sequential-images"))
+    of_files |= {task_class("intent-order"), task_class("sequential-images")}
     assert {type(task) for task in TASKS} == set(task_names().values()) - of_files
     assert {type(cell) for cell in CELLS} - {type(None)} == set(cell_names().values())
 

@@ -112,6 +112,7 @@ def test_every_task_is_here_or_reads_real_data():
     assert elsewhere == {
         "captions",
         "dates",
+        "intent-order",
         "intents",
         "japanese-vowels",
         "next-byte",

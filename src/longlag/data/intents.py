@@ -27,6 +27,7 @@ __all__ = [
     "TemplateSplits",
     "Utterances",
     "Vocabulary",
+    "fit_bags",
     "floors",
     "folds",
     "keep_divisible",
@@ -325,12 +326,36 @@ def split(utterances: Utterances, fold_of: np.ndarray, fold: int) -> TemplateSpl
 def floors(utterances: Utterances, parts: TemplateSplits) -> dict[str, np.ndarray]:
     """Predictions of three baselines with little word order, for the held-out utterances.
 
-    They are the majority class, and logistic regression on the counts of words and on those of
-    words and pairs of neighbours, fitted on the training part. Intents count alike in the fit
-    (`class_weight="balanced"`); a model beside them in a table should be weighted likewise.
+    They are the majority class, and those of `fit_bags`, fitted on the training part. Intents count
+    alike in the fit; a model beside them in a table should be weighted likewise.
 
     Returns:
         By the classifier's name, `[len(parts.held)]` int32.
+
+    Raises:
+        ImportError: the extra `data` is not installed.
+    """
+    known, held = ([utterances.texts[i] for i in rows] for rows in (parts.train, parts.held))
+    labels = utterances.labels[parts.train]
+    majority = np.full(len(held), np.bincount(labels).argmax(), np.int32)
+    return {"majority class": majority, **fit_bags(known, labels, held)}
+
+
+def fit_bags(
+    known: Sequence[str], labels: np.ndarray, held: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """What classifiers of a bag of words, and of words and pairs of neighbours, say to texts.
+
+    They are logistic regressions on the counts. Classes count alike in the fit
+    (`class_weight="balanced"`).
+
+    Args:
+        known: N texts to learn from, words joined by spaces.
+        labels: `[N]`, their classes.
+        held: the texts to answer.
+
+    Returns:
+        By the classifier's name, `[len(held)]` int32.
 
     Raises:
         ImportError: the extra `data` is not installed.
@@ -340,9 +365,7 @@ def floors(utterances: Utterances, parts: TemplateSplits) -> dict[str, np.ndarra
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-    known, held = ([utterances.texts[i] for i in rows] for rows in (parts.train, parts.held))
-    labels = utterances.labels[parts.train]
-    answers = {"majority class": np.full(len(held), np.bincount(labels).argmax(), np.int32)}
+    answers = {}
     for note, longest in (("bag of words", 1), ("bag of words and bigrams", 2)):
         # sklearn's own token pattern would drop words of one letter: "a", "i", "5".
         counts = CountVectorizer(token_pattern=r"\S+", ngram_range=(1, longest))

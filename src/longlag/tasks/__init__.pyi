@@ -18,6 +18,7 @@ from longlag.tasks.first_input import FirstInput as FirstInput
 from longlag.tasks.group_word import GroupWord as GroupWord
 from longlag.tasks.in_context_recall import InContextRecall as InContextRecall
 from longlag.tasks.induction_heads import InductionHeads as InductionHeads
+from longlag.tasks.intent_order import IntentOrder as IntentOrder
 from longlag.tasks.intents import Intents as Intents
 from longlag.tasks.japanese_vowels import JapaneseVowels as JapaneseVowels
 from longlag.tasks.lag_copy import LagCopy as LagCopy
