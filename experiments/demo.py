@@ -64,7 +64,6 @@ RECORDED = (
         figure=lambda results: Plot(
             "accuracy", {k: results[k] for k in ("rows", "roles")}, {"far": 4.0}
         ),
-        documents=("README.md",),
     ),
 )
 SMOKE = False

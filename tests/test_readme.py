@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ DOCUMENTS = [
         if not page.relative_to(ROOT).as_posix().startswith(ELSEWHERE)
     ),
 ]
+IMPORTS = "import jax\nimport jax.numpy as jnp\nimport longlag as ll\n"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -93,8 +95,7 @@ def test_the_cells_of_the_documents_keep_the_contract(
     tmp_path: Path, document: str, name: str, features: int
 ):
     file = tmp_path / "file.py"
-    imports = "import jax\nimport jax.numpy as jnp\nimport longlag as ll\n"
-    file.write_text(imports + block_with(document, name))
+    file.write_text(IMPORTS + block_with(document, name))
     check_cell(cell_class(f"{file}:{name}")(features))
 
 
@@ -111,7 +112,7 @@ def test_the_cell_of_the_readme_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
-    Path("file.py").write_text(block_with("README.md", "MGU"))
+    Path("file.py").write_text(IMPORTS + block_with("README.md", "MGU"))
     small = "--steps 10 --dispatch 5 --batch-size 8 --eval-size 16 --seeds 1 --width 8 --depth 1"
     argv = f"--cell file.py:MGU --task parity --task.max-length 8 --test-lags 12 {small}"
     assert compare.main([*argv.split(), "--out", "run"]) == 0
@@ -135,15 +136,21 @@ def test_the_commands_of_a_document_are_understood(
     """Every `longlag compare` that a reader might copy, up to the run itself."""
     monkeypatch.chdir(tmp_path)
     prepared: list[Experiment] = []
-    monkeypatch.setattr(compare, "create", lambda experiment, *_: prepared.append(experiment))
+
+    def create(experiment: Experiment, *_: Any) -> Any:
+        prepared.append(experiment)
+        return SimpleNamespace(path=tmp_path / "run")
+
+    monkeypatch.setattr(compare, "create", create)
     mgu = tmp_path / "path" / "to" / "file.py"
     mgu.parent.mkdir(parents=True)
-    mgu.write_text(block_with("README.md", "MGU"))
+    mgu.write_text(IMPORTS + block_with("README.md", "MGU"))
     text = (ROOT / document).read_text(encoding="utf-8")
     commands = re.findall(r"longlag compare([^`\n]*)", text)
     runs = [line.split() for line in commands if "--resume" not in line]
     for argv in runs:
-        compare._prepare(argv)
+        with compare._prepared(argv):
+            pass
     assert len(prepared) == len(runs)
     assert document != "README.md" or len(runs) >= 3
     # A recorded table names the command as it was when it was recorded.

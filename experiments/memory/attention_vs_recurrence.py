@@ -336,7 +336,6 @@ RECORDED = (
         further=lambda _: None,
         figure=figure,
         combines={axis: f"{NAME}-{axis}" for axis in AXES},
-        documents=("README.md",),
     ),
     *map(_record, AXES),
 )
