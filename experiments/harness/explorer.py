@@ -126,7 +126,7 @@ def chart() -> alt.LayerChart:
     shown.append(alt.Tooltip("py:Q", title="median y"))
     median = middle.mark_point(filled=True, size=110, opacity=1, stroke="white", strokeWidth=0.7)
     median = median.encode(x=x, y=y, color=arm, shape=shape, tooltip=shown)
-    drawn = alt.layer(line, seeds, median, data=alt.Data(name="rows"))
+    drawn: Any = alt.layer(line, seeds, median, data=alt.Data(name="rows"))
     return drawn.properties(width="container", height=420).configure_axis(
         gridColor="#eceef0", labelColor="#626973", titleColor="#1b1e23", titleFontWeight="normal"
     )
@@ -160,7 +160,7 @@ def main(out: Path = Path("docs/results/explorer.html")) -> int:
         title="longlag: explorer of results",
         question="Choose a task, arms and axes",
         lead="Small marks are seeds, large marks medians. Point at a mark to see where it is from.",
-        library=vl_convert.javascript_bundle(),
+        library=vl_convert.javascript_bundle(snippet=None),
         # No text of the data may end the script.
         data=json.dumps(
             {"rows": made, "sources": sources, "axes": AXES, "titles": titles,

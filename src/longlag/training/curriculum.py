@@ -174,7 +174,7 @@ def spent(now: TrainState, stages: Sequence[Stage]) -> np.ndarray:
         return np.asarray(now.step, np.float64) * stages[-1].operations
     steps = np.asarray(now.curriculum.steps, np.float64)
     used = np.flatnonzero(steps.any(axis=0))
-    return sum((steps[:, k] * stages[k].operations for k in used), np.zeros(len(steps)))
+    return sum((steps[:, k] * stages[k].operations for k in map(int, used)), np.zeros(len(steps)))
 
 
 def plan(now: TrainState, stages: list[Stage], training: Training) -> Plan:
@@ -189,7 +189,7 @@ def plan(now: TrainState, stages: list[Stage], training: Training) -> Plan:
     at = np.asarray(_draw(now.seed, now.step, frontier(now, len(stages))))
     until = np.full(step.shape, training.last_step, np.int64)
     if training.budget:
-        operations = np.asarray([stages[k].operations for k in at.tolist()], np.float64)
+        operations = np.asarray([stages[k].operations for k in map(int, at)], np.float64)
         until = np.minimum(until, step + (training.budget - spent(now, stages)) // operations)
     ended = np.asarray(now.failed)
     if training.stop_when_solved:
