@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,7 +54,12 @@ def test_the_commands_of_the_tutorials_are_understood(
 ):
     prepared: list[Experiment] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compare, "create", lambda experiment, *_: prepared.append(experiment))
+
+    def create(experiment: Experiment, *_: object) -> SimpleNamespace:
+        prepared.append(experiment)
+        return SimpleNamespace(path=tmp_path / "run")
+
+    monkeypatch.setattr(compare, "create", create)
     page = ROOT / "docs" / "tutorials" / "write-a-cell.md"
     file = tmp_path / "path" / "to" / "file.py"
     file.parent.mkdir(parents=True)
@@ -64,5 +70,6 @@ def test_the_commands_of_the_tutorials_are_understood(
         if line.startswith("longlag compare ")
     ]
     for argv in commands:
-        compare._prepare(argv)
+        with compare._prepared(argv):
+            pass
     assert len(prepared) == len(commands) == 2

@@ -12,8 +12,7 @@ a role in another gender, an emoji in another tone of skin. Scores are sacrebleu
 the floor is the name of the nearest picture of training. Intervals are over roles, since the
 pictures of one are alike.
 
-Finished arms are kept, and the same command goes on where it was stopped.
-
+Finished arms are kept. The same command resumes the others.
 Leaves runs/captions, -quick, -fr: results.json, plots, and a run folder for each arm.
 """
 

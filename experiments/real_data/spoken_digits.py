@@ -4,15 +4,12 @@
     python -m experiments.real_data.spoken_digits                     (estimated: 0.6 core-hours)
     python -m experiments.real_data.spoken_digits --hear fr 47    (the human voice says 4, then 7)
 
-A demonstration, and no more: there are 50 human recordings, ten digits by one voice a language, and
-one recording more or less is two points. The 95% interval of a rate near a half is 13 points to
-each side. Nobody tells where in a sound a digit is: the loss is that of connectionist temporal
-classification (Graves et al. 2006). Everything goes through a telephone's codec
-(`longlag.data.spoken_digits`). Synthetic voices that were not learned from, and two human digits
-one after another, stand beside it; the floor is a classifier of a recording's six parts.
+A demonstration: 50 human recordings, ten digits by one voice a language. The 95% interval of a rate
+near a half is 13 points to each side. The loss is that of connectionist temporal classification
+(Graves et al. 2006). Everything goes through a telephone's codec (`longlag.data.spoken_digits`).
+The floor is a classifier of a recording's six parts.
 
-Finished arms are kept, and the same command goes on where it was stopped.
-
+Finished arms are kept. The same command resumes the others.
 Leaves runs/spoken-digits, -quick: results.json, plots/heard.png, and a run folder for each arm.
 """
 

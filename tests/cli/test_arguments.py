@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,12 @@ class Said:
     def all(self) -> str:
         """Both streams, without the frames and line breaks of a box."""
         return " ".join(re.sub(r"[│╭╮╰╯─]", " ", f"{self.out} {self.err}").split())
+
+
+def prepared(argv: list[str]) -> tuple[Any, Any, Any]:
+    """What `longlag compare` would run, in which folder, and the options."""
+    with compare._prepared(argv) as prepared_run:
+        return prepared_run
 
 
 @pytest.fixture
@@ -243,12 +250,12 @@ def test_a_run_of_before_is_resumed(here: Path):
     config["architecture"] |= {"heads": 2}
     del config["architecture"]["mixer_parameters"]
     (folder.path / "config.json").write_text(json.dumps(config))
-    assert compare._prepare(["--resume", "mine"])[0] == experiment
+    assert prepared(["--resume", "mine"])[0] == experiment
     with pytest.raises(
         ValueError, match=r"^mine was made .*\n  training\.clip: expected 1.0; got 2"
     ):
-        compare._prepare(["--resume", "mine", "--clip", "2"])
-    longer, folder, _ = compare._prepare(["--resume", "mine", "--steps", "21"])
+        prepared(["--resume", "mine", "--clip", "2"])
+    longer, folder, _ = prepared(["--resume", "mine", "--steps", "21"])
     assert (longer.training.steps, experiment.training.steps) == (21, 20)
     assert folder.config == config | {"training": config["training"] | {"steps": 21}}
 
@@ -270,10 +277,10 @@ def test_the_run_that_is_looked_at_is_the_run_that_is_resumed(here: Path):
     for name, experiment in experiments.items():
         create(experiment, here / name, here, "")
     for argv in ("--resume A --resume B", "--resume=A --resume=B", "--resume A --resume=B"):
-        experiment, folder, _ = compare._prepare(argv.split())
+        experiment, folder, _ = prepared(argv.split())
         assert (experiment, folder.path) == (experiments["B"], Path("B"))
     with pytest.raises(ValueError, match=r"architecture\.width: expected 16; got 8"):
-        compare._prepare(["--resume", "A", "--resume=B", "--width=16", "--width=8"])
+        prepared(["--resume", "A", "--resume=B", "--width=16", "--width=8"])
 
 
 def test_a_few_options_are_read_as_all_of_them_are():

@@ -345,7 +345,7 @@ def call_models() -> None:
     task, training = ll.Parity(1, T), ll.Training(steps=1, dispatch=1, batch_size=B)
     model = ll.SequenceModel("tokens", task.in_features, 4, (), task.out_features)
     states = trace(lambda: call("init_states")(model, training, 2))
-    trace(lambda *args: call("dispatch")(model, task, training, *args), states, flags(2))
+    trace(lambda *args: call("dispatch")(model, task, training, *args), states, integers(2))
     batch = trace(lambda: call("evaluation_batch")(task, 2, "test"))
     trace(lambda *args: call("evaluate")(model, task, training, *args), states.params, batch)
     trace(lambda *args: call("losses")(task, *args), shapes(2, T, 2), batch)

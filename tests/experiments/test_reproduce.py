@@ -71,7 +71,7 @@ def test_of_several_rates_the_best_seed_counts_and_the_best_rate_is_shown():
     ((arm, *cells),) = lines("chomsky", found)
     assert arm == "parity, LSTM, 0.0003"
     assert cells[:3] == ["100.0", "100.0", "80.0 (70.0–90.0)"]
-    assert "Preset paper. Departures" in verdict("chomsky", found)
+    assert "Preset: paper." in verdict("chomsky", found)
 
 
 def test_a_mean_of_exact_matches_where_the_source_took_that():

@@ -23,15 +23,15 @@ def test_the_newest_step_is_the_mean_over_its_seeds(tmp_path: Path, monkeypatch)
     file.touch()
     assert newest(file) is None
     file.write_text(lines((5, 0.1), (5, 0.2), (10, 0.5), (10, 0.7), (10, None)))
-    assert newest(file) == News(10, 0.6)
+    assert newest(file) == News(10, 10, 0.6)
     with file.open("a") as more:  # a process is in the middle of a line
         more.write('{"step": 15, "accur')
-    assert newest(file) == News(10, 0.6)
+    assert newest(file) == News(10, 10, 0.6)
     file.write_text(lines((5, None)))
-    assert newest(file) == News(5, None)
+    assert newest(file) == News(5, 5, None)
     monkeypatch.setattr(progress_bars, "TAIL_BYTES", 60)
     file.write_text(lines(*((step, 0.25) for step in range(100))))
-    assert newest(file) == News(99, 0.25)
+    assert newest(file) == News(99, 99, 0.25)
 
 
 def test_a_bar_moves_with_the_file_and_what_was_there_before_is_no_news(tmp_path: Path):

@@ -324,7 +324,8 @@ def _lines(
     """The lines of the metrics after a dispatch, `[S]` seeds, and the messages for the user."""
     lines, messages = [], []
     states, loss, measured = turn.now, np.asarray(turn.loss), turn.measured
-    operations, at_frontier = spent(states, stages), frontier(states, len(stages))
+    at_frontier = frontier(states, len(stages))
+    operations = spent(states, stages) if training.budget else None
     for i in np.flatnonzero(active):
         lines.append(
             {
@@ -339,7 +340,7 @@ def _lines(
             }
         )
         lines[-1] |= nan_share(measured, int(i))
-        if training.budget:
+        if operations is not None:
             lines[-1]["spent"] = float(operations[i])
         if states.curriculum is not None:
             lines[-1]["reached"] = int(states.curriculum.reached[i])

@@ -39,7 +39,8 @@ def results(
     """
     model, task, training = experiment.model, experiment.task, experiment.training
     metrics, now = on_first(folder.metrics), fetch(without_weights(states))
-    seeds, operations = now.seed.tolist(), spent(now, stages)
+    seeds = now.seed.tolist()
+    operations = spent(now, stages) if training.budget else None
     trained = _trained_lags(now, stages)
     wanted = _tested_lags(experiment, trained)
     # Where there is one length there is nothing to pad, and a picture could not be. Lags that are
@@ -83,7 +84,7 @@ def results(
                     for x in measured.by_position[i][: tested.time_steps]
                 ],
             }
-            if training.budget:
+            if operations is not None:
                 row["spent"] = float(operations[i])
             if now.curriculum is not None:
                 row["horizon"] = trained[i] if now.curriculum.reached[i] else 0
