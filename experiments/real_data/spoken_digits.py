@@ -8,7 +8,6 @@ A demonstration: 50 human recordings, ten digits by one voice a language. The 95
 near a half is 13 points to each side. The loss is that of connectionist temporal classification
 (Graves et al. 2006). Everything goes through a telephone's codec (`longlag.data.spoken_digits`).
 The floor is a classifier of a recording's six parts.
-
 Finished arms are kept. The same command resumes the others.
 Leaves runs/spoken-digits, -quick: results.json, plots/heard.png, and a run folder for each arm.
 """
