@@ -14,7 +14,7 @@ import pytest
 from longlag import LSTM
 from longlag.cli import demo
 from longlag.cli.arguments import plain_errors
-from longlag.runs import Experiment, run_job
+from longlag.runs import Experiment, sweep, run_job
 from longlag.tasks import Parity, Recall
 from tests.helpers.small_disk import contents
 
@@ -202,8 +202,9 @@ def test_what_is_no_demo_is_not_replaced(tmp_path: Path, files: list[str]):
 
 
 def test_a_cluster_that_is_out_of_reach_is_one_message(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    monkeypatch.setattr(demo, "sweep", sweep)  # which the other tests replace
     with pytest.raises(SystemExit) as left, plain_errors():
         demo.main(["--cluster", "tcp://127.0.0.1:1", "--out", str(tmp_path / "demo")])
     error = capsys.readouterr().err
