@@ -14,7 +14,7 @@ import pytest
 from longlag import LSTM
 from longlag.cli import demo
 from longlag.cli.arguments import plain_errors
-from longlag.runs import Experiment, sweep, run_job
+from longlag.runs import Experiment, run_job, sweep
 from longlag.tasks import Parity, Recall
 from tests.helpers.small_disk import contents
 
