@@ -110,17 +110,19 @@ def folder(arm: str) -> str:
 
 
 def _summarise_trial(arm: str, rate: float, results: Mapping[str, Any]) -> Trial:
-    curves, rows = results["curves"], results["rows"]
+    curves = results["curves"]
+    # A seed counts once, however many lags it was tested at.
+    rows = [row for row in results["rows"] if row.get("lag") == row.get("train_lag")]
     last = [curve["validation_loss"][-1] for curve in curves]
     # A seed that failed keeps the parameters of the step before, whose loss may be finite.
-    whole = all(row["accuracy"] is not None for row in results["rows"])
+    whole = all(row["accuracy"] is not None for row in rows)
     whole = whole and all(loss is not None and math.isfinite(loss) for loss in last)
     return {
         "arm": arm,
         "rate": rate,
         "loss": statistics.fmean(last) if whole else None,
         "accuracy": statistics.fmean(map(_last_accuracy, curves)),
-        "seconds": round(sum(row["seconds"] for row in results["rows"]), 2),
+        "seconds": round(sum(row["seconds"] for row in rows), 2),
         **({"spent": sum(row["spent"] for row in rows)} if "spent" in rows[0] else {}),
     }
 

@@ -28,7 +28,7 @@ from longlag.training.step import check_streaming
 __all__ = ["Experiment"]
 
 # How far beyond the lag that a curriculum came to.
-TIMES = (1, 2, 4, 16)
+TIMES = (2, 4, 16)
 
 
 class Experiment(Spec):
@@ -88,16 +88,15 @@ class Experiment(Spec):
     @property
     def lags(self) -> tuple[int, ...]:
         """The training lag, then the others to test at."""
-        lag = self.task.lag
-        further = self.test_lags or tuple(
-            times * lag for times in (2, 4) if _is_possible(self.task, times * lag)
-        )
-        return tuple(dict.fromkeys((lag, *further)))
+        return self._tested_lags(self.task.lag, (2, 4))
 
     def lags_beyond(self, lag: int) -> tuple[int, ...]:
         """The lags to test a seed at whose curriculum came to `lag`."""
+        return self._tested_lags(lag, TIMES)
+
+    def _tested_lags(self, lag: int, multiples: tuple[int, ...]) -> tuple[int, ...]:
         further = self.test_lags or tuple(
-            times * lag for times in TIMES if _is_possible(self.task, times * lag)
+            times * lag for times in multiples if _is_possible(self.task, times * lag)
         )
         return tuple(dict.fromkeys((lag, *further)))
 

@@ -241,18 +241,16 @@ def carry_out(
     now = fetch(without_weights(states))
     states = place(devices, states, "seeds")
     ahead = plan(now, stages, training)
-    active = ahead.until > np.asarray(now.step)
     saved, saved_at = done, -CHECKPOINT_SECONDS
-    while active.any() and not any_process(bool(stop)):
+    while ahead.active.any() and not any_process(bool(stop)):
         began = time.perf_counter()
         turn = take_turn(model, stages, training, states, now, ahead, devices)
         states, now = turn.states, turn.now
         done = min(done + training.dispatch, training.last_step)
-        seconds = (time.perf_counter() - began) / active.sum()
-        lines, messages = _lines(turn, stages, training, active, done, seconds)
+        seconds = (time.perf_counter() - began) / ahead.active.sum()
+        lines, messages = _lines(turn, stages, training, ahead.active, done, seconds)
         on_first(functools.partial(folder.append, lines))
         ahead = plan(now, stages, training)
-        active = ahead.until > np.asarray(now.step)
         if any_process(time.perf_counter() - saved_at > CHECKPOINT_SECONDS):
             _save(folder, done, states)
             saved, saved_at = done, time.perf_counter()
@@ -260,7 +258,7 @@ def carry_out(
     # After the loop: a signal may come at any line of it.
     if saved < done:
         _save(folder, done, states)
-    if active.any():
+    if ahead.active.any():
         return None
     outcome = results(experiment, folder, states, stages, devices)
     on_first(lambda: _write_results(folder, outcome))
@@ -281,8 +279,7 @@ def _open_at_newest(
         done, states, skipped = folder.resume(states)
     else:
         folder.truncate(-1)
-    now = without_weights(states)
-    if (plan(now, stages, experiment.training).until > np.asarray(now.step)).any():
+    if plan(without_weights(states), stages, experiment.training).active.any():
         if done:
             _require_same_decay(experiment, folder)
         sizes = None if mesh is None else dict(mesh.shape)

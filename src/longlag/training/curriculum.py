@@ -90,10 +90,12 @@ class Plan(NamedTuple):
     Attributes:
         at: `[S]` int, the stage whose batches it draws.
         until: `[S]` int32, the step at which it ends; its own step if it has ended.
+        active: `[S]` bool, whether it has not ended.
     """
 
     at: np.ndarray
     until: np.ndarray
+    active: np.ndarray
 
 
 class Turn(NamedTuple):
@@ -186,7 +188,9 @@ def plan(now: TrainState, stages: list[Stage], training: Training) -> Plan:
         training: the configuration.
     """
     step = np.asarray(now.step)
-    at = np.asarray(_draw(now.seed, now.step, frontier(now, len(stages))))
+    at = frontier(now, len(stages))
+    if len(stages) > 1:
+        at = np.asarray(_draw(now.seed, now.step, at))
     until = np.full(step.shape, training.last_step, np.int64)
     if training.budget:
         operations = np.asarray([stages[k].operations for k in map(int, at)], np.float64)
@@ -194,7 +198,8 @@ def plan(now: TrainState, stages: list[Stage], training: Training) -> Plan:
     ended = np.asarray(now.failed)
     if training.stop_when_solved:
         ended = ended | (np.asarray(now.streak) >= SOLVED_STREAK)
-    return Plan(at, np.where(ended, step, np.maximum(until, step)).astype(np.int32))
+    until = np.where(ended, step, np.maximum(until, step)).astype(np.int32)
+    return Plan(at, until, until > step)
 
 
 @jax.jit
@@ -231,8 +236,7 @@ def take_turn(
         plan: from `plan`.
         mesh: where, from `choose_mesh`; None: on one device.
     """
-    before, losses = now, {}
-    active = plan.until > np.asarray(before.step)
+    before, active, losses = now, plan.active, {}
     for k in np.unique(plan.at[active]):
         until = np.where(active & (plan.at == k), plan.until, 0).astype(np.int32)
         here = place(mesh, jnp.asarray(until), "seeds")
