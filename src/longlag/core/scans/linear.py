@@ -67,9 +67,9 @@ METHODS = ("auto", "scan", "associative", "chunked", "fused")
 # What "auto" takes on CPU, and on every other platform. Nothing was measured by us elsewhere;
 # "associative" is what others found the fastest of these there.
 AUTO = ("scan", "associative")
-# A state of at least so many numbers goes by "fused" on a CPU. By hand, on two busy cores, 4,096
-# steps of 64 and 128 numbers took .5 to .9 of the time of "scan", and of 8 numbers 5 to 6 times.
-FUSED_FROM = 256
+# A state of at least so many numbers goes by "fused" on a CPU. On two quiet cores, 512 to 8,192
+# steps of 64 to 192 numbers took .3 to .9 of the time of "scan", and 16 numbers up to 1.4 times.
+FUSED_FROM = 64
 
 
 def linear_scan(
@@ -107,7 +107,7 @@ def linear_scan(
         method: "scan" (one step after another, the least memory traffic), "associative" (a tree of
             `log2(T)` levels), "chunked" (all chunks of 32 steps side by side, twice, and a tree
             over the chunks in between: far less traffic than the tree alone), or "auto": in a
-            program that is lowered for CPU "fused" for states of 256 numbers or more and "scan"
+            program that is lowered for CPU "fused" for states of 64 numbers or more and "scan"
             for smaller ones, and "associative" in any other. Only CPU was measured by us. "fused"
             runs the recurrence and its adjoint as one native call each on a CPU
             (`longlag.kernels`), and is "scan" elsewhere. Always "scan" for a T that is symbolic
