@@ -70,6 +70,7 @@ _SOURCES: dict[str, dict[str, tuple[str, ...]]] = {
             "evaluation_batch",
             "init_states",
             "losses",
+            "train",
         )
     },
     "running": {

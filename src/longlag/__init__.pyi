@@ -180,5 +180,6 @@ from longlag.training import evaluate as evaluate
 from longlag.training import evaluation_batch as evaluation_batch
 from longlag.training import init_states as init_states
 from longlag.training import losses as losses
+from longlag.training import train as train
 GROUPS: dict[str, tuple[str, ...]]
 __version__: str

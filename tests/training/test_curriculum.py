@@ -17,7 +17,14 @@ from longlag.runs import Architecture, EncoderDecoder, Experiment, carry_out, lo
 from longlag.runs.lifecycle import extend
 from longlag.system.interrupt import Interruption
 from longlag.tasks import CopyMemory, Dates, FirstInput
-from longlag.training import Training, curriculum, evaluate, evaluation, evaluation_batch
+from longlag.training import (
+    Training,
+    curriculum,
+    evaluate,
+    evaluation,
+    evaluation_batch,
+    train,
+)
 from longlag.training.curriculum import lags_of, plan, spent, stages_of, step_operations
 from longlag.training.step import Curriculum, init_states
 from tests.helpers.tiny_runs import new, without_times
@@ -218,3 +225,13 @@ def test_a_budget_wants_a_model_of_one_sequence():
     with pytest.raises(ValueError, match=r"budget: expected a model of one sequence, .* Seq2Seq"):
         dataclasses.replace(job, training=Training(budget=1e9))
     assert Experiment.from_config(CLIMB.config()) == CLIMB
+
+
+def test_training_in_memory_is_that_of_a_run(whole):
+    folder, _ = whole
+    heard: list[dict[str, Any]] = []
+    states, lines = train(CLIMB.model, CLIMB.task, TRAINING, seeds=2, on_line=heard.append)
+    expected = folder.metrics()
+    assert heard == lines
+    assert [line | {"seconds": 0} for line in lines] == [x | {"seconds": 0} for x in expected]
+    jax.tree.map(np.testing.assert_array_equal, states.params, load(folder.path).params)

@@ -11,29 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from longlag.runs.checkpoint import checkpoints
 from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder, run_name
 from longlag.runs.registry import own_sources
-from longlag.runs.result_rows import nan_share, results
+from longlag.runs.result_rows import results
 from longlag.system.atomic_files import replace_file, writing
 from longlag.system.hosts import any_process, on_first
 from longlag.system.interrupt import Interruption
 from longlag.tasks.batch_checks import check_shapes, check_values
-from longlag.training.config import Training
 from longlag.training.curriculum import (
     Stage,
-    Turn,
-    frontier,
     plan,
-    spent,
     stages_of,
     take_turn,
     without_weights,
 )
+from longlag.training.loop import metric_lines
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.parts import in_parts
 from longlag.training.step import TrainState, dispatch, init_states
@@ -247,14 +243,15 @@ def carry_out(
         turn = take_turn(model, stages, training, states, now, ahead, devices)
         states, now = turn.states, turn.now
         done = min(done + training.dispatch, training.last_step)
-        seconds = (time.perf_counter() - began) / ahead.active.sum()
-        lines, messages = _lines(turn, stages, training, ahead.active, done, seconds)
+        seconds = round(float((time.perf_counter() - began) / ahead.active.sum()), 3)
+        lines = metric_lines(turn, stages, training, ahead.active, done)
+        lines = [line | {"seconds": seconds} for line in lines]
         on_first(functools.partial(folder.append, lines))
         ahead = plan(now, stages, training)
         if any_process(time.perf_counter() - saved_at > CHECKPOINT_SECONDS):
             _save(folder, done, states)
             saved, saved_at = done, time.perf_counter()
-        on_progress(Progress(done, lines, messages))
+        on_progress(Progress(done, lines, _failures(lines)))
     # After the loop: a signal may come at any line of it.
     if saved < done:
         _save(folder, done, states)
@@ -310,42 +307,12 @@ def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
         )
 
 
-def _lines(
-    turn: Turn,
-    stages: list[Stage],
-    training: Training,
-    active: np.ndarray,
-    done: int,
-    seconds: float,
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """The lines of the metrics after a dispatch, `[S]` seeds, and the messages for the user."""
-    lines, messages = [], []
-    states, loss, measured = turn.now, np.asarray(turn.loss), turn.measured
-    at_frontier = frontier(states, len(stages))
-    operations = spent(states, stages) if training.budget else None
-    for i in np.flatnonzero(active):
-        lines.append(
-            {
-                "step": done,
-                "seed": int(states.seed[i]),
-                "loss": float(loss[i]),
-                "grad_norm": float(states.norm[i]),
-                "validation_loss": float(measured.loss[i]),
-                "accuracy": float(measured.accuracy[i]),
-                "exact_match": float(measured.exact_match[i]),
-                "seconds": round(float(seconds), 3),
-            }
-        )
-        lines[-1] |= nan_share(measured, int(i))
-        if operations is not None:
-            lines[-1]["spent"] = float(operations[i])
-        if states.curriculum is not None:
-            lines[-1]["reached"] = int(states.curriculum.reached[i])
-            lines[-1]["frontier"] = stages[at_frontier[i]].task.lag
-        if states.failed[i]:
-            lines[-1]["failed_at"] = int(states.step[i])
-            messages.append(
-                f"seed {states.seed[i]} ended at step {states.step[i]}: the loss or its gradient "
-                f"is not finite (mean loss {loss[i]:g}, gradient norm {states.norm[i]:g})."
-            )
-    return lines, tuple(messages)
+def _failures(lines: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What the user should read of the seeds that ended in a dispatch, by its lines."""
+    return tuple(
+        f"seed {line['seed']} ended at step {line['failed_at']}: the loss or its gradient is not "
+        f"finite (mean loss {line['loss']:g}, gradient norm "
+        f"{line['grad_norm']:g})."
+        for line in lines
+        if "failed_at" in line
+    )

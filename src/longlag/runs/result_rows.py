@@ -13,17 +13,11 @@ from longlag.runs.experiment import Experiment
 from longlag.runs.folder import RunFolder
 from longlag.system.hosts import on_first
 from longlag.training.curriculum import Stage, spent, without_weights
-from longlag.training.evaluation import SOLVED_STREAK, Evaluation, evaluate, evaluation_batch
+from longlag.training.evaluation import SOLVED_STREAK, evaluate, evaluation_batch, nan_share
 from longlag.training.meshes import fetch, place
 from longlag.training.step import TrainState
 
-__all__ = ["floor_rows", "nan_share", "results"]
-
-
-def nan_share(measured: Evaluation, i: int) -> dict[str, float]:
-    """The share of a seed's answers that are NaN, as an entry of its row, if there are any."""
-    share = float(measured.nan[i])
-    return {"nan": share} if share else {}
+__all__ = ["floor_rows", "results"]
 
 
 def results(

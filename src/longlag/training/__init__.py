@@ -2,6 +2,7 @@
 
 from longlag.training.config import Training
 from longlag.training.evaluation import Evaluation, evaluate, evaluation_batch, note_evaluation
+from longlag.training.loop import train
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers, transcript
 from longlag.training.optax_by_name import (
@@ -55,5 +56,6 @@ __all__ = [
     "schedule_needs_end",
     "schedules",
     "takes_weight_decay",
+    "train",
     "transcript",
 ]

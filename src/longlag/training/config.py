@@ -35,8 +35,9 @@ class Training(Spec):
 
     Attributes:
         steps: optimiser steps at most, where there is no budget.
-        budget: operations of a seed's training at most, such as 2e12: a seed ends at the last step
-            that they pay for (`longlag.training.budget`). It takes the place of `steps`; 0: none.
+        budget: operations of a seed's training at most, such as 2e12. A seed ends at the last step
+            that they pay for (`longlag.training.curriculum`). It takes the place of `steps`; 0
+            means none.
         curriculum: the lag of the first batches. Each dispatch draws its lag, up to a frontier; the
             frontier doubles when validation at it reaches `solved`, and ends at the task's own lag
             (`longlag.training.curriculum`). 0: every batch has the task's own lag.

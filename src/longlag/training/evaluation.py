@@ -27,7 +27,7 @@ from longlag.training.objective import answer_batch, losses, mean_loss, nan_answ
 from longlag.training.parts import in_parts, map_over_parts
 from longlag.training.step import TEST, VALIDATION, TrainState, map_over_seeds
 
-__all__ = ["Evaluation", "evaluate", "evaluation_batch", "note_evaluation"]
+__all__ = ["Evaluation", "evaluate", "evaluation_batch", "nan_share", "note_evaluation"]
 
 EVALUATION_SEED = 2**32 - 1
 # A task counts as solved after so many evaluations in a row over the threshold.
@@ -66,6 +66,12 @@ class Evaluation:
         """
         hits, scored = (np.asarray(x, np.float32) for x in (self.hits, self.scored))
         return np.where(scored > 0, hits / np.maximum(scored, 1), np.float32(np.nan))
+
+
+def nan_share(measured: Evaluation, i: int) -> dict[str, float]:
+    """The share of a seed's answers that are NaN, as an entry of its row, if there are any."""
+    share = float(measured.nan[i])
+    return {"nan": share} if share else {}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 5))
