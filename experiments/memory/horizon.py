@@ -9,10 +9,14 @@ ends when its budget of operations is spent, whatever its arm. So an arm whose t
 takes fewer steps. Its horizon is the longest lag that it solved. Each seed is then tested at 1, 2,
 4 and 16 times its horizon. Learning rates are chosen by a third of the budget.
 
+Then each hybrid loses a part at its horizon, to see which it needs. At four times its horizon one
+thing after another is put back to what it was in training, to see what fails there
+(`longlag.analysis.interventions`).
+
 The claims are in experiments/memory/horizon_claims.md. They were committed before the first run.
 
-A seed has 1e12 operations, which take two to four core-minutes. All arms of a task take 6 to 10
-core-hours. Finished runs are kept: the same command goes on where it was stopped.
+A seed has 1e12 operations, which take half a minute to four minutes of a core. All arms of a task
+take 2 to 10 core-hours. Finished runs are kept: the same command goes on where it was stopped.
 
 Leaves runs/horizon-TASK: results.json, and a run folder for each arm.
 """
@@ -45,12 +49,15 @@ from longlag import (
     GatedDeltaNet,
     MinGRU,
 )
+from longlag.analysis.interventions import BEYOND, KNOCK_OUTS, beyond, knock_outs
 from longlag.core.cell import Cell
 from longlag.runs import Architecture, Experiment
 from longlag.tasks import Adding, CopyMemory, GroupWord, Parity, Recall, SelectiveCopy, Task
 from longlag.training import Training
 
 SOLVED = 0.95
+# Where it is asked what fails: far enough to fail, near enough to see why.
+BEYOND_TIMES = 4
 GRID = (1e-3, 3e-3, 1e-2)
 
 
@@ -184,9 +191,18 @@ def question(name: str, size: Size) -> Question:
     return Question(SETTINGS[name].title, jobs, SOLVED, GRID)
 
 
-def note_frontiers(jobs: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
-    """When each seed solved each lag: `arm, seed, lag, spent` (operations until then)."""
-    del rows
+def measure_more(jobs: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]:
+    """What `results.json` has beside the rows.
+
+    Returns:
+        `frontiers`, when each seed solved each lag: `arm, seed, lag, spent` (operations until
+        then). `interventions`, of the arms with attention: `arm, times` (of the horizon), and the
+        entries of `longlag.analysis.interventions.knock_outs`.
+    """
+    return {"frontiers": _frontiers(jobs, out), "interventions": _intervene(jobs, rows, out)}
+
+
+def _frontiers(jobs: Arms, out: Path) -> list[dict[str, Any]]:
     frontiers = []
     for arm in jobs:
         results = json.loads((out / folder(arm) / "results.json").read_text(encoding="utf-8"))
@@ -198,7 +214,42 @@ def note_frontiers(jobs: Arms, rows: Sequence[Row], out: Path) -> dict[str, Any]
                     seed = curve["seed"]
                     frontiers.append({"arm": arm, "seed": seed, "lag": frontier, "spent": spent})
                 before = reached
-    return {"frontiers": frontiers}
+    return frontiers
+
+
+def _intervene(jobs: Arms, rows: Sequence[Row], out: Path) -> list[dict[str, Any]]:
+    """Knock-outs of hybrids at the horizon, and what is put back beyond it. Without one, none."""
+    measured: list[dict[str, Any]] = []
+    for arm, job in jobs.items():
+        near = near_rows([row for row in rows if row["arm"] == arm])
+        # A smoke run has no horizon in its rows.
+        lags = {row["seed"]: row["horizon"] for row in near if row.get("horizon")}
+        assert isinstance(job.architecture, Architecture)
+        if not lags or job.architecture.attention == "none":
+            continue
+        run = out / folder(arm)
+        by_times = {1: knock_outs(run, lags)} if job.cell is not None else {}
+        by_times[BEYOND_TIMES] = beyond(run, lags, BEYOND_TIMES)
+        for times, parts in by_times.items():
+            measured += [{"arm": arm, "times": times} | part for part in parts]
+    return measured
+
+
+CHANGES = (*KNOCK_OUTS, *BEYOND)
+INTERVENTION_COLUMNS = ("arm", "at", "whole", *CHANGES)
+
+
+def intervention_lines(results: Results) -> list[tuple[str, ...]]:
+    """A line of `INTERVENTION_COLUMNS` for every arm and place: medians over the seeds."""
+    lines: list[tuple[str, ...]] = []
+    by_place: dict[tuple[str, int], dict[str, list[Row]]] = {}
+    for part in results.get("interventions", []):
+        parts = by_place.setdefault((part["arm"], part["times"]), {})
+        parts.setdefault(part["part"], []).append(part)
+    for (arm, times), parts in by_place.items():
+        cells = (spread(parts.get(change, [])) for change in ("none", *CHANGES))
+        lines.append((arm, f"{times}×", *cells))
+    return lines
 
 
 def _fronts(curve: Mapping[str, Any]) -> list[int]:
@@ -264,8 +315,19 @@ def verdict(results: Results) -> str:
 
 
 def figure(results: Results) -> Plot:
-    """Accuracy against the tested lag."""
-    return Plot("lag", {"rows": results["rows"]}, {"quantity": "tested lag, in steps"})
+    """The longest lag solved against operations, and the horizon against bytes of state."""
+    climbs = []
+    for row in near_rows(results["rows"]):
+        of_seed = [
+            point
+            for point in results["frontiers"]
+            if (point["arm"], point["seed"]) == (row["arm"], row["seed"])
+        ]
+        spent, solved = ([point[key] for point in of_seed] for key in ("spent", "lag"))
+        # Its last level lasts to the end of the budget.
+        climb = {"spent": [*spent, row["spent"]], "frontier": [*solved, row["horizon"]]}
+        climbs.append({key: row[key] for key in ("arm", "seed", "horizon", "state_bytes")} | climb)
+    return Plot("horizon", {"rows": climbs})
 
 
 QUESTIONS = {name: functools.partial(question, name) for name in SETTINGS}
@@ -278,6 +340,7 @@ RECORDED = tuple(
         lines=lines,
         verdict=verdict,
         figure=figure,
+        further=lambda results: (INTERVENTION_COLUMNS, intervention_lines(results)),
     )
     for name, setting in SETTINGS.items()
 )
@@ -289,7 +352,7 @@ if __name__ == "__main__":
         __doc__,
         QUESTIONS,
         lambda part: {
-            "also": note_frontiers,
+            "also": measure_more,
             "columns": COLUMNS,
             "lines_of": lines,
             "verdict_of": verdict,

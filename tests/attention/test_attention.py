@@ -28,10 +28,12 @@ LAYERS = {
     "additive-window-3": Additive(6, window=3),
     "full": FULL,
     "window-2": DotProduct(8, heads=2, window=2),
-    "window-7": DotProduct(8, heads=2, window=7),
+    "window-7": DotProduct(8, heads=2, window=7, stretch=3.0),
     "general": Multiplicative(4),
     "dot-window-3": Multiplicative(4, score="dot", window=3),
-    "alibi-grouped": DotProduct(5, heads=4, kv_heads=2, inner_features=16, positions="alibi"),
+    "alibi-grouped": DotProduct(
+        5, heads=4, kv_heads=2, inner_features=16, positions="alibi", stretch=0.5
+    ),
     "learned-multi-query": DotProduct(
         8, heads=2, kv_heads=1, positions="learned", max_positions=40
     ),

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.hlo import count
 from experiments.harness.rates import folder
 from experiments.memory import curriculum, horizon
+from longlag.report import figure
 from longlag.training.curriculum import lags_of, step_operations
 
 ROW = {
@@ -68,8 +69,8 @@ def test_the_frontiers_of_a_run_become_its_line(tmp_path: Path):
     path = tmp_path / folder("GRU")
     path.mkdir()
     (path / "results.json").write_text(json.dumps({"curves": curves}))
-    arms = {"GRU": None}
-    found = horizon.note_frontiers(arms, [], tmp_path)["frontiers"]  # type: ignore[arg-type]
+    arms = {"GRU": horizon.experiment("copy", "cpu", "GRU")}
+    found = horizon.measure_more(arms, [], tmp_path)["frontiers"]  # type: ignore[arg-type]
     # The lag that was solved is the frontier of the validation, not the one after it.
     assert [(point["seed"], point["lag"], point["spent"]) for point in found] == [
         (0, 16, 4e8),
@@ -93,6 +94,51 @@ def test_the_frontiers_of_a_run_become_its_line(tmp_path: Path):
     ]
     assert "1.0e+09 operations" in horizon.verdict(results)
     assert "took 2.0e+08 operations beside the 2.0e+09" in horizon.verdict(results)
+    plot = horizon.figure(results)
+    climbs = {climb["seed"]: climb for climb in plot.results["rows"]}
+    assert climbs[1]["spent"] == [6e8, 8e8, 1e9] and climbs[1]["frontier"] == [32, 64, 64]
+    assert figure(plot.results, plot.kind).axes
+
+
+def test_hybrids_are_taken_apart_at_their_horizon_and_mended_beyond_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[Any] = []
+
+    def note(kind: str) -> Any:
+        def measure(run: Path, lags: Any, times: int = 1) -> list[dict[str, Any]]:
+            calls.append((kind, run.name, lags, times))
+            names = ("none", "carry reset") if kind == "knock-out" else ("none", "no positions")
+            return [
+                {"seed": seed, "part": part, "lag": lag * times, "accuracy": 0.5}
+                for part in names
+                for seed, lag in lags.items()
+            ]
+
+        return measure
+
+    monkeypatch.setattr(horizon, "knock_outs", note("knock-out"))
+    monkeypatch.setattr(horizon, "beyond", note("beyond"))
+    names = ("GRU", "GRU + attention", "attention only, ALiBi", "LSTM + attention")
+    jobs = {arm: horizon.experiment("copy", "cpu", arm) for arm in names}
+    rows = [row(seed, 16, 16, 1.0, arm=arm) for arm in names for seed in (0, 1)]
+    rows[-2]["horizon"] = rows[-1]["horizon"] = rows[3]["horizon"] = 0
+    monkeypatch.setattr(horizon, "_frontiers", lambda jobs, out: [])
+    more = horizon.measure_more(jobs, rows, tmp_path)
+    assert calls == [
+        ("knock-out", "gru-attention", {0: 16}, 1),
+        ("beyond", "gru-attention", {0: 16}, 4),
+        ("beyond", "attention-only-alibi", {0: 16, 1: 16}, 4),
+    ]
+    lines = horizon.intervention_lines(more)
+    cells = [dict(zip(horizon.INTERVENTION_COLUMNS, line, strict=True)) for line in lines]
+    assert [(line["arm"], line["at"]) for line in cells] == [
+        ("GRU + attention", "1×"),
+        ("GRU + attention", "4×"),
+        ("attention only, ALiBi", "4×"),
+    ]
+    assert cells[0]["carry reset"] == "0.50" and cells[0]["no positions"] == ""
+    assert cells[1]["carry reset"] == "" and cells[1]["no positions"] == "0.50"
 
 
 def test_arms_with_and_without_a_curriculum_are_compared_at_the_full_lag():

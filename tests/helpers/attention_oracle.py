@@ -122,7 +122,7 @@ def read(
         shared = head * (layer.kv_heads or layer.heads) // layer.heads
         scores = [query[head] @ s["key"][shared] / np.sqrt(query.shape[1]) for s in seen]
         if layer.positions == "alibi":
-            back = np.arange(len(seen) - 1, -1, -1)
+            back = np.arange(len(seen) - 1, -1, -1) / layer.stretch
             scores = np.array(scores) - 2 ** (-8 * (head + 1) / layer.heads) * back
         alpha = softmax(np.array(scores)) * bell
         contexts.append(sum(a * s["value"][shared] for a, s in zip(alpha, seen)))
@@ -145,7 +145,7 @@ def turned(layer: Any, x: np.ndarray, position: int) -> np.ndarray:
     if layer.positions == "rotary":
         half = heads.shape[1] // 2
         for i in range(half):
-            angle = position / 10_000 ** (i / half)
+            angle = position / layer.stretch / 10_000 ** (i / half)
             turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
             heads[:, [i, i + half]] = heads[:, [i, i + half]] @ turn.T
     return heads

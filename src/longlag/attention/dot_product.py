@@ -49,6 +49,8 @@ class DotProduct(Attention):
             attention (Ainslie et al. 2023); None: N.
         inner_features: N K, the width of all heads of q together; None: `features`.
         max_positions: of "learned".
+        stretch: distances of "rotary" and "alibi" are divided by it (position interpolation, Chen
+            et al. 2023): a model that was trained to n steps sees no other distance at stretch n.
         implementation: None, our own; or "xla" or "cudnn", `jax.nn.dot_product_attention` with that
             implementation ("cudnn": CUDA, bfloat16 or float16). Weights that are asked for are our
             own in any case.
@@ -58,7 +60,7 @@ class DotProduct(Attention):
     deviation .02.
 
     Reference: Vaswani et al. 2017, arXiv 1706.03762; rotary: 2104.09864; alibi: 2108.12409;
-    multi-query: 1911.02150; grouped-query: 2305.13245.
+    multi-query: 1911.02150; grouped-query: 2305.13245; stretch: 2306.15595.
 
     Cost: 2 (D + features) N K - 2 D (N - M) K parameters; each step of the cache 2 M K numbers.
     """
@@ -68,6 +70,7 @@ class DotProduct(Attention):
     kv_heads: int | None = None
     inner_features: int | None = None
     max_positions: int = 1024
+    stretch: float = 1.0
     implementation: Literal["xla", "cudnn"] | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class DotProduct(Attention):
             raise ValueError(
                 f"DotProduct.max_positions: expected at least 1, got {self.max_positions}"
             )
+        if not self.stretch > 0:
+            raise ValueError(f"DotProduct.stretch: expected more than 0, got {self.stretch}")
         even = 2 if self.positions == "rotary" else 1
         if self.query_features < 1 or self.query_features % (self.heads * even):
             name = "features" if self.inner_features is None else "inner_features"
@@ -213,7 +218,7 @@ class DotProduct(Attention):
         return split_heads(dot(xs, params[name]["kernel"]), heads)
 
     def _rotate(self, x: jax.Array, position: jax.Array) -> jax.Array:
-        return rotate(x, position) if self.positions == "rotary" else x
+        return rotate(x, position, stretch=self.stretch) if self.positions == "rotary" else x
 
     def _add_position(self, params: Params, xs: jax.Array, position: jax.Array) -> jax.Array:
         if self.positions != "learned":
@@ -226,11 +231,14 @@ class DotProduct(Attention):
         if self.positions != "alibi":
             return None
         slopes = 2.0 ** (-8 * jnp.arange(1, self.heads + 1, dtype=dtype) / self.heads)
+        slopes = slopes if self.stretch == 1 else slopes / self.stretch
         distance = memory.query_position[:, :, None] - memory.position[:, None, :]
         return multiply(-slopes[:, None, None], distance[:, None])
 
 
-def rotate(x: Queries, position: StepPositions, base: float = 10_000.0) -> Queries:
+def rotate(
+    x: Queries, position: StepPositions, base: float = 10_000.0, stretch: float = 1.0
+) -> Queries:
     """Turns pairs of features by angles that grow with the position (rotary embedding).
 
     The product of two turned vectors depends on the difference of their positions only.
@@ -239,6 +247,7 @@ def rotate(x: Queries, position: StepPositions, base: float = 10_000.0) -> Queri
         x: `[B, T, N, K]`, K even; feature i is paired with feature i + K / 2.
         position: `[B, T]` int32.
         base: the longest wavelength is about 2π · base positions.
+        stretch: positions are divided by it.
 
     Returns:
         `[B, T, N, K]`; angles are computed in at least float32.
@@ -248,6 +257,7 @@ def rotate(x: Queries, position: StepPositions, base: float = 10_000.0) -> Queri
     half = x.shape[-1] // 2
     dtype = at_least_float32(x)
     frequency = base ** (-jnp.arange(half, dtype=dtype) / half)
+    frequency = frequency if stretch == 1 else frequency / stretch
     angle = multiply(position[..., None, None].astype(dtype), frequency)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     x, cos, sin = promote(x, cos, sin)
