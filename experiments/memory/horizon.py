@@ -264,8 +264,8 @@ def verdict(results: Results) -> str:
 
 
 def figure(results: Results) -> Plot:
-    """Accuracy against the tested lag."""
-    return Plot("lag", {"rows": results["rows"]}, {"quantity": "tested lag, in steps"})
+    """The horizon against operations and against bytes of state."""
+    return Plot("horizon", {key: results[key] for key in ("rows", "frontiers")})
 
 
 QUESTIONS = {name: functools.partial(question, name) for name in SETTINGS}
