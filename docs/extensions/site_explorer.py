@@ -15,7 +15,7 @@ PAGE = "results/explorer.html"
 
 def _write(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        explorer.main(Path(app.outdir) / PAGE)
+        explorer.main(Path(app.outdir) / PAGE, results="../results.html")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
