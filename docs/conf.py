@@ -32,6 +32,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "site_docstrings",
+    "site_explorer",
     "site_links",
     "site_reference",
     "site_tables",

@@ -132,11 +132,12 @@ def chart() -> alt.LayerChart:
     )
 
 
-def main(out: Path = Path("docs/results/explorer.html")) -> int:
+def main(out: Path = Path("docs/results/explorer.html"), results: str = "") -> int:
     """Writes the page.
 
     Args:
         out: the file.
+        results: the address of the page of all results, to link to; empty for no link.
     """
     made, sources = rows()
     titles = {
@@ -157,6 +158,7 @@ def main(out: Path = Path("docs/results/explorer.html")) -> int:
     page = environment.get_template("explorer.html.jinja").render(
         meta=[],
         command="",
+        results=results,
         title="longlag: explorer of results",
         question="Choose a task, arms and axes",
         lead="Small marks are seeds, large marks medians. Point at a mark to see where it is from.",

@@ -63,7 +63,9 @@ CAPTIONS = {
     "state": "Accuracy against bytes of state. Small marks are seeds, large marks medians.",
     "cost": "Accuracy against operations a token. Small marks are seeds, large marks medians.",
     "heat": "Median accuracy of the seeds. The colour runs from the baseline to 1.",
-    "horizon": "Left: the longest lag solved for what was spent. Right: that lag against bytes.",
+    "horizon": "Left: the longest lag solved, against the operations until then. Right: the same "
+    "lag against the bytes of state at it. Lines and large marks are medians, small marks seeds. "
+    "Arms with attention are dashed and hollow. Equal lags are drawn a little apart.",
 }
 FLOOR = "The dashed line is the baseline."
 

@@ -7,6 +7,7 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
         "roles": {"LSTM": "recurrence", ...},
         "curves": [{...}],
         "by_lag": [{...}],
+        "frontiers": [{...}],
         "attention": {...},
         "trace": {...},
         "meta": {...},
@@ -21,12 +22,13 @@ Nothing here knows how a row came to be: the report reads what `results.json` ho
     floor is a row too: its arm is `"floor: <who>"`, its seed and its costs are None. A seed that
     diverged has accuracy None or NaN. `nan`, where a row has it, is the share of its answers that
     are NaN; they count as wrong. A loss that is not finite is None or NaN. Some figures want more:
-    `flops_per_token` (cost), `frontier`, `spent` and `horizon` (horizon). `floor` in a row is the
-    accuracy of the best fixed answer, where no row of its own says so.
+    `flops_per_token` (cost), `horizon` and `spent` (horizon). `floor` in a row is the accuracy of
+    the best fixed answer, where no row of its own says so.
 `roles`: what an arm stands for: feed-forward, recurrence, both or attention. The order is that of
     the arms in every table and figure.
 `curves`: `task, arm, seed, steps, loss, accuracy`, the last three lists of one length.
 `by_lag`: `task, arm, seed, lag, train_lag, accuracy`, and `nan` as in a row.
+`frontiers`: `arm, seed, lag, spent`, the operations after which a seed had solved a lag (horizon).
 `attention`: `weights` `[T_query, T_memory]` (a row of zeros read nothing), `tokens` of the memory,
     `title`, `caption`, optionally `queries`.
 `trace`: `states` `[T, H]`, `tokens`, `title`, `caption`.

@@ -18,13 +18,12 @@ from longlag.report.figures import (
     floors_of,
     make_panels,
     multiple_of_lag,
-    name_lines,
 )
 from longlag.report.maps import BLUES
 from longlag.report.statements import format_accuracy, format_bytes
-from longlag.report.style import INK, RULE, Style, house_style
+from longlag.report.style import INK, PLAIN, RULE, Style, house_style, styles
 
-__all__ = ["accuracy_by_quantity", "frontier", "heat_map", "medians_by_task"]
+__all__ = ["accuracy_by_quantity", "heat_map", "horizon", "medians_by_task"]
 
 
 def medians_by_task(
@@ -138,79 +137,101 @@ def accuracy_by_quantity(
     return figure
 
 
-def frontier(
-    rows: Sequence[Mapping[str, Any]], look: Mapping[str, Style], layout: Layout
+def horizon(
+    rows: Sequence[Mapping[str, Any]],
+    frontiers: Sequence[Mapping[str, Any]],
+    look: Mapping[str, Style],
+    layout: Layout,
 ) -> Figure:
-    """How far back each arm reaches: the frontier against what was spent, and against bytes.
+    """The longest lag solved: against the operations until then, and against bytes of state.
+
+    Lines and large marks are medians, small marks seeds. Arms of one recurrence have one colour.
+    With attention a line is dashed and a mark hollow. Curricula give many arms equal horizons, so
+    each arm is moved up or down by less than a third of an octave.
 
     Args:
-        rows: `arm, seed, spent` (operations), `frontier` (the longest lag solved with them),
-            `horizon` (the longest lag solved at the end) and `state_bytes`. `spent` and `frontier`
-            are numbers, of a row for each point, or lists `[N]` of one length.
-        look: how each arm is drawn.
+        rows: `arm, seed, horizon` (0 for none), `state_bytes`, `spent` (operations in all), and
+            `lag, train_lag`, of which those at the trained lag count.
+        frontiers: `arm, seed, lag, spent`, the operations after which a seed had solved a lag.
+        look: the arms, in the order of the key.
         layout: for a page or a phone.
     """
-    figure, (left, right) = make_panels(2, layout, height=3.0, sharey=True)
-    ends = {}
-    for arm in look:
-        mine = [row for row in rows if row["arm"] == arm]
-        color, marker = look[arm]
-        curves = [_curve([row for row in mine if row["seed"] == seed]) for seed in _seeds(mine)]
-        for spent, reached in curves:
-            left.step(spent, reached, where="post", color=color, linewidth=0.6, alpha=0.5)
-        at = np.unique(np.concatenate([spent for spent, _ in curves]))
-        # What every seed had reached by then; before its first point it had reached nothing.
-        levels = [[_reached(curve, spent) for curve in curves] for spent in at]
-        median = np.median(levels, axis=1)
-        shown = median > 0
-        if shown.any():
-            left.step(at[shown], median[shown], where="post", color=color, linewidth=1.6)
-            left.plot(at[shown][-1], median[shown][-1], marker=marker, color=color, markersize=5)
-            ends[arm] = (at[shown][-1], median[shown][-1])
-        last = {row["seed"]: row for row in mine if row.get("horizon") is not None}
-        x = [row["state_bytes"] for row in last.values()]
-        y = [row["horizon"] for row in last.values()]
-        if x:
-            right.scatter(x, y, s=12, marker=marker, color=color, alpha=0.5, linewidths=0)
-            right.scatter(
-                *(statistics.median(x), statistics.median(y)),
-                s=52, marker=marker, color=color, edgecolors="white", linewidths=0.7, zorder=4,
+    near = [row for row in rows if multiple_of_lag(row) == 1 and row.get("horizon") is not None]
+    arms = [arm for arm in look if any(row["arm"] == arm for row in near)]
+    by_arm = _styles_by_recurrence(arms)
+    # The key of many arms needs room: beside the panels, or under both of them.
+    height = max(3.0, 0.16 * len(arms)) if layout == "wide" else 2.4 + 0.085 * len(arms)
+    figure, (left, right) = make_panels(2, layout, height, sharey=True)
+    lags = [point["lag"] for point in frontiers] + [row["horizon"] for row in near]
+    least, most = min(filter(None, lags), default=1), max([*lags, 1])
+    none = least / 2
+    for arm, shift in zip(arms, 2 ** np.linspace(0.3, -0.3, len(arms))):
+        mine = {row["seed"]: row for row in near if row["arm"] == arm}
+        color, marker = by_arm[arm]
+        attends = _attends(arm)
+        spent, median = _median_frontier(mine, [p for p in frontiers if p["arm"] == arm])
+        solved = median > 0
+        bytes_of = [row["state_bytes"] for row in mine.values()]
+        reached = [max(row["horizon"], none) * shift for row in mine.values()]
+        face = "white" if attends else color
+        right.scatter(bytes_of, reached, s=9, marker=marker, color=color, alpha=0.4, linewidths=0)
+        ends = [(right, statistics.median(bytes_of), statistics.median(reached))]
+        if solved.any():
+            ends.append((left, spent[-1], median[-1] * shift))
+            left.step(
+                spent[solved], median[solved] * shift, where="post",
+                color=color, linewidth=1.3, linestyle=(0, (3, 1.5)) if attends else "-",
             )  # fmt: skip
-    left.set(xscale="log", xlabel="operations spent", ylabel="longest lag solved")
+        for ax, x, y in ends:
+            ax.scatter(
+                x, y, s=38, marker=marker, facecolors=face, edgecolors=color,
+                linewidths=1.1, zorder=4, clip_on=False,
+            )  # fmt: skip
+    left.set(xscale="log", xlabel="operations spent", ylabel="longest lag solved, in steps")
+    _logarithmic(right, [row["state_bytes"] for row in near], "state_bytes")
+    right.set(xlabel="bytes of state of one sequence, at that lag")
     left.set_yscale("log", base=2)
-    _logarithmic(right, [row["state_bytes"] for row in rows], "state_bytes")
-    right.set(xlabel="bytes of state of one sequence")
-    for ax, title in ((left, "frontier against cost"), (right, "horizon against state")):
+    ticks = {none: "none"} if not all(row["horizon"] for row in near) else {}
+    octaves = range(int(np.log2(most / least) + 1e-9) + 1)
+    ticks |= {least * 2**k: f"{least * 2**k:,}" for k in octaves}
+    left.set_yticks(list(ticks), list(ticks.values()))
+    left.set_ylim(min(ticks) / 1.4, most * 1.4)
+    for ax, title in ((left, "horizon against operations"), (right, "horizon against state")):
         ax.set_title(title)
         ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    if layout == "narrow":
-        name_lines(left, ends, look)
-    else:
-        _key(figure, list(look), look, layout)
+        ax.grid(axis="y", color=RULE, linewidth=0.4)
+        ax.set_axisbelow(True)
+    _key(figure, arms, by_arm, layout, lines=True)
     return figure
 
 
-def _seeds(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    return list(dict.fromkeys(row["seed"] for row in rows))
+def _attends(arm: str) -> bool:
+    return " + " in arm or arm.startswith("attention")
 
 
-def _curve(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """What one seed spent, growing, and the longest lag that it had solved by then."""
-    spent = np.concatenate([np.atleast_1d(np.asarray(row["spent"], float)) for row in rows])
-    reached = np.concatenate([np.atleast_1d(np.asarray(row["frontier"], float)) for row in rows])
-    if spent.shape != reached.shape:
-        raise ValueError(
-            "frontier: expected as many lags as points of cost, got "
-            f"{reached.size} and {spent.size}"
-        )
-    order = np.argsort(spent, kind="stable")
-    return spent[order], np.maximum.accumulate(np.nan_to_num(reached[order]))
+def _styles_by_recurrence(arms: Sequence[str]) -> dict[str, Style]:
+    """A colour and a marker for every recurrence, whatever is added to it; grey without one."""
+    recurrences = [arm.partition(" + ")[0] for arm in arms]
+    alone = [arm for arm in recurrences if _attends(arm)]
+    shared = styles([arm for arm in recurrences if arm not in alone], {})
+    shared |= {arm: Style(PLAIN.color, s.marker) for arm, s in styles(alone, {}).items()}
+    return {arm: shared[recurrence] for arm, recurrence in zip(arms, recurrences)}
 
 
-def _reached(curve: tuple[np.ndarray, np.ndarray], spent: float) -> float:
-    at = int(np.searchsorted(curve[0], spent, side="right"))
-    return float(curve[1][at - 1]) if at else 0.0
+def _median_frontier(
+    seeds: Mapping[Any, Mapping[str, Any]], points: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What was spent, growing, and the median over the seeds of the longest lag solved by then."""
+    end = max((row.get("spent", 0) for row in seeds.values()), default=0)
+    spent = np.unique([*(point["spent"] for point in points), end])
+    levels = [
+        [
+            max((p["lag"] for p in points if p["seed"] == seed and p["spent"] <= at), default=0)
+            for seed in seeds
+        ]
+        for at in spent
+    ]
+    return spent, np.median(levels, axis=1)
 
 
 def _logarithmic(ax: Axes, values: Sequence[float], quantity: str) -> None:
@@ -232,12 +253,32 @@ def _logarithmic(ax: Axes, values: Sequence[float], quantity: str) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
 
 
-def _key(figure: Figure, arms: Sequence[str], look: Mapping[str, Style], layout: Layout) -> None:
-    """Which mark is which arm, beside the panels, or under them on a phone."""
+def _key(
+    figure: Figure,
+    arms: Sequence[str],
+    look: Mapping[str, Style],
+    layout: Layout,
+    *,
+    lines: bool = False,
+) -> None:
+    """Which mark is which arm, beside the panels, or under them on a phone.
+
+    Args:
+        figure: gets the key.
+        arms: in order.
+        look: how each arm is drawn.
+        layout: for a page or a phone.
+        lines: lines through the marks, dashed with attention, whose marks are hollow.
+    """
     marks = [
         Line2D([], [], color=look[arm].color, marker=look[arm].marker, linestyle="", label=arm)
         for arm in arms
     ]
+    if lines:
+        for arm, mark in zip(arms, marks):
+            mark.set(linewidth=1.1, linestyle=(0, (3, 1.5)) if _attends(arm) else "-")
+            mark.set_markerfacecolor("white" if _attends(arm) else look[arm].color)
+            mark.set_markersize(4.5)
     place: Any = "outside right center" if layout == "wide" else "outside lower center"
     columns = 1 if layout == "wide" or max(map(len, arms)) > 22 else 2
     figure.legend(

@@ -264,7 +264,8 @@ def name_lines(
             arrowprops={
                 "arrowstyle": "-",
                 "color": look[arm].color,
-                "linewidth": 0.6,
+                "linewidth": 0.7,
+                "linestyle": ":",  # no part of the curve
                 "shrinkA": 1,
                 "shrinkB": 4,
                 "relpos": (0, 0.5),  # from the near edge of the label, not through it

@@ -24,12 +24,12 @@ class Kind(NamedTuple):
     """A kind of figure.
 
     Attributes:
-        drawn: the entry of the results that it draws.
+        drawn: the entries of the results that it draws.
         draw: makes it from the results, how arms look, the layout and its own options.
-        needs: what an entry has to have, in one row at least.
+        needs: what the rows have to have, in one row at least.
     """
 
-    drawn: str
+    drawn: tuple[str, ...]
     draw: Callable[..., Figure]
     needs: tuple[str, ...] = ("arm", "seed", "accuracy")
 
@@ -71,7 +71,7 @@ def _state(results: Any, look: Mapping[str, Style], layout: Layout) -> Figure:
 
 
 def _horizon(results: Any, look: Mapping[str, Style], layout: Layout) -> Figure:
-    return charts.frontier(results["rows"], look, layout)
+    return charts.horizon(results["rows"], results["frontiers"], look, layout)
 
 
 def _heat(results: Any, look: Mapping[str, Style], layout: Layout) -> Figure:
@@ -79,20 +79,22 @@ def _heat(results: Any, look: Mapping[str, Style], layout: Layout) -> Figure:
 
 
 KINDS: Mapping[str, Kind] = {
-    "accuracy": Kind("rows", _accuracy),
-    "lag": Kind("by_lag", _lag, ("arm", "seed", "accuracy", "lag")),
-    "learning": Kind("curves", _learning, ("arm", "seed", "steps", "accuracy")),
-    "loss": Kind("curves", _loss, ("arm", "seed", "steps", "loss")),
-    "attention": Kind("attention", _attention, ()),
-    "trace": Kind("trace", _trace, ()),
-    "cost": Kind("rows", _cost, ("arm", "seed", "accuracy", "flops_per_token")),
-    "state": Kind("rows", _state, ("arm", "seed", "accuracy", "state_bytes")),
-    "horizon": Kind("rows", _horizon, ("arm", "frontier", "spent", "horizon", "state_bytes")),
-    "heat": Kind("rows", _heat, ("task", "arm", "accuracy")),
+    "accuracy": Kind(("rows",), _accuracy),
+    "lag": Kind(("by_lag",), _lag, ("arm", "seed", "accuracy", "lag")),
+    "learning": Kind(("curves",), _learning, ("arm", "seed", "steps", "accuracy")),
+    "loss": Kind(("curves",), _loss, ("arm", "seed", "steps", "loss")),
+    "attention": Kind(("attention",), _attention, ()),
+    "trace": Kind(("trace",), _trace, ()),
+    "cost": Kind(("rows",), _cost, ("arm", "seed", "accuracy", "flops_per_token")),
+    "state": Kind(("rows",), _state, ("arm", "seed", "accuracy", "state_bytes")),
+    "horizon": Kind(
+        ("rows", "frontiers"), _horizon, ("arm", "seed", "horizon", "state_bytes", "lag", "spent")
+    ),
+    "heat": Kind(("rows",), _heat, ("task", "arm", "accuracy")),
 }
 """The kinds of figure by their names: accuracy by arm, against lag, learning curves (by accuracy
 and by loss), a map of attention, a trace of states, accuracy against operations and against bytes
-of state, frontier and horizon, and medians of arms on tasks."""
+of state, horizon against operations and bytes, and medians of arms on tasks."""
 
 # Those of the report of a run, in their order.
 OF_A_REPORT = ("accuracy", "lag", "learning", "loss", "attention", "trace")
@@ -144,11 +146,18 @@ def drawn_rows(results: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]
     Raises:
         ValueError: the kind is unknown, or the results lack what it draws.
     """
-    entry, _, needs = KINDS[choose(kind, KINDS, "kind of figure")]
-    drawn = results.get(entry) or (results.get("rows") if entry == "by_lag" else None)
-    if not drawn:
-        raise ValueError(f"figure {kind!r}: expected results with {entry!r}, got {sorted(results)}")
-    rows = [drawn] if isinstance(drawn, Mapping) else list(drawn)
+    entries, _, needs = KINDS[choose(kind, KINDS, "kind of figure")]
+    rows: list[Mapping[str, Any]] = []
+    for entry in entries:
+        drawn = results.get(entry)
+        if not drawn and entry == "by_lag":
+            drawn = results.get("rows")
+        # Nothing solved makes no frontiers, but a row there is.
+        if drawn is None or not (drawn or rows):
+            raise ValueError(
+                f"figure {kind!r}: expected results with {entry!r}, got {sorted(results)}"
+            )
+        rows += [drawn] if isinstance(drawn, Mapping) else drawn
     missing = [key for key in needs if not any(key in row for row in rows)]
     if missing:
         raise ValueError(
@@ -168,7 +177,7 @@ def plots(results: Mapping[str, Any], layout: Layout = "wide") -> dict[str, Figu
     Returns:
         from the kind of a figure to the figure, in the order of the report.
     """
-    kinds = [kind for kind in OF_A_REPORT if results.get(KINDS[kind].drawn)]
+    kinds = [kind for kind in OF_A_REPORT if all(map(results.get, KINDS[kind].drawn))]
     return {kind: figure(results, kind, layout) for kind in kinds}
 
 
