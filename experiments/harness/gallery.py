@@ -68,6 +68,7 @@ CAPTIONS = {
     "Arms with attention are dashed and hollow. Equal lags are drawn a little apart.",
 }
 FLOOR = "The dashed line is the baseline."
+WITHOUT_FLOOR = ("heat", "horizon")
 
 
 class Page(NamedTuple):
@@ -239,7 +240,8 @@ def _generated_picture(question: Recorded, plot: Plot) -> str:
     caption = plot.caption or CAPTIONS[plot.kind].format(
         quantity=plot.options.get("quantity", "lag").partition(",")[0]
     )
-    if any("floor" in row for row in drawn_rows(plot.results, plot.kind)) and plot.kind != "heat":
+    rows = drawn_rows(plot.results, plot.kind)
+    if plot.kind not in WITHOUT_FLOOR and any("floor" in row for row in rows):
         caption += f" {FLOOR}"
     if plot.kind == "accuracy" and plot.options.get("far", 1) != 1:
         caption += f" Hollow marks: {plot.options['far']:.3g} times the trained lag."
