@@ -19,7 +19,7 @@ from longlag.runs import load
 from longlag.tasks import Batch
 from longlag.training import evaluate, evaluation_batch
 
-__all__ = ["KNOCK_OUTS", "knock_outs"]
+__all__ = ["KNOCK_OUTS", "change_layers", "deafen", "knock_outs", "silence"]
 
 KNOCK_OUTS = {
     "attention silent": "its outputs are zero",
@@ -123,6 +123,17 @@ def deafen(layer: Layer) -> Layer | None:
     return Deaf(layer) if isinstance(layer, Attention | ShortConvolution) else None
 
 
+def change_layers(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:
+    """Replaces layers of a model, which keeps its parameters.
+
+    Args:
+        model: the model.
+        change: as in `replace_layers`, such as `silence` or `deafen`.
+    """
+    layers = tuple(replace_layers(layer, change) for layer in model.layers)
+    return dataclasses.replace(model, layers=layers)  # type: ignore[type-var]
+
+
 def knock_outs(run: Path) -> list[dict[str, Any]]:
     """Knocks parts of a run's models out, one at a time.
 
@@ -147,12 +158,12 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
 
     changed: dict[str, tuple[SequenceModel, Batch]] = {
         "none": (model, batch),
-        "attention silent": (_change_layers(model, silence), batch),
+        "attention silent": (change_layers(model, silence), batch),
         "carry reset": (
-            _change_layers(model, deafen),
+            change_layers(model, deafen),
             batch.replace(resets=_first_scored(batch)),  # type: ignore[attr-defined]
         ),
-        "short window": (_change_layers(model, shorten), batch),
+        "short window": (change_layers(model, shorten), batch),
     }
     rows = []
     for part, (altered, test_batch) in changed.items():
@@ -165,11 +176,6 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
             )
         ]
     return rows
-
-
-def _change_layers(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:
-    layers = tuple(replace_layers(layer, change) for layer in model.layers)
-    return dataclasses.replace(model, layers=layers)  # type: ignore[type-var]
 
 
 def _first_scored(batch: Batch) -> jax.Array:
