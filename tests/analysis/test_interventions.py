@@ -17,6 +17,7 @@ from longlag.analysis.interventions import (
     KNOCK_OUTS,
     Silent,
     beyond,
+    change_layers,
     deafen,
     knock_outs,
     replace_layers,
@@ -41,11 +42,6 @@ def drawn(cell, attention, **options):
     return model, params
 
 
-def with_change(model, change):
-    layers = tuple(replace_layers(layer, change) for layer in model.layers)
-    return dataclasses.replace(model, layers=layers)
-
-
 def answers(model, params, resets=None):
     tokens = jax.random.randint(jax.random.key(2), (2, 9), 0, 5)
     return np.asarray(jax.jit(model.apply)(params, tokens, resets=resets)[1])
@@ -58,7 +54,7 @@ def resets():
 
 def test_a_silent_attention_is_one_whose_output_kernel_is_zero():
     model, params = drawn(LSTM(8), "full", depth=3, mlp=8)
-    found = answers(with_change(model, silence), params)
+    found = answers(change_layers(model, silence), params)
     assert not np.allclose(found, answers(model, params))
     kernel = params["layers"]["1"]["0"]["inner"]["out"]
     kernel["kernel"] = jnp.zeros_like(kernel["kernel"])
@@ -67,16 +63,16 @@ def test_a_silent_attention_is_one_whose_output_kernel_is_zero():
 
 def test_attention_does_not_hear_of_a_reset_and_a_recurrence_does(resets):
     model, params = drawn(None, "full", convolution=4)
-    deaf = with_change(model, deafen)
+    deaf = change_layers(model, deafen)
     np.testing.assert_array_equal(answers(deaf, params, resets), answers(model, params))
     assert not np.allclose(answers(model, params, resets), answers(model, params))
     model, params = drawn(LSTM(8), "none")
-    assert with_change(model, deafen) == model
+    assert change_layers(model, deafen) == model
 
 
 def test_layers_are_found_in_runs_of_equal_ones():
     model, _ = drawn(None, "full", depth=3)
-    (run,) = with_change(model, silence).layers
+    (run,) = change_layers(model, silence).layers
     assert isinstance(run, Repeated) and isinstance(run.inner.inner, Silent)
     assert isinstance(run.inner.inner.inner, DotProduct)
     assert replace_layers(Recurrent(LSTM(8)), silence) == Recurrent(LSTM(8))

@@ -21,7 +21,15 @@ from longlag.runs import Loaded, load
 from longlag.tasks import Batch
 from longlag.training import evaluate, evaluation_batch
 
-__all__ = ["BEYOND", "KNOCK_OUTS", "beyond", "knock_outs"]
+__all__ = [
+    "BEYOND",
+    "KNOCK_OUTS",
+    "beyond",
+    "change_layers",
+    "deafen",
+    "knock_outs",
+    "silence",
+]
 
 KNOCK_OUTS = {
     "attention silent": "its outputs are zero",
@@ -137,6 +145,17 @@ def deafen(layer: Layer) -> Layer | None:
     return Deaf(layer) if isinstance(layer, Attention | ShortConvolution) else None
 
 
+def change_layers(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:
+    """Replaces layers of a model, which keeps its parameters.
+
+    Args:
+        model: the model.
+        change: as in `replace_layers`, such as `silence` or `deafen`.
+    """
+    layers = tuple(replace_layers(layer, change) for layer in model.layers)
+    return dataclasses.replace(model, layers=layers)  # type: ignore[type-var]
+
+
 def knock_outs(run: Path, lags: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
     """Knocks parts of a run's models out, one at a time.
 
@@ -155,13 +174,13 @@ def knock_outs(run: Path, lags: Mapping[int, int] | None = None) -> list[dict[st
     def change(model: SequenceModel, params: Params, batch: Batch, lag: int) -> dict[str, Changed]:
         window = functools.partial(_look_back, max(lag // 4, 1))
         return {
-            "attention silent": (_change_layers(model, silence), params, batch),
+            "attention silent": (change_layers(model, silence), params, batch),
             "carry reset": (
-                _change_layers(model, deafen),
+                change_layers(model, deafen),
                 params,
                 batch.replace(resets=_first_scored(batch)),  # type: ignore[attr-defined]
             ),
-            "short window": (_change_layers(model, window), params, batch),
+            "short window": (change_layers(model, window), params, batch),
         }
 
     if lags is None:
@@ -194,15 +213,15 @@ def beyond(run: Path, lags: Mapping[int, int], times: int) -> list[dict[str, Any
             sharper = math.log(steps) / math.log(trained)
             looks_back = functools.partial(_look_back, trained)
             changed = {
-                "positions stretched": (_change_layers(model, stretch), params, batch),
-                "no positions": (_change_layers(model, _without_positions), params, batch),
+                "positions stretched": (change_layers(model, stretch), params, batch),
+                "no positions": (change_layers(model, _without_positions), params, batch),
                 "scores sharpened": (model, _scale_queries(params, sharper), batch),
-                "trained window": (_change_layers(model, looks_back), params, batch),
+                "trained window": (change_layers(model, looks_back), params, batch),
             }
         if _layers_of(model, Recurrent):
             young = jnp.zeros(batch.weights.shape, bool).at[:, steps - trained].set(True)
             young_batch = batch.replace(resets=young)  # type: ignore[attr-defined]
-            changed["young state"] = (_change_layers(model, deafen), params, young_batch)
+            changed["young state"] = (change_layers(model, deafen), params, young_batch)
         return changed
 
     return _measure(loaded, {seed: times * lag for seed, lag in lags.items()}, change)
@@ -270,13 +289,8 @@ def _layers_of(model: SequenceModel, kind: type[Layer]) -> list[Layer]:
             layers.append(layer)
         return None
 
-    _change_layers(model, collect)
+    change_layers(model, collect)
     return layers
-
-
-def _change_layers(model: SequenceModel, change: Callable[[Layer], Layer | None]) -> SequenceModel:
-    layers = tuple(replace_layers(layer, change) for layer in model.layers)
-    return dataclasses.replace(model, layers=layers)  # type: ignore[type-var]
 
 
 def _first_scored(batch: Batch) -> jax.Array:
