@@ -67,7 +67,7 @@ CAPTIONS = {
     "lag against the bytes of state at it. Lines and large marks are medians, small marks seeds. "
     "Arms with attention are dashed and hollow. Equal lags are drawn a little apart.",
 }
-FLOOR = "The dashed line is the baseline."
+FLOOR = "The dashed line is the baseline (floor)."
 
 
 class Page(NamedTuple):
@@ -153,6 +153,7 @@ def block(question: Recorded) -> dict[str, str]:
     if results is None:
         return {question.name: "Not recorded yet."}
     section = question.section(results)
+    further = section.further
     pictures = [_picture(question.name, *item) for item in question.pictures.items()]
     plot = _plot(question)
     if plot is not None:
@@ -161,7 +162,7 @@ def block(question: Recorded) -> dict[str, str]:
         *pictures[:1],
         markdown(section.columns, section.rows),
         _bullets([*section.findings.split("\n"), section.note]),
-        *([markdown(*section.further)] if section.further else []),
+        *([further.caption, markdown(further.columns, further.rows)] if further else []),
         *pictures[1:],
     ]
     made = {question.name: "\n\n".join(filter(None, parts))}
@@ -243,7 +244,8 @@ def _generated_picture(question: Recorded, plot: Plot) -> str:
         caption += f" {FLOOR}"
     if plot.kind == "accuracy" and plot.options.get("far", 1) != 1:
         caption += f" Hollow marks: {plot.options['far']:.3g} times the trained lag."
-    return _image(f"{FIGURES}/{question.name}.png", f"{question.title} {caption}", caption)
+    title = question.title if question.title.endswith("?") else f"{question.title}."
+    return _image(f"{FIGURES}/{question.name}.png", f"{title} {caption}", caption)
 
 
 def _picture(name: str, file: str, text: FigureText) -> str:

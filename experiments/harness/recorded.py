@@ -13,6 +13,7 @@ from experiments.harness.tables import Results
 from longlag.report.figures import multiple_of_lag
 
 __all__ = [
+    "HOW_TO_READ",
     "MEDIANS",
     "RESULTS",
     "FigureText",
@@ -26,10 +27,22 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-MEDIANS = "Median over the seeds, their range in brackets."
+HOW_TO_READ = "[How to read a table](../../experiments/README.md#how-to-read-a-table)."
+MEDIANS = f"Numbers are medians over the seeds, with their range in brackets. {HOW_TO_READ}"
 
-# Columns, then rows.
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+class Table(NamedTuple):
+    """A second table of a page.
+
+    Attributes:
+        columns: its head.
+        rows: of text.
+        caption: what it shows, a sentence.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str
 
 
 class FigureText(NamedTuple):
@@ -122,7 +135,7 @@ def _source(results: Results) -> str:
 
 
 def _costs(results: Results) -> Table:
-    return costs.COLUMNS, costs.cost_lines(results)
+    return Table(costs.COLUMNS, costs.cost_lines(results), "What a token costs.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,5 +210,5 @@ class Recorded:
             self.verdict(results),
             self.source(results),
             self.note,
-            further if further and further[1] else None,
+            further if further and further.rows else None,
         )

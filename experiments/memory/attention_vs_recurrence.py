@@ -31,8 +31,8 @@ from typing import Any, Literal
 from experiments.harness import tables
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID, folder
-from experiments.harness.recorded import Plot, Recorded
-from experiments.harness.tables import count_solved, far_rows, near_rows, rows_by_arm
+from experiments.harness.recorded import Plot, Recorded, Table
+from experiments.harness.tables import Results, count_solved, far_rows, near_rows, rows_by_arm
 from longlag import GRU, LSTM, MinGRU
 from longlag.analysis.interventions import knock_outs
 from longlag.cells import DeltaNet, FeedForward
@@ -206,6 +206,12 @@ def knock_out_lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def knock_out_table(results: Results) -> Table:
+    """What every hybrid does without a part."""
+    caption = "Accuracy of the trained hybrids at the trained length, whole and without a part."
+    return Table(KNOCK_OUT_COLUMNS, knock_out_lines(results), caption)
+
+
 def count_solved_by_arm(axis: str, results: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """How many seeds of every arm have done the task, and of how many."""
     return {
@@ -321,7 +327,7 @@ def _record(axis: str) -> Recorded:
         *(f"{NAME}-{axis}", AXES[axis].title, 70),
         lines=functools.partial(tables.lines, beyond=AXES[axis].beyond),
         verdict=functools.partial(verdict, axis),
-        further=lambda results: (KNOCK_OUT_COLUMNS, knock_out_lines(results)),
+        further=knock_out_table,
     )
 
 
