@@ -25,7 +25,7 @@ import tyro
 from PIL import Image
 
 from experiments.harness import discovery
-from experiments.harness.recorded import RESULTS, FigureText, Plot, Recorded
+from experiments.harness.recorded import RESULTS, FigureText, Plot, Recorded, source_line
 from longlag import report
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import COLUMNS, catalogue
@@ -177,7 +177,8 @@ def whole_table(question: Recorded) -> str:
     if results is None:
         return "Not recorded yet."
     made = question.section(results)
-    parts = [markdown(made.columns, made.rows), made.findings, f"{made.source} {made.note}".strip()]
+    under = f"{source_line(results['meta'])} {made.note}".strip()
+    parts = [markdown(made.columns, made.rows), made.findings, under]
     return "\n\n".join(filter(None, parts))
 
 

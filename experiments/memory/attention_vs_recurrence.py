@@ -31,7 +31,7 @@ from typing import Any, Literal
 from experiments.harness import tables
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID, folder
-from experiments.harness.recorded import Plot, Recorded, Table
+from experiments.harness.recorded import HOW_TO_READ, Plot, Recorded, Table
 from experiments.harness.tables import Results, count_solved, far_rows, near_rows, rows_by_arm
 from longlag import GRU, LSTM, MinGRU
 from longlag.analysis.interventions import knock_outs
@@ -247,10 +247,13 @@ def summary(by_axis: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def core_hours_line(by_axis: Mapping[str, dict[str, Any]]) -> str:
-    """What all axes took; the arguments are those of `summary`."""
+def summary_verdict(by_axis: Mapping[str, dict[str, Any]]) -> str:
+    """What stands under the table of `summary`."""
     total = sum(results["meta"]["core_hours"] for results in by_axis.values())
-    return f"Cost: {total:.1f} core-hours. Each column has a page of its own with its source."
+    return (
+        "The table counts the seeds that solved each task. Each column has a page of its own.\n"
+        f"Cost: {total:.1f} core-hours."
+    )
 
 
 def figure(by_axis: Mapping[str, dict[str, Any]]) -> Plot:
@@ -336,9 +339,8 @@ RECORDED = (
         *(NAME, "Is attention needed at all?", 70),
         columns=SUMMARY,
         lines=summary,
-        verdict=lambda _: "How many of the seeds solved each task.",
-        source=core_hours_line,
-        note="",
+        verdict=summary_verdict,
+        note=HOW_TO_READ,
         further=lambda _: None,
         figure=figure,
         combines={axis: f"{NAME}-{axis}" for axis in AXES},
