@@ -251,7 +251,7 @@ def summary_verdict(by_axis: Mapping[str, dict[str, Any]]) -> str:
     """What stands under the table of `summary`."""
     total = sum(results["meta"]["core_hours"] for results in by_axis.values())
     return (
-        "The table counts the seeds that solved each task. Each column has a page of its own.\n"
+        "The table counts the seeds that solved each task. Each task has a page of its own.\n"
         f"Cost: {total:.1f} core-hours."
     )
 
