@@ -25,7 +25,7 @@ import tyro
 from PIL import Image
 
 from experiments.harness import discovery
-from experiments.harness.recorded import RESULTS, FigureText, Plot, Recorded
+from experiments.harness.recorded import RESULTS, FigureText, Plot, Recorded, source_line
 from longlag import report
 from longlag.cli.arguments import plain_errors
 from longlag.cli.listing import COLUMNS, catalogue
@@ -67,7 +67,7 @@ CAPTIONS = {
     "lag against the bytes of state at it. Lines and large marks are medians, small marks seeds. "
     "Arms with attention are dashed and hollow. Equal lags are drawn a little apart.",
 }
-FLOOR = "The dashed line is the baseline."
+FLOOR = "The dashed line is the baseline (floor)."
 WITHOUT_FLOOR = ("heat", "horizon")
 
 
@@ -154,6 +154,7 @@ def block(question: Recorded) -> dict[str, str]:
     if results is None:
         return {question.name: "Not recorded yet."}
     section = question.section(results)
+    further = section.further
     pictures = [_picture(question.name, *item) for item in question.pictures.items()]
     plot = _plot(question)
     if plot is not None:
@@ -162,7 +163,7 @@ def block(question: Recorded) -> dict[str, str]:
         *pictures[:1],
         markdown(section.columns, section.rows),
         _bullets([*section.findings.split("\n"), section.note]),
-        *([markdown(*section.further)] if section.further else []),
+        *([further.caption, markdown(further.columns, further.rows)] if further else []),
         *pictures[1:],
     ]
     made = {question.name: "\n\n".join(filter(None, parts))}
@@ -177,7 +178,8 @@ def whole_table(question: Recorded) -> str:
     if results is None:
         return "Not recorded yet."
     made = question.section(results)
-    parts = [markdown(made.columns, made.rows), made.findings, f"{made.source} {made.note}".strip()]
+    under = f"{source_line(results['meta'])} {made.note}".strip()
+    parts = [markdown(made.columns, made.rows), made.findings, under]
     return "\n\n".join(filter(None, parts))
 
 
@@ -245,7 +247,8 @@ def _generated_picture(question: Recorded, plot: Plot) -> str:
         caption += f" {FLOOR}"
     if plot.kind == "accuracy" and plot.options.get("far", 1) != 1:
         caption += f" Hollow marks: {plot.options['far']:.3g} times the trained lag."
-    return _image(f"{FIGURES}/{question.name}.png", f"{question.title} {caption}", caption)
+    title = question.title if question.title.endswith("?") else f"{question.title}."
+    return _image(f"{FIGURES}/{question.name}.png", f"{title} {caption}", caption)
 
 
 def _picture(name: str, file: str, text: FigureText) -> str:

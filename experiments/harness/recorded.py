@@ -13,6 +13,7 @@ from experiments.harness.tables import Results
 from longlag.report.figures import multiple_of_lag
 
 __all__ = [
+    "HOW_TO_READ",
     "MEDIANS",
     "RESULTS",
     "FigureText",
@@ -26,10 +27,22 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-MEDIANS = "Median over the seeds, their range in brackets."
+HOW_TO_READ = "[How to read a table](../../experiments/README.md#how-to-read-a-table)."
+MEDIANS = f"Numbers are medians over the seeds, with their range in brackets. {HOW_TO_READ}"
 
-# Columns, then rows.
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+class Table(NamedTuple):
+    """A second table of a page.
+
+    Attributes:
+        columns: its head.
+        rows: of text.
+        caption: what it shows, a sentence.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str
 
 
 class FigureText(NamedTuple):
@@ -71,7 +84,6 @@ class Section(NamedTuple):
         columns: of its table.
         rows: of its table.
         findings: the sentences under it.
-        source: command, device, time and versions.
         note: what the numbers in the table are.
         further: another table.
     """
@@ -79,7 +91,6 @@ class Section(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     findings: str
-    source: str
     note: str
     further: Table | None = None
 
@@ -117,12 +128,8 @@ def _verdict(results: Results) -> str:
     return f"{tables.verdict(results)}\n{costs.note(results)}".strip()
 
 
-def _source(results: Results) -> str:
-    return source_line(results["meta"])
-
-
 def _costs(results: Results) -> Table:
-    return costs.COLUMNS, costs.cost_lines(results)
+    return Table(costs.COLUMNS, costs.cost_lines(results), "What a token costs.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +147,7 @@ class Recorded:
             every row is left out.
         lines: results to the rows of the table.
         verdict: results to the sentences under it.
-        source: results to where they come from.
-        note: a sentence after the source.
+        note: a sentence after those.
         further: results to a second table, shown if it has rows.
         figure: results to the figure of its page. By default `plot_accuracy` for a question with a
             page of its own and no pictures.
@@ -158,7 +164,6 @@ class Recorded:
     columns: Sequence[str] | Callable[[Results], Sequence[str]] = tables.COLUMNS
     lines: Callable[[Results], Sequence[Sequence[str]]] = tables.lines
     verdict: Callable[[Results], str] = _verdict
-    source: Callable[[Results], str] = _source
     note: str = MEDIANS
     further: Callable[[Results], Table | None] = _costs
     figure: Callable[[Results], Plot] | None = None
@@ -195,7 +200,6 @@ class Recorded:
             [columns[i] for i in used],
             [[row[i] for i in used] for row in rows],
             self.verdict(results),
-            self.source(results),
             self.note,
-            further if further and further[1] else None,
+            further if further and further.rows else None,
         )

@@ -74,7 +74,7 @@ def verdict(results: Results, beyond: bool = True) -> str:
     some = sum(solved > 0 for solved, _ in counts.values())
     return "\n".join(
         (
-            f'"solved": seeds with an accuracy of at least {results["threshold"]:.2f} at '
+            f"A seed has solved the task if its accuracy is at least {results['threshold']:.2f} at "
             f"{at or 'the trained length'}.",
             f"Of {len(counts)} arms, {every} solved it in every seed and {some} in at least one.",
             *_name_rates(results),
@@ -89,9 +89,9 @@ def _name_rates(results: Results) -> tuple[str, ...]:
         return ()
     tried = sorted({trial["rate"] for trial in trials})
     return (
-        f"Learning rates: the best for each arm of {', '.join(f'{rate:g}' for rate in tried)}.",
-        f"{TRIAL_SEEDS} other seeds chose it after a third of the steps, by validation accuracy "
-        "and then by loss.",
+        f"Each arm has the best of the learning rates {', '.join(f'{rate:g}' for rate in tried)}.",
+        f"{TRIAL_SEEDS} other seeds of each rate were compared after a third of the steps, by "
+        "validation accuracy and then by loss.",
     )
 
 

@@ -31,8 +31,8 @@ from typing import Any, Literal
 from experiments.harness import tables
 from experiments.harness.questions import Question, Size, script
 from experiments.harness.rates import GRID, folder
-from experiments.harness.recorded import Plot, Recorded
-from experiments.harness.tables import count_solved, far_rows, near_rows, rows_by_arm
+from experiments.harness.recorded import HOW_TO_READ, Plot, Recorded, Table
+from experiments.harness.tables import Results, count_solved, far_rows, near_rows, rows_by_arm
 from longlag import GRU, LSTM, MinGRU
 from longlag.analysis.interventions import knock_outs
 from longlag.cells import DeltaNet, FeedForward
@@ -206,6 +206,12 @@ def knock_out_lines(results: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def knock_out_table(results: Results) -> Table:
+    """What every hybrid does without a part."""
+    caption = "Accuracy of the trained hybrids at the trained length, whole and without a part."
+    return Table(KNOCK_OUT_COLUMNS, knock_out_lines(results), caption)
+
+
 def count_solved_by_arm(axis: str, results: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """How many seeds of every arm have done the task, and of how many."""
     return {
@@ -241,10 +247,13 @@ def summary(by_axis: Mapping[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-def core_hours_line(by_axis: Mapping[str, dict[str, Any]]) -> str:
-    """What all axes took; the arguments are those of `summary`."""
+def summary_verdict(by_axis: Mapping[str, dict[str, Any]]) -> str:
+    """What stands under the table of `summary`."""
     total = sum(results["meta"]["core_hours"] for results in by_axis.values())
-    return f"Cost: {total:.1f} core-hours. Each column has a page of its own with its source."
+    return (
+        "The table counts the seeds that solved each task. Each task has a page of its own.\n"
+        f"Cost: {total:.1f} core-hours."
+    )
 
 
 def figure(by_axis: Mapping[str, dict[str, Any]]) -> Plot:
@@ -321,7 +330,7 @@ def _record(axis: str) -> Recorded:
         *(f"{NAME}-{axis}", AXES[axis].title, 70),
         lines=functools.partial(tables.lines, beyond=AXES[axis].beyond),
         verdict=functools.partial(verdict, axis),
-        further=lambda results: (KNOCK_OUT_COLUMNS, knock_out_lines(results)),
+        further=knock_out_table,
     )
 
 
@@ -330,9 +339,8 @@ RECORDED = (
         *(NAME, "Is attention needed at all?", 70),
         columns=SUMMARY,
         lines=summary,
-        verdict=lambda _: "How many of the seeds solved each task.",
-        source=core_hours_line,
-        note="",
+        verdict=summary_verdict,
+        note=HOW_TO_READ,
         further=lambda _: None,
         figure=figure,
         combines={axis: f"{NAME}-{axis}" for axis in AXES},

@@ -215,12 +215,13 @@ def verdict(results: dict[str, Any]) -> str:
         for arm, of in rows_by_arm(results).items()
         if not (_has_probe(of) or is_solved_by_most(_rows_at_longest(of)))
     ]
-    but = f", {' and '.join(spared)} not yet" if spared else ""
+    but = f" This was not done yet for {' and '.join(spared)}." if spared else ""
     return (
-        f"Accuracy on the ten recalled symbols after {budget:,} steps, chance .12. An arm goes on "
-        f"to the next lag while more than half of its seeds reach {results['threshold']:.2f}; "
-        f"where they do not it was tried once more with {PROBE} times the steps{but}. "
-        f"{results['meta']['core_hours']:.2f} core-hours."
+        f"Accuracy on the ten recalled symbols after {budget:,} steps. The baseline is 0.12.\n"
+        "An arm continues at the next lag while more than half of its seeds reach "
+        f"{results['threshold']:.2f}.\n"
+        f"Where they do not, it is trained once more with {PROBE} times the steps.{but}\n"
+        f"Cost: {results['meta']['core_hours']:.2f} core-hours."
     )
 
 

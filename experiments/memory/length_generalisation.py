@@ -36,7 +36,7 @@ from rich.progress import track
 
 from experiments.harness.questions import command_and_folder, show
 from experiments.harness.rates import folder
-from experiments.harness.recorded import Plot, Recorded
+from experiments.harness.recorded import HOW_TO_READ, Plot, Recorded
 from experiments.harness.tables import rows_by_arm
 from experiments.memory.attention_vs_recurrence import question
 from longlag.cli.arguments import plain_errors
@@ -222,10 +222,12 @@ def verdict(results: dict[str, Any]) -> str:
     """What stands under the table."""
     first = results["rows"][0]
     return (
-        f"Trained to length {first['train_length']}. The median seed of each arm, of "
-        f"{first['sequences']} strings of each length, with its 95% Wilson interval; chance .50. A "
-        f'state that grows is "not run" beyond {CACHED:,}, and no arm beyond what it was asked. '
-        f"{results['meta']['core_hours']:.2f} core-hours."
+        f"Accuracy of the median seed on {first['sequences']} strings of each length, with its 95% "
+        "Wilson interval. The baseline is 0.50.\n"
+        f"Every arm was trained to length {first['train_length']}.\n"
+        f'"not run": no state that grows is run beyond {CACHED:,}, and no arm beyond the longest '
+        "length that was asked for.\n"
+        f"Cost: {results['meta']['core_hours']:.2f} core-hours."
     )
 
 
@@ -304,7 +306,7 @@ def figure(results: dict[str, Any]) -> Plot:
 
 
 _record = functools.partial(
-    Recorded, order=110, columns=columns, lines=lines, verdict=verdict, note=""
+    Recorded, order=110, columns=columns, lines=lines, verdict=verdict, note=HOW_TO_READ
 )
 RECORDED = (
     _record("length-generalisation", "How far beyond the trained length?", figure=figure),

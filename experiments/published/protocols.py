@@ -223,18 +223,19 @@ PROTOCOLS: dict[str, Protocol] = {
             "modular arithmetic, attention only": 24.2,
         },
         shrunk="3,000 steps of 64 (cycle navigation: 9,000) in place of 1M of 128, width 64 for "
-        "256, 2 attention blocks for 5, 5 seeds, one learning rate; lengths to 255",
-        departures="6 lengths are tested, not all of 41 to 500 (8 of them in `paper`); rotary "
-        "positions for the best of 5 kinds; a learned embedding and a norm around the cell",
+        "256, 2 attention blocks for 5, 5 seeds, one learning rate, lengths to 255",
+        departures="6 lengths are tested, not all of 41 to 500 (8 of them in `paper`). The "
+        "positions are rotary, not the best of 5 kinds. A learned embedding and a norm are around "
+        "the cell",
         question=chomsky,
     ),
     "zoology-64x4": Protocol(
-        source="Arora et al. 2023, arXiv 2312.04927, figure 2: attention solves it; the number is "
+        source="Arora et al. 2023, arXiv 2312.04927, figure 2: attention solves it. The number is "
         "of a rerun in the issues of its code (secondary)",
         rule="one seed of one of 4 learning rates",
         metric="accuracy",
         published={"attention only": 99.2},
-        shrunk="1,024 tokens in place of 8,192, at most 4,000 steps of 64; a seed stops when it "
+        shrunk="1,024 tokens in place of 8,192, at most 4,000 steps of 64. A seed stops when it "
         "has solved the task",
         departures="fresh data for 100,000 fixed sequences, rotary positions for learned ones",
         question=zoology,
@@ -250,21 +251,21 @@ PROTOCOLS: dict[str, Protocol] = {
             "8 items, MinGRU": 0.1,
         },
         shrunk="nothing (32 steps, vocabulary 8, one layer, 600 training steps of 32 sequences)",
-        departures="the note's learning rate and width are not known (about 60,000 parameters): "
-        "3e-3 and 128 here; a norm and a head of our own around the cell",
+        departures="the note's learning rate and width are not known (about 60,000 parameters). "
+        "Here they are 3e-3 and 128. The cell has a norm and a head of our own around it",
         question=selective_copy,
     ),
     "adding-400": Protocol(
-        source="Arjovsky et al. 2016, arXiv 1511.06464, from its figures (recalled): an LSTM "
-        "solves it up to 750 steps, an RNN fails at 100 to 750; Keller et al. 2023: an iRNN "
-        "reaches 1e-4 in 30,000 iterations",
+        source="Arjovsky et al. 2016, arXiv 1511.06464, from its figures (recalled). There an "
+        "LSTM solves it up to 750 steps, and an RNN fails at 100 to 750. In Keller et al. 2023 an "
+        "iRNN reaches 1e-4 in 30,000 iterations",
         rule="one run",
         metric="error",
         published={},
-        shrunk="no arm with attention; at most 6,000 steps of 32; a seed stops when 99% of its "
-        "answers are within .04",
-        departures="64 units, Adam at 1e-3, gradients clipped by their norm; a norm and a head of "
-        "our own around the cell",
+        shrunk="no arm with attention, at most 6,000 steps of 32. A seed stops when 99% of its "
+        "answers are within 0.04",
+        departures="64 units, Adam at 1e-3, gradients clipped by their norm. The cell has a norm "
+        "and a head of our own around it",
         question=adding,
         at_most=1e-2,
     ),

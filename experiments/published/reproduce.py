@@ -117,7 +117,8 @@ def verdict(name: str, results: dict[str, Any]) -> str:
     if protocol.at_most is not None:
         hours = results["meta"]["core_hours"]
         counted = (
-            f'"solved": seeds with at most {protocol.at_most:g}.\nCost: {hours:.2f} core-hours.'
+            f"A seed has solved the task if its error is at most {protocol.at_most:g}.\n"
+            f"Cost: {hours:.2f} core-hours."
         )
     shrunk = "" if results["preset"] == "paper" else f" Smaller here: {protocol.shrunk}."
     return "\n".join(

@@ -28,7 +28,7 @@ import numpy as np
 import tyro
 
 from experiments.harness.questions import Arms, Question, ask, command_and_folder
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Recorded, Table
 from experiments.harness.tables import Results, Row, rows_by_arm
 from experiments.real_data.captions_figures import Seen, figure_text, sheet
 from experiments.real_data.sentence_scores import (
@@ -270,14 +270,15 @@ def verdict(results: Results) -> str:
             sentences.append(f"{what}: {describe_differences(of_name)}")
     return (
         "Differences are means of the seeds with a 95% bootstrap interval over the "
-        f"{results['roles']} roles of the {counts['test']:,} pictures of the test. "
-        f"{' '.join(sentences)} Learned from {counts['train']:,} pictures. "
-        f"{results['meta']['core_hours']:.2f} core-hours of training."
+        f"{results['roles']} roles of the {counts['test']:,} pictures of the test.\n"
+        + "\n".join(sentences)
+        + f"\nThe models learned from {counts['train']:,} pictures.\n"
+        f"Cost: {results['meta']['core_hours']:.2f} core-hours of training."
     )
 
 
-def kind_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Exact names by what is new in a picture, columns first."""
+def kind_table(results: Results) -> Table:
+    """Exact names by what is new in a picture."""
     rows = [row for row in results["by_kind"] if row["quality"] == "exact"]
     counts = {row["kind"]: row["pictures"] for row in rows}
     columns = ["exact, %, by what is new"]
@@ -286,7 +287,7 @@ def kind_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]
     for arm, of_arm in rows_by_arm({"rows": rows}).items():
         cells = (f"{row['mean']:.1f} ({row['low']:.1f}–{row['high']:.1f})" for row in of_arm)
         table.append((arm, *cells))
-    return columns, table
+    return Table(columns, table, "Exact names by what is new in the picture.")
 
 
 def describe(text: str, runs: Path) -> str:

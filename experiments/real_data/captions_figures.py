@@ -72,7 +72,7 @@ def figure_text(heading: str, sentence: str) -> FigureText:
     """The text around the committed picture, under this heading, which shows this."""
     return FigureText(
         heading,
-        "Eight pictures of the test, evenly over it; a copy for each word that was said, faded "
+        "Eight pictures of the test, evenly over it. A copy for each word that was said, faded "
         "where nothing was read.",
         sentence,
         "Emoji, each with a copy for every word of its caption, showing the regions read.",

@@ -32,7 +32,7 @@ import numpy as np
 from experiments.harness.bootstrap import bootstrap
 from experiments.harness.questions import Arms, Question, Size, script
 from experiments.harness.rates import GRID, folder
-from experiments.harness.recorded import Recorded
+from experiments.harness.recorded import Recorded, Table
 from experiments.harness.tables import Results, Row, rows_by_arm, spread, time_of
 from longlag import GRU, LSTM, MinGRU
 from longlag.cells import Elman, FeedForward
@@ -229,13 +229,15 @@ def _shares(score: Row) -> Row:
     return {key: float(np.mean([*values])) for key, values in shares.items()}
 
 
-def difference_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """All differences with their intervals, columns first."""
+def difference_table(results: Results) -> Table:
+    """All differences with their intervals."""
     cells: dict[str, list[str]] = {}
     for row in results["differences"]:
         pair = f"{row['arm']} − {row['than']}".replace("floor: ", "")
         cells.setdefault(pair, []).append(_format_difference(row))
-    return ("difference", *HELD_OUT.values()), [(pair, *cell) for pair, cell in cells.items()]
+    lines = [(pair, *cell) for pair, cell in cells.items()]
+    caption = "Differences between two arms, with their 95% intervals."
+    return Table(("difference", *HELD_OUT.values()), lines, caption)
 
 
 def _format_difference(row: Mapping[str, Any]) -> str:
@@ -246,18 +248,21 @@ def verdict(results: Results) -> str:
     """What stands under the table: against the bag of words, on each part that is held out."""
     sentences = []
     for part, name in HELD_OUT.items():
-        groups: dict[str, list[str]] = {"ahead": [], "no difference": [], "behind": []}
+        groups: dict[str, list[str]] = {"ahead": [], "not significant": [], "behind": []}
         for row in results["differences"]:
             if (row["than"], row["part"]) == (WORDS, part):
                 apart = "ahead" if row["low"] > 0 else "behind" if row["high"] < 0 else None
-                groups[apart or "no difference"].append(row["arm"].removeprefix("floor: "))
-        listed = "; ".join(f"{word}: {', '.join(arms)}" for word, arms in groups.items() if arms)
-        sentences.append(f"Against the bag of words on {name}, by the interval: {listed}.")
+                groups[apart or "not significant"].append(row["arm"].removeprefix("floor: "))
+        sentences += [
+            f"Against the bag of words on {name}, {word}: {', '.join(arms)}."
+            for word, arms in groups.items()
+            if arms
+        ]
     return (
-        f"{' '.join(sentences)} Intervals: 95% bootstrap over the frames, of which "
+        "\n".join(sentences) + "\nBy 95% bootstrap intervals over the frames, of which "
         f"{_count_frames(results, 'combinations')} were trained and "
-        f"{_count_frames(results, 'frames')} were not. "
-        f"{results['meta']['core_hours']:.2f} core-hours."
+        f"{_count_frames(results, 'frames')} were not.\n"
+        f"Cost: {results['meta']['core_hours']:.2f} core-hours."
     )
 
 

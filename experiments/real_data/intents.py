@@ -36,7 +36,7 @@ from typing import Any, Literal, NamedTuple
 import tyro
 
 from experiments.harness.questions import Question, ask, command_and_folder
-from experiments.harness.recorded import FigureText, Recorded
+from experiments.harness.recorded import FigureText, Recorded, Table
 from experiments.harness.tables import Results, rows_by_arm, spread, time_of
 from experiments.real_data.intents_ask import answer
 from experiments.real_data.intents_pooled import SHUFFLED, arm, pool_folds
@@ -186,15 +186,17 @@ def lines(results: Results) -> list[tuple[str, ...]]:
     return table
 
 
-def difference_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """All differences with their intervals, columns first."""
+def difference_table(results: Results) -> Table:
+    """All differences with their intervals."""
     called = dict(zip(MEASURES, COLUMNS[1:2] + COLUMNS[3:5]))
     cells: dict[str, list[str]] = {}
     for row in results["differences"]:
         cells.setdefault(f"{row['arm']} − {_strip_floor(row['than'])}", []).append(
             _format_difference(row)
         )
-    return ("difference", *called.values()), [(pair, *of_pair) for pair, of_pair in cells.items()]
+    lines = [(pair, *of_pair) for pair, of_pair in cells.items()]
+    caption = "Differences between two arms, with their 95% intervals."
+    return Table(("difference", *called.values()), lines, caption)
 
 
 def _strip_floor(name: str) -> str:
@@ -211,19 +213,20 @@ def verdict(results: Results) -> str:
     sentences = [
         f"Pooled over {data['held']} of {data['folds']} folds: {data['utterances']:,} utterances "
         f"of {data['templates']} templates of {data['intents']} intents ({data['language']}), each "
-        "answered by models that never saw its template. Differences in macro-F1, of the means of "
-        "the seeds, with 95% bootstrap intervals over the templates:"
+        "answered by models that never saw its template.",
+        "Differences in macro-F1, of the means of the seeds, with 95% bootstrap intervals over the "
+        "templates:",
     ]
     for row in results["differences"]:
         if row["measure"] == "macro_f1":
             if row["low"] <= 0 <= row["high"]:
-                word = "no difference"
+                word = "not significant"
             else:
                 word = "ahead" if row["mean"] > 0 else "behind"
             sentences.append(
                 f"{row['arm']} − {_strip_floor(row['than'])}: {_format_difference(row)}, {word}."
             )
-    sentences.append(f"{results['meta']['core_hours']:.2f} core-hours of training.")
+    sentences.append(f"Cost: {results['meta']['core_hours']:.2f} core-hours of training.")
     return "\n".join(sentences)
 
 
@@ -269,7 +272,7 @@ RECORDED = (
         pictures={
             "confusion": FigureText(
                 "Which intents are taken for which",
-                "Rows: what an utterance asks for; columns: what it was taken for, in % of the "
+                "Rows: what an utterance asks for. Columns: what it was taken for, in % of the "
                 "row.",
                 "What is left of the diagonal was lost on sentence forms that were not in "
                 "training.",
@@ -277,7 +280,7 @@ RECORDED = (
             ),
             "reading": FigureText(
                 "Which words are read",
-                "What the attention reads of each word, in utterances of held-out templates; left, "
+                "What the attention reads of each word, in utterances of held-out templates. Left: "
                 "what each was taken for.",
                 "The first utterance of the median length of each of six intents, picked by no "
                 "one.",

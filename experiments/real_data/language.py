@@ -252,31 +252,25 @@ def lines(results: Results) -> list[tuple[str, ...]]:
 
 def verdict(results: Results) -> str:
     """What stands under the table."""
-    shares, hours = results["shares"], f"{results['meta']['core_hours']:.2f} core-hours."
+    shares, hours = results["shares"], f"Cost: {results['meta']['core_hours']:.2f} core-hours."
     sentences = [
-        f"Every one of the {shares['bytes']:,} bytes of the test part, read in order. "
+        f"All {shares['bytes']:,} bytes of the test part are read in order.",
         f'"seen again": the {100 * shares["again"]:.1f}% that end an {ORDER}-gram which came '
-        f"before within {WINDOW} bytes."
+        f"before within {WINDOW} bytes.",
     ]
     for name, where in (("again", "there"), ("rest", "on the rest")):
         if name not in results["saved"]:
-            return " ".join(
-                [
-                    *sentences,
-                    "An arm diverged in every seed, or answered NaN; nothing is compared.",
-                    hours,
-                ]
-            )
+            nothing = "An arm diverged in every seed, or answered NaN. Nothing is compared."
+            return "\n".join([*sentences, nothing, hours])
         middle, low, high = results["saved"][name]
         word = "saves" if low > 0 else "costs" if high < 0 else "makes no clear difference"
         of = f"{abs(middle):.3f} bits {where}" if low * high > 0 else f"{where}: {middle:.3f} saved"
         low, high = (-high, -low) if word == "costs" else (low, high)
         sentences.append(f"Attention {word} {of} (95% interval {low:.3f} to {high:.3f}).")
     seeds = max(len(rows) for rows in rows_by_arm(results).values())
-    of = "the mean of the seeds" if seeds > 1 else "this one seed: of others it says nothing"
-    return " ".join(
-        [*sentences, f"The interval is over stretches of the test text, for {of}.", hours]
-    )
+    of = "the mean of the seeds" if seeds > 1 else "this one seed. It says nothing of other seeds"
+    intervals = f"The interval is over stretches of the test text, for {of}."
+    return "\n".join([*sentences, intervals, hours])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,13 +367,13 @@ RECORDED = (
     _record(
         "language-quick",
         "How many bits does the next byte cost, after a few minutes?",
-        "Within the attention's reach it could be copied; after so little reading it is not.",
+        "Within the attention's reach it could be copied. After so little reading it is not.",
         page="language",
     ),
     _record(
         "language-enwik8",
         "How many bits does the next byte of Wikipedia cost, after an hour?",
-        "Within its reach attention needs a half to two thirds of the bits; beyond, nearly all.",
+        "Within its reach attention needs a half to two thirds of the bits. Beyond it, nearly all.",
     ),
 )
 

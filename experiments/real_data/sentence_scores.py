@@ -274,7 +274,7 @@ def describe_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     """Differences and their intervals in words."""
     sentences = []
     for row in differences:
-        outcome = "no difference" if row["low"] <= 0 <= row["high"] else "apart"
+        outcome = "not significant" if row["low"] <= 0 <= row["high"] else "significant"
         sentences.append(
             f"{row['arm']} − {row['than']}: {row['mean']:+.1f} ({row['low']:+.1f} to "
             f"{row['high']:+.1f}), {outcome}."

@@ -308,10 +308,12 @@ def verdict(results: Results) -> str:
     lead = round(TEST * (middle - floor["accuracy"]))
     than = f"{abs(lead)} utterances of {TEST} {'more' if lead >= 0 else 'fewer'} than by"
     return (
-        f"Chosen by cross-validation within the training part: {arm}. Claimed for it: a median of "
-        f"five seeds of at least {CLAIM} on the standard test; found, of {len(right)}: "
-        f"{middle:.3f}, {outcome}. That is {than} {floor['floor']}, which knows no order. It is "
-        f"speaker identification: all say the same. {results['meta']['core_hours']:.2f} core-hours."
+        f"Cross-validation within the training part chose {arm}.\n"
+        f"The claim was a median of five seeds of at least {CLAIM} on the standard test. "
+        f"The median of {len(right)} is {middle:.3f}: {outcome}.\n"
+        f"That is {than} {floor['floor']}, which knows no order.\n"
+        "The task is speaker identification: all say the same.\n"
+        f"Cost: {results['meta']['core_hours']:.2f} core-hours."
     )
 
 
@@ -383,7 +385,7 @@ RECORDED = (
             "heard": FigureText(
                 "How much has to be heard",
                 "Accuracy on the standard test by how many steps of an utterance are heard at "
-                "most; the line is the floor.",
+                "most. The line is the floor.",
                 "Sixteen steps are nearly as good as all.",
                 "Accuracy of each arm against the steps heard: flat from about sixteen steps on.",
             ),

@@ -317,10 +317,10 @@ def verdict(results: Results) -> str:
     of_floor = round(RECORDINGS * floor["human"])
     than = "as many as" if right == of_floor else "more than" if right > of_floor else "fewer than"
     return (
-        f"A demonstration on {RECORDINGS} recordings: the most are written down right by {arm}, "
-        f"{right:g}, {than} the {of_floor} that the {floor['floor']} names. Nothing is claimed of "
-        f"the order of arms: near a half an interval is 13 points to each side. "
-        f"{results['meta']['core_hours']:.2f} core-hours."
+        f"Of {RECORDINGS} recordings {arm} writes down the most right, {right:g}. That is "
+        f"{than} the {of_floor} that the {floor['floor']} names.\n"
+        "Nothing is claimed of the order of arms. Near a half an interval is 13 points to each "
+        f"side.\nCost: {results['meta']['core_hours']:.2f} core-hours."
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 import tyro
 
 from experiments.harness.questions import Arms, Question, ask, command_and_folder
-from experiments.harness.recorded import FigureText, Recorded
+from experiments.harness.recorded import FigureText, Recorded, Table
 from experiments.harness.tables import Results, Row, rows_by_arm
 from experiments.real_data.sentence_scores import (
     COLUMNS,
@@ -239,15 +239,16 @@ def verdict(results: Results) -> str:
     """What stands under the table."""
     counts = results["pairs"]
     return (
-        f"{QUALITIES[results['quality']]}, mean of the seeds, and its 95% bootstrap interval over "
-        f"the {counts['test']:,} sources of the test: "
-        f"{describe_differences(results['differences'])} Learned from {counts['train']:,} pairs. "
-        f"{results['meta']['core_hours']:.2f} core-hours of training."
+        f"Differences ({QUALITIES[results['quality']]}) are means of the seeds, with a 95% "
+        f"bootstrap interval over the {counts['test']:,} sources of the test.\n"
+        f"{describe_differences(results['differences'])}\n"
+        f"The models learned from {counts['train']:,} pairs.\n"
+        f"Cost: {results['meta']['core_hours']:.2f} core-hours of training."
     )
 
 
-def length_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Quality against the length of the source, columns first."""
+def length_table(results: Results) -> Table:
+    """Quality against the length of the source."""
     bins = dict.fromkeys((row["from"], row["to"], row["sources"]) for row in results["by_length"])
     columns = [f"{results['quality']} by {results['unit']} of the source"]
     columns += [f"{low}–{high} ({count:,})" for low, high, count in bins]
@@ -255,7 +256,8 @@ def length_table(results: Results) -> tuple[Sequence[str], Sequence[Sequence[str
     for arm, rows in rows_by_arm({"rows": results["by_length"]}).items():
         cells = (f"{row['mean']:.1f} ({row['low']:.1f}–{row['high']:.1f})" for row in rows)
         table.append((arm, *cells))
-    return columns, table
+    caption = "Quality by length of the source. Brackets in the head hold the number of sources."
+    return Table(columns, table, caption)
 
 
 def translate(text: str, runs: Path) -> str:
@@ -344,7 +346,7 @@ RECORDED = (
         pictures={
             "alignment": FigureText(
                 "Where each piece of the answer looked",
-                "Across: the source; down: what was said of it; the darker the more was read.",
+                "Across: the source. Down: the translation. Darker: more was read.",
                 "Year, month and day are read where they stand.",
                 "Weights of two attentions over the characters of one date.",
             ),
@@ -362,8 +364,8 @@ RECORDED = (
         pictures={
             "alignment": FigureText(
                 "Where each piece of a translation looked",
-                "Across: the source; down: what was said of it; the darker the more was read.",
-                "Nouns are read where they stand; “unexpected” is left out.",
+                "Across: the source. Down: the translation. Darker: more was read.",
+                "Nouns are read where they stand. “unexpected” is left out.",
                 "Weights of additive attention over the pieces of one message of a compiler.",
             ),
             "by-length": FigureText(

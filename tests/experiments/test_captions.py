@@ -67,7 +67,7 @@ def test_the_run_leaves_table_kinds_and_the_sheet(runs: Path):
     assert results["pairs"] == {part: len(rows) for part, rows in pairs.rows.items()}
     roles = {emoji.decompose(pairs.sources[i]).role for i in pairs.rows["test"]}
     assert f"over the {len(roles)} roles of the 283 pictures" in verdict(results)
-    columns, text = kind_table(results)
+    columns, text, _ = kind_table(results)
     assert [*columns[1:]] == ["a role in another gender (150)", "another tone of skin (133)"]
     assert [line[0] for line in text] == [ARM, FLOOR]
     picture = (out / "plots" / "attended.png").read_bytes()
@@ -168,8 +168,8 @@ def test_the_verdict_names_both_qualities():
     results: dict[str, Any] = {"roles": 7, "pairs": {"train": 1000, "test": 12}}
     results["differences"] = [{"quality": "exact", **row}, {"quality": "chrF", **row, "low": -1.0}]
     said = verdict(results | {"meta": {"core_hours": 1.5}})
-    assert "Exact names, %: b − a: +3.0 (+1.0 to +5.0), apart." in said
-    assert "chrF of a name: b − a: +3.0 (-1.0 to +5.0), no difference." in said
+    assert "Exact names, %: b − a: +3.0 (+1.0 to +5.0), significant." in said
+    assert "chrF of a name: b − a: +3.0 (-1.0 to +5.0), not significant." in said
     assert "over the 7 roles of the 12 pictures" in said and "1.50 core-hours" in said
 
 

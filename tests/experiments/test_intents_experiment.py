@@ -434,10 +434,10 @@ def test_a_line_has_medians_and_the_interval_over_templates():
 def test_every_difference_is_told_whichever_its_sign():
     said = verdict(RESULTS)
     assert "GRU − bag of words: −0.040 (−0.060 to −0.010), behind." in said
-    assert "GRU + additive − GRU: +0.010 (−0.020 to +0.030), no difference." in said
+    assert "GRU + additive − GRU: +0.010 (−0.020 to +0.030), not significant." in said
     assert "GRU − GRU, words shuffled: +0.050 (+0.010 to +0.090), ahead." in said
     assert "5 of 5 folds: 4,321 utterances of 800 templates of 31 intents (en)" in said
-    columns, rows = difference_table(RESULTS)
+    columns, rows, _ = difference_table(RESULTS)
     assert columns == ("difference", "macro-F1", "by template", "by utterance")
     assert [row[0] for row in rows] == [
         *("GRU − bag of words", "GRU + additive − GRU", "GRU − GRU, words shuffled")

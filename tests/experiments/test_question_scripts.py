@@ -187,7 +187,7 @@ def test_a_probe_may_be_left_for_later(monkeypatch: pytest.MonkeyPatch):
     results = {"rows": rows, "threshold": 0.95, "meta": {"core_hours": 1.0}}
     table = [dict(zip(lag_horizon.columns(results), line)) for line in lag_horizon.lines(results)]
     assert [line["horizon"] for line in table] == ["64", "≥ 128"]
-    assert "3 times the steps, LSTM not yet." in lag_horizon.verdict(results)
+    assert "3 times the steps. This was not done yet for LSTM." in lag_horizon.verdict(results)
 
 
 def test_a_climb_is_had_in_parts():

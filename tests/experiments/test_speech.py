@@ -124,7 +124,7 @@ def test_a_line_has_the_median_its_interval_and_the_errors():
 
 def test_the_verdict_is_of_the_arm_that_the_folds_chose():
     said = verdict(RESULTS)
-    assert "part: GRU. " in said and "found, of 5: 0.962, met." in said
+    assert "chose GRU.\n" in said and "The median of 5 is 0.962: met." in said
     assert "2 utterances of 370 more than by regression" in said
     trials = [
         trial | {"accuracy": 0.96} if trial["arm"] == "LSTM" else trial
@@ -132,15 +132,15 @@ def test_the_verdict_is_of_the_arm_that_the_folds_chose():
     ]
     said = verdict(RESULTS | {"trials": trials})
     assert (
-        "part: LSTM. " in said
-        and "of 3: 0.946, too few to tell." in said
+        "chose LSTM.\n" in said
+        and "of 3 is 0.946: too few to tell." in said
         and "4 utterances of 370 fewer" in said
     )
 
 
 def test_a_claim_that_is_missed_is_said_to_be():
     rows = [row("GRU", seed, 340) for seed in range(5)]
-    assert "found, of 5: 0.919, not met." in verdict(RESULTS | {"rows": rows})
+    assert "The median of 5 is 0.919: not met." in verdict(RESULTS | {"rows": rows})
 
 
 def test_equal_errors_are_told_apart_by_the_loss_and_what_diverged_loses():

@@ -112,7 +112,10 @@ def test_the_table_and_the_verdict():
     assert transcribe(of_steps) == ["4NaN2"]
     worse = {"worse": [["", *of_seed[1:]] for of_seed in RESULTS["answers"]["A"]]}
     assert best_arm(worse | RESULTS["answers"]) == best_arm(RESULTS["answers"] | worse) == "A"
-    assert "right by A, 25, more than the 5 that the any digit names" in verdict(RESULTS)
+    assert (
+        "A writes down the most right, 25. That is more than the 5 that the any digit names"
+        in verdict(RESULTS)
+    )
 
 
 def test_human_voices_are_heard(run: Path, capsys: pytest.CaptureFixture[str]):

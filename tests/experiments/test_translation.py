@@ -75,7 +75,7 @@ def test_the_run_leaves_table_lengths_and_pictures(runs: Path):
     assert table["floor: copy of the source"]["exact, %"] == "0.0"
     assert results["differences"] == [], "one arm is nothing to compare"
     assert f"the {results['pairs']['test']} sources of the test" in verdict(results)
-    columns, text = length_table(results)
+    columns, text, _ = length_table(results)
     assert columns[0] == "exact by characters of the source" and len(text) == 3
     counted = sum(r["sources"] for r in results["by_length"] if r["arm"] == "GRU + additive")
     assert counted == results["pairs"]["test"] == len(TASK.pairs.rows["test"])
@@ -110,11 +110,11 @@ def test_the_verdict_says_how_far_arms_are_apart():
     apart = {"arm": "b", "than": "a", "mean": 3.04, "low": 1.0, "high": 5.0}
     results = {"rows": rows, "quality": "chrF", "pairs": {"train": 1000, "test": 12}}
     results |= {"differences": [apart], "meta": {"core_hours": 1.5}}
-    assert "b − a: +3.0 (+1.0 to +5.0), apart." in verdict(results)
+    assert "b − a: +3.0 (+1.0 to +5.0), significant." in verdict(results)
     apart["low"] = -0.1
     said = verdict(results)
-    assert "b − a: +3.0 (-0.1 to +5.0), no difference." in said
-    assert "the 12 sources of the test" in said and "1,000 pairs. 1.50 core-hours" in said
+    assert "b − a: +3.0 (-0.1 to +5.0), not significant." in said
+    assert "the 12 sources of the test" in said and "1,000 pairs.\nCost: 1.50 core-hours" in said
 
 
 def test_what_is_said_is_the_likeliest_word_after_word(runs: Path):
