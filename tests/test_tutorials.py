@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from longlag.cli import compare
 from longlag.runs import Experiment
+from longlag.training import MeshSizes
 from tests.helpers.tutorial import ROOT, code_cells, lines_of_code
 
 PAGES = sorted(p for p in (ROOT / "docs" / "tutorials").glob("*.md") if p.stem != "index")
@@ -49,8 +51,25 @@ def test_a_tutorial_is_short_and_all_its_code_is_cells(page: Path):
     assert len(code_cells(page)) == text.count("```{code-cell}")
 
 
-def test_the_commands_of_the_tutorials_are_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def commands(page: Path) -> list[str]:
+    """The commands of a page that train one arm."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("longlag compare ")]
+
+
+def definitions(page: Path) -> str:
+    """What a reader puts into a file: the imports and the classes of the cells with a class."""
+    trees = [ast.parse(cell) for cell in code_cells(page)]
+    kinds = (ast.Import, ast.ImportFrom, ast.ClassDef)
+    nodes = [node for tree in trees for node in tree.body if isinstance(node, kinds)]
+    return ast.unparse(ast.Module(nodes, []))
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem) for page in PAGES if commands(page)]
+)
+def test_the_commands_of_a_tutorial_are_understood(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     prepared: list[Experiment] = []
     monkeypatch.chdir(tmp_path)
@@ -60,16 +79,18 @@ def test_the_commands_of_the_tutorials_are_understood(
         return SimpleNamespace(path=tmp_path / "run")
 
     monkeypatch.setattr(compare, "create", create)
-    page = ROOT / "docs" / "tutorials" / "write-a-cell.md"
+    # The devices of a mesh are those of the reader, so its sizes are read and no more.
+    monkeypatch.setattr(
+        compare, "devices_of", lambda _, mesh: mesh == "auto" or MeshSizes.parse(mesh)
+    )
     file = tmp_path / "path" / "to" / "file.py"
     file.parent.mkdir(parents=True)
-    file.write_text(next(c for c in code_cells(page) if "class MGU" in c).partition("\ncell =")[0])
-    commands = [
-        line.removeprefix("longlag compare ").split()
-        for line in page.read_text(encoding="utf-8").splitlines()
-        if line.startswith("longlag compare ")
-    ]
-    for argv in commands:
-        with compare._prepared(argv):
+    file.write_text(definitions(page))
+    for command in commands(page):
+        with compare._prepared(command.removeprefix("longlag compare ").split()):
             pass
-    assert len(prepared) == len(commands) == 2
+    assert len(prepared) == len(commands(page))
+
+
+def test_pages_with_commands_are_known():
+    assert {"write-a-cell", "a-task-of-your-own"} <= {page.stem for page in PAGES if commands(page)}
