@@ -33,7 +33,7 @@ from typing import Any
 
 from experiments.harness.questions import Arms, Question, Size, script
 from experiments.harness.rates import folder
-from experiments.harness.recorded import Plot, Recorded
+from experiments.harness.recorded import Plot, Recorded, Table
 from experiments.harness.tables import Results, Row, near_rows, rows_by_arm, spread, time_of
 from longlag import (
     GRU,
@@ -288,6 +288,12 @@ def lines(results: Results) -> list[tuple[str, ...]]:
     return table
 
 
+def intervention_table(results: Results) -> Table:
+    """Accuracy of trained models with one thing changed."""
+    caption = "Accuracy of the trained models with one thing changed, at the horizon and beyond."
+    return Table(INTERVENTION_COLUMNS, intervention_lines(results), caption)
+
+
 def _operations(results: Results, arm: str, near: Sequence[Row]) -> str:
     """The median of what the seeds spent until they solved their horizon."""
     horizons = {row["seed"]: row["horizon"] for row in near}
@@ -329,7 +335,7 @@ RECORDED = tuple(
         lines=lines,
         verdict=verdict,
         figure=figure,
-        further=lambda results: (INTERVENTION_COLUMNS, intervention_lines(results)),
+        further=intervention_table,
     )
     for name, setting in SETTINGS.items()
 )
