@@ -286,9 +286,7 @@ def kind_table(results: Results) -> Table:
     for arm, of_arm in rows_by_arm({"rows": rows}).items():
         cells = (f"{row['mean']:.1f} ({row['low']:.1f}–{row['high']:.1f})" for row in of_arm)
         table.append((arm, *cells))
-    return Table(
-        columns, table, "Exact names by what is new in the picture. Brackets in the head: pictures."
-    )
+    return Table(columns, table, "Exact names by what is new (so many pictures).")
 
 
 def describe(text: str, runs: Path) -> str:
