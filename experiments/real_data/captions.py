@@ -281,13 +281,12 @@ def kind_table(results: Results) -> Table:
     """Exact names by what is new in a picture."""
     rows = [row for row in results["by_kind"] if row["quality"] == "exact"]
     counts = {row["kind"]: row["pictures"] for row in rows}
-    columns = ["exact, %, by what is new"]
-    columns += [f"{KINDS[kind]} ({count:,})" for kind, count in counts.items()]
+    columns = ["exact, %", *(f"{KINDS[kind]} ({count:,})" for kind, count in counts.items())]
     table = []
     for arm, of_arm in rows_by_arm({"rows": rows}).items():
         cells = (f"{row['mean']:.1f} ({row['low']:.1f}–{row['high']:.1f})" for row in of_arm)
         table.append((arm, *cells))
-    return Table(columns, table, "Exact names by what is new in the picture.")
+    return Table(columns, table, "Exact names by what is new (so many pictures).")
 
 
 def describe(text: str, runs: Path) -> str:

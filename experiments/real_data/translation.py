@@ -256,7 +256,7 @@ def length_table(results: Results) -> Table:
     for arm, rows in rows_by_arm({"rows": results["by_length"]}).items():
         cells = (f"{row['mean']:.1f} ({row['low']:.1f}–{row['high']:.1f})" for row in rows)
         table.append((arm, *cells))
-    caption = "Quality by length of the source. Brackets in the head hold the number of sources."
+    caption = "Quality by length of the source. Brackets in the head: sources."
     return Table(columns, table, caption)
 
 
