@@ -131,8 +131,8 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
 
     Returns:
         For each seed and each of `KNOCK_OUTS`: `seed, part, lag, accuracy`, on the test set of the
-        lag trained at; `part` is "none" for the model as it was trained. `nan`, the share of the
-        answers that are NaN, where there are any.
+        lag trained at, and `rate` of a grid of learning rates. `part` is "none" for the model as it
+        was trained. `nan`, the share of the answers that are NaN, where there are any.
     """
     loaded = load(run)
     experiment, model = loaded.experiment, loaded.model
@@ -158,10 +158,10 @@ def knock_outs(run: Path) -> list[dict[str, Any]]:
     for part, (altered, test_batch) in changed.items():
         measured = jax.device_get(evaluate(altered, task, training, loaded.params, test_batch))
         rows += [
-            {"seed": seed, "part": part, "lag": task.lag, "accuracy": accuracy}
+            {**label, "part": part, "lag": task.lag, "accuracy": accuracy}
             | ({"nan": nan} if nan else {})
-            for seed, accuracy, nan in zip(
-                experiment.seed_numbers, measured.accuracy.tolist(), measured.nan.tolist()
+            for label, accuracy, nan in zip(
+                experiment.labels, measured.accuracy.tolist(), measured.nan.tolist()
             )
         ]
     return rows
