@@ -6,6 +6,10 @@ Among rates that are within `TIED` of it, the least validation loss wins.
 Where the best rate lies at an end of the grid, and is no tie (`MARGIN`), the grid is extended until
 it does not.
 
+The grid of an arm is one run, whose states are all pairs of a rate and a seed. So an arm compiles
+once, and a mesh shares out all pairs. A sweep runs arms side by side and no rates. With fewer arms
+than cores, some cores are idle. Each rate beyond the grid is a further run of that rate alone.
+
 The loss alone misleads where an arm must learn to be sure: additive attention that had begun to
 look up had a greater loss than the same at ten times the rate, which went on guessing.
 """
@@ -13,7 +17,6 @@ look up had a greater loss than the same at ten times the rate, which went on gu
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import re
 import statistics
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from longlag.runs import Experiment, Workers, sweep
+from longlag.training import Training
 
 __all__ = ["GRID", "LADDER", "TRIAL_SEEDS", "choose_rates"]
 
@@ -56,15 +60,16 @@ def choose_rates(
     trials: dict[str, dict[float, Trial]] = {arm: {} for arm in arms}
     wanted = {arm: [*grid] for arm in arms}
     while any(wanted.values()):
-        jobs = {}
-        # Rate by rate: two workers at one arm would compile the same program side by side.
-        for rates in itertools.zip_longest(*wanted.values()):
-            for (arm, job), rate in zip(arms.items(), rates):
-                if rate is not None:
-                    jobs[f"{folder(arm)}-{rate:g}"] = (arm, rate, trial(job, rate))
-        results = sweep({name: job for name, (*_, job) in jobs.items()}, out / "rates", workers)
-        for name, (arm, rate, _) in jobs.items():
-            trials[arm][rate] = _summarise_trial(arm, rate, results[name])
+        names = {
+            arm: "-".join([folder(arm), "rates", *(f"{rate:g}" for rate in rates)])
+            for arm, rates in wanted.items()
+            if rates
+        }
+        jobs = {name: trial(arms[arm], wanted[arm]) for arm, name in names.items()}
+        results = sweep(jobs, out / "rates", workers)
+        for arm, name in names.items():
+            for rate in wanted[arm]:
+                trials[arm][rate] = _summarise_trial(arm, rate, results[name])
         wanted = {
             arm: _next_rates(trials[arm], job.task.floor().loss) if wanted[arm] else []
             for arm, job in arms.items()
@@ -86,15 +91,17 @@ def choose_rates(
     return at_rate, listed
 
 
-def trial(job: Experiment, rate: float) -> Experiment:
-    """The trial of a rate: a third of the steps or of the budget, tested at one lag alone."""
+def trial(job: Experiment, rates: Sequence[float]) -> Experiment:
+    """The trial of some rates: a third of the steps or of the budget, tested at one lag alone."""
     budget = job.training.budget
     share = {"budget": budget / 3} if budget else {"steps": max(job.training.steps // 3, 1)}
     training = dataclasses.replace(
-        job.training, learning_rate=rate, stop_when_solved=False, **share
+        job.training, learning_rate=Training.learning_rate, stop_when_solved=False, **share
     )
     lag = training.curriculum or job.task.lag
-    return dataclasses.replace(job, training=training, seeds=TRIAL_SEEDS, test_lags=(lag,))
+    return dataclasses.replace(
+        job, training=training, seeds=TRIAL_SEEDS, test_lags=(lag,), rates=tuple(rates)
+    )
 
 
 def best_rate(trials: Mapping[float, Trial]) -> float:
@@ -110,9 +117,13 @@ def folder(arm: str) -> str:
 
 
 def _summarise_trial(arm: str, rate: float, results: Mapping[str, Any]) -> Trial:
-    curves = results["curves"]
+    curves = [curve for curve in results["curves"] if curve["rate"] == rate]
     # A seed counts once, however many lags it was tested at.
-    rows = [row for row in results["rows"] if row.get("lag") == row.get("train_lag")]
+    rows = [
+        row
+        for row in results["rows"]
+        if row["rate"] == rate and row.get("lag") == row.get("train_lag")
+    ]
     last = [curve["validation_loss"][-1] for curve in curves]
     # A seed that failed keeps the parameters of the step before, whose loss may be finite.
     whole = all(row["accuracy"] is not None for row in rows)

@@ -27,19 +27,20 @@ def chosen(
     accuracy_of=lambda arm, rate: 0.5,
 ):
     """What is chosen if a rate leads to these: the arms, the trials, and the sweeps made."""
-    asked: list[list[float]] = []
+    asked: list[list[tuple[float, ...]]] = []
 
     def sweep(jobs, out: Path, workers: int):
-        asked.append([job.training.learning_rate for job in jobs.values()])
+        asked.append([job.rates for job in jobs.values()])
         assert out.name == "rates" and all(job.seeds == TRIAL_SEEDS for job in jobs.values())
         found = {}
         for name, job in jobs.items():
-            arm = name.rpartition("-")[0] if "e-" not in name else name.rsplit("-", 2)[0]
-            loss = loss_of(arm, job.training.learning_rate)
-            accuracy = accuracy_of(arm, job.training.learning_rate)
-            curve = {"validation_loss": [9.0, loss], "accuracy": [0.0, accuracy]}
-            rows = [{"seconds": 1.0, "accuracy": None if loss == FAILED else 0.5}]
-            found[name] = {"curves": [curve] * TRIAL_SEEDS, "rows": rows}
+            arm, curves, rows = name.partition("-rates-")[0], [], []
+            for label in job.labels:
+                loss = loss_of(arm, label["rate"])
+                accuracy = accuracy_of(arm, label["rate"])
+                curves.append(label | {"validation_loss": [9.0, loss], "accuracy": [0.0, accuracy]})
+                rows.append(label | {"seconds": 1.0, "accuracy": None if loss == FAILED else 0.5})
+            found[name] = {"curves": curves, "rows": rows}
         return found
 
     monkeypatch.setattr(rates, "sweep", sweep)
@@ -81,7 +82,7 @@ def test_a_grid_grows_where_accuracy_rises_at_its_end(monkeypatch: pytest.Monkey
     arms, _, asked = chosen(
         monkeypatch, lambda *_: 1.0, accuracy_of=lambda arm, rate: 0.9 - 200 * abs(rate - 3e-4)
     )
-    assert asked[1:] == [[3e-4, 3e-4], [1e-4, 1e-4]]
+    assert asked[1:] == [[(3e-4,), (3e-4,)], [(1e-4,), (1e-4,)]]
     assert {job.training.learning_rate for job in arms.values()} == {3e-4}
 
 
@@ -103,16 +104,16 @@ def test_what_is_recorded_was_chosen_so(name: str):
         ]
 
 
-def test_rate_by_rate_so_that_one_arm_compiles_once(monkeypatch: pytest.MonkeyPatch):
+def test_the_grid_of_an_arm_is_one_run(monkeypatch: pytest.MonkeyPatch):
     *_, asked = chosen(monkeypatch, lambda arm, rate: valley(3e-3)(rate))
-    assert asked == [[1e-3, 1e-3, 3e-3, 3e-3, 1e-2, 1e-2]]
+    assert asked == [[(1e-3, 3e-3, 1e-2)] * 2]
 
 
 def test_a_grid_grows_at_the_end_where_the_best_lies(monkeypatch: pytest.MonkeyPatch):
     low, high = valley(1e-4), valley(3e-2)
     losses = {"one": low, "two": high}
     arms, _, asked = chosen(monkeypatch, lambda arm, rate: losses[arm](rate))
-    assert asked[1:] == [[3e-4, 3e-2], [1e-4, 1e-1], [3e-5]]
+    assert asked[1:] == [[(3e-4,), (3e-2,)], [(1e-4,), (1e-1,)], [(3e-5,)]]
     found = [job.training.learning_rate for job in arms.values()]
     assert found == pytest.approx([1e-4, 3e-2])
 
@@ -136,9 +137,9 @@ def test_the_ladder_ends(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_trial_is_a_third_of_a_run_at_the_trained_lag():
-    found = trial(JOB, 1e-2)
+    found = trial(JOB, (1e-3, 1e-2))
     assert found.training.steps == 10 and found.lags == (8,)
-    assert found.training.learning_rate == 1e-2 and found.seed_numbers == range(2)
+    assert found.rates == (1e-3, 1e-2) and found.seed_numbers == range(2)
 
 
 def test_folders_are_names():

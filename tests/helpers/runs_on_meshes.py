@@ -25,11 +25,24 @@ from longlag.cli.arguments import plain_errors
 from longlag.runs import Architecture, Experiment, Progress, RunFolder, carry_out, devices_of
 from longlag.system.interrupt import Interruption
 from longlag.tasks import SelectiveCopy
-from longlag.training import choose_mesh, compiled_dispatch, dispatch, fetch, init_states, place
+from longlag.training import (
+    Training,
+    choose_mesh,
+    compiled_dispatch,
+    dispatch,
+    fetch,
+    init_states,
+    place,
+)
 from tests.helpers.tiny import OPTIONS, PARITY
 from tests.helpers.tiny_runs import final, new
 
 FOUR = dataclasses.replace(PARITY, seeds=4)
+GRID = dataclasses.replace(
+    PARITY,
+    training=dataclasses.replace(PARITY.training, learning_rate=Training.learning_rate),
+    rates=(1e-2, 3e-2),
+)
 # What can run with its time over devices. Seven steps are no equal parts. With five classes for
 # twelve answers no gradient is zero but for rounding, which Adam would make as large as the others.
 PARTS = dataclasses.replace(
@@ -155,6 +168,7 @@ def main() -> None:
     moved = run("moved", "none")
     run("home", "seeds=4", until=10)
     home = run("home", "none")
+    grids = (run(f"grid {mesh}", mesh, None, GRID) for mesh in ("none", "auto"))
     auto = {}
     for count, rows in ((4, 4), (2, 4), (3, 4), (3, 3), (1, 2)):
         training = dataclasses.replace(FOUR.training, batch_size=rows, eval_size=4 * rows)
@@ -164,6 +178,7 @@ def main() -> None:
         "seeds": differences(one, seeds),
         "both": differences(one, both),
         "moved": differences(one, moved),
+        "grid": differences(*grids, GRID) | {"mesh": dict(devices_of(GRID, "auto").shape)},  # type: ignore[union-attr]
         "home": differences(one, home),
         "compiled": compiled,
         "meshes": [folder.env.get("meshes") for folder, _ in (one, both, moved)],

@@ -43,7 +43,7 @@ def without_times(folder: RunFolder) -> bytes:
 
 def final(folder: RunFolder, experiment: Experiment = PARITY) -> tuple[bytes, Any]:
     """The metrics but for times, and the last checkpoint: what must not depend on a resume."""
-    like = init_states(experiment.model, experiment.training, experiment.seeds)
+    like = init_states(experiment.model, experiment.training, len(experiment.labels))
     restored = restore(folder.checkpoints, like)
     return without_times(folder), jax.tree.map(np.asarray, restored)
 

@@ -43,6 +43,9 @@ def run_on_four_devices(*arguments: str) -> Any:
 def test_a_seed_on_a_device_of_its_own_has_the_bits_of_one_device(report):
     assert report["seeds"] == {"same": True, "weights": 0, "losses": 0}
     assert report["home"] == {"same": True, "weights": 0, "losses": 0}  # and after a resume
+    # Two seeds at two rates are four states, one for each device.
+    shape = {"seeds": 4, "data": 1, "time": 1}
+    assert report["grid"] == {"same": True, "weights": 0, "losses": 0, "mesh": shape}
     # XLA's partitioner, if it has an axis to cut, fuses other operations together.
     assert report["manual"] == [["data", "seeds", "time"], ["seeds"]]
 

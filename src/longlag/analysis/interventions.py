@@ -166,8 +166,8 @@ def knock_outs(run: Path, lags: Mapping[int, int] | None = None) -> list[dict[st
 
     Returns:
         For each seed and each of `KNOCK_OUTS`: `seed, part, lag, accuracy`, on the test set of the
-        lag; `part` is "none" for the model as it was trained. `nan`, the share of the answers that
-        are NaN, where there are any.
+        lag, and `rate` of a grid of learning rates. `part` is "none" for the model as it was
+        trained. `nan`, the share of the answers that are NaN, where there are any.
     """
     loaded = load(run)
 
@@ -238,18 +238,15 @@ def _measure(
     for lag in sorted(set(lags.values())):
         task = experiment.task.at_lag(lag)
         batch = evaluation_batch(task, training.eval_size, "test")
-        seeds = [seed for seed in experiment.seed_numbers if lags.get(seed) == lag]
-        at = jnp.asarray([experiment.seed_numbers.index(seed) for seed in seeds])
-        params = jax.tree.map(lambda leaf, at=at: leaf[at], loaded.params)
+        at = [i for i, label in enumerate(experiment.labels) if lags.get(label["seed"]) == lag]
+        params = jax.tree.map(lambda leaf, at=at: leaf[jnp.asarray(at)], loaded.params)
         variants = {"none": (model, params, batch)} | change(model, params, batch, lag)
         for part, (altered, weights, test_batch) in variants.items():
             measured = jax.device_get(evaluate(altered, task, training, weights, test_batch))
             rows += [
-                {"seed": seed, "part": part, "lag": lag, "accuracy": accuracy}
+                {**experiment.labels[i], "part": part, "lag": lag, "accuracy": accuracy}
                 | ({"nan": nan} if nan else {})
-                for seed, accuracy, nan in zip(
-                    seeds, measured.accuracy.tolist(), measured.nan.tolist()
-                )
+                for i, accuracy, nan in zip(at, measured.accuracy.tolist(), measured.nan.tolist())
             ]
     return rows
 

@@ -107,6 +107,7 @@ def parse(
             Annotated[int, arg(help="the first seed. The others are the numbers after it")],
             defaults.first_seed,
         ),
+        ("rates", Annotated[tuple[float, ...], arg(help=_RATES_HELP)], defaults.rates),
         ("test_lags", Annotated[tuple[int, ...], arg(help=_LAGS_HELP)], defaults.test_lags),
         ("mesh", Annotated[str, arg(help=_MESH_HELP)], "auto"),
         ("coordinator", Annotated[str | None, arg(help=_COORDINATOR_HELP)], None),
@@ -146,6 +147,7 @@ def parse(
         seeds=read.seeds,
         test_lags=read.test_lags,
         first_seed=read.first_seed,
+        rates=read.rates,
     )
     return experiment, read
 
@@ -294,6 +296,10 @@ _TASK_HELP = (
 _CELL_HELP = (
     "recurrence: a name from `longlag list`, path/to/file.py:Class for a cell of your own, or none "
     "(attention only). The --cell.* options set its fields"
+)
+_RATES_HELP = (
+    "learning rates to try, in place of --learning-rate: --rates 1e-3 3e-3. Every seed trains at "
+    "every rate, all in one program. The table has a line for each rate"
 )
 _LAGS_HELP = (
     "lags to test at, besides the training lag. By default 2 and 4 times that lag, if the task "

@@ -5,6 +5,7 @@
     longlag compare --task copy-memory --task.lag 60 --cell lstm --cell.chrono 80
     longlag compare --task recall --cell path/to/my_cell.py:MyCell
     longlag compare --task path/to/my_task.py:MyTask --cell lstm
+    longlag compare --task recall --cell gru --rates 1e-3 3e-3 1e-2
     longlag compare --task recall --seeds 4 --mesh seeds=4,data=2
     longlag compare --resume runs/20261124-101500-recall-lstm-full
     longlag compare --resume runs/20261124-101500-recall-lstm-full --steps 20000
@@ -49,6 +50,7 @@ from longlag.system.file_lock import held_lock, holder
 from longlag.system.hosts import explain_loss, on_first
 from longlag.system.interrupt import catch_stop_signals
 from longlag.tasks import Recall
+from longlag.training.grids import describe_label
 
 __all__ = ["DEFAULT", "main", "sizes", "weight_decay"]
 
@@ -189,8 +191,8 @@ def _carry_out_with_progress(
     total = experiment.training.budget or experiment.training.steps
     with Progress(*columns, console=console) as progress:
         bars = {
-            seed: progress.add_task(f"seed {seed}", total=total, state="compiling")
-            for seed in experiment.seed_numbers
+            name: progress.add_task(name, total=total, state="compiling")
+            for name in map(describe_label, experiment.labels)
         }
 
         def show(report: Report) -> None:
@@ -198,7 +200,7 @@ def _carry_out_with_progress(
                 state = f"step {line['step']} loss {line['loss']:.4f} acc {line['accuracy']:.3f}"
                 state += f" at lag {line['frontier']}" if "frontier" in line else ""
                 done = line.get("spent", line["step"])
-                progress.update(bars[line["seed"]], completed=done, state=state)
+                progress.update(bars[describe_label(line)], completed=done, state=state)
             for message in report.messages:
                 progress.console.print(message, highlight=False)
             logs.add(report)

@@ -41,6 +41,7 @@ from longlag.system.atomic_files import replace_file, writing
 from longlag.system.console import console, print_table
 from longlag.tasks import Batch
 from longlag.training import evaluation_batch
+from longlag.training.grids import describe_label
 
 __all__ = ["diagnose_run", "draw_figures", "main", "measure_seed", "table_rows"]
 
@@ -53,19 +54,21 @@ def main(argv: Sequence[str]) -> int:
 def diagnose_run(
     run: tyro.conf.Positional[Path],
     seed: int = 0,
+    rate: float | None = None,
     sequences: int = 32,
 ) -> int:
-    """Diagnoses one seed of a run.
+    """Diagnoses one seed of a run, at one learning rate.
 
     Args:
         run: the run folder.
         seed: one of the seeds of the run.
+        rate: one of the rates of the run, if it has a grid. By default the first.
         sequences: number of test sequences. Jacobians are measured along the first.
     """
     if sequences < 1:
         raise ValueError(f"--sequences: expected at least 1, got {sequences}")
     loaded = load(run)
-    measurements = measure_seed(loaded, seed, sequences)
+    measurements = measure_seed(loaded, seed, sequences, rate)
     folder = run / "diagnosis"
     with writing("the diagnosis", folder):
         folder.mkdir(exist_ok=True)
@@ -73,19 +76,24 @@ def diagnose_run(
         for name, figure in draw_figures(measurements).items():
             (folder / f"{name}.png").write_bytes(png(figure))
     columns = ("what", "where", "how much")
-    print_table(columns, table_rows(measurements), f"{loaded.experiment.arm}, seed {seed}")
+    rates = loaded.experiment.rates
+    label = {"seed": seed, **({"rate": rates[0] if rate is None else rate} if rates else {})}
+    title = f"{loaded.experiment.arm}, {describe_label(label)}"
+    print_table(columns, table_rows(measurements), title)
     console.print(f"plots {folder}", highlight=False, soft_wrap=True)
     return 0
 
 
-def measure_seed(loaded: Loaded, seed: int, sequences: int) -> dict[str, Any]:
+def measure_seed(
+    loaded: Loaded, seed: int, sequences: int, rate: float | None = None
+) -> dict[str, Any]:
     """Measures gradients, Jacobians and attention of one seed, as arrays.
 
     Returns:
         `gradient` by lag, up to the longest that there is; by the path of a recurrence `radius`
         `[T]` and `constants` `[S]`; by the path of an attention `attention` `[T]` by lag.
     """
-    model, params = loaded.model, loaded.of_seed(seed)
+    model, params = loaded.model, loaded.of_seed(seed, rate)
     batch = evaluation_batch(loaded.experiment.task, sequences, "test")
     at = _last_scored(batch)
     gradient = gradient_by_lag(

@@ -28,6 +28,7 @@ from longlag.cli.arguments import call
 from longlag.report.statements import format_accuracy
 from longlag.report.summary import FLOOR, REQUIRED, Spread
 from longlag.runs import Experiment, RunFolder, floor_rows
+from longlag.runs.result_rows import arm_at_rate
 from longlag.system.atomic_files import writing
 from longlag.system.console import console
 
@@ -130,10 +131,13 @@ def results_of_runs(
         raise ValueError(f"expected runs with one threshold of accuracy, or --threshold; {several}")
     rows, curves, by_lag, floors = [], [], [], {}
     for run, task, arm in zip(runs, *_names(runs)):
-        own = {"task": task, "arm": arm}
-        rows += [row | own for row in run.results["rows"]]
-        curves += [curve | own for curve in run.results["curves"]]
-        by_lag += [point | own for point in run.results["by_lag"]]
+
+        def name(row: dict[str, Any], task: str = task, arm: str = arm) -> dict[str, Any]:
+            return row | {"task": task, "arm": arm_at_rate(arm, row)}
+
+        rows += map(name, run.results["rows"])
+        curves += map(name, run.results["curves"])
+        by_lag += map(name, run.results["by_lag"])
         for row in floor_rows(run.experiment):
             floors[task, row["arm"], row["length"]] = row | {"task": task}
     for question in questions:

@@ -22,6 +22,7 @@ from longlag.runs.registry import cell_class, cell_name, kebab, task_class, task
 from longlag.tasks import Task
 from longlag.training.config import Training
 from longlag.training.curriculum import lags_of, step_operations
+from longlag.training.grids import check_rates, label_states
 from longlag.training.optax_by_name import takes_weight_decay
 from longlag.training.step import check_streaming
 
@@ -45,6 +46,8 @@ class Experiment(Spec):
             longest lag that a seed solved.
         first_seed: the seeds are first_seed .. first_seed + seeds - 1; a table takes others than
             those that its learning rates were chosen by.
+        rates: a grid of learning rates, in place of `training.learning_rate`. Every seed trains at
+            every rate, all in one program. Empty: no grid.
     """
 
     task: Task
@@ -54,12 +57,14 @@ class Experiment(Spec):
     seeds: int = 3
     test_lags: tuple[int, ...] = ()
     first_seed: int = 0
+    rates: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError(f"seeds: expected at least 1, got {self.seeds}")
         if self.first_seed < 0:
             raise ValueError(f"first_seed: expected at least 0, got {self.first_seed}")
+        check_rates(self.rates, self.training)
         for lag in (self.task.lag, *self.test_lags):
             try:
                 self.task.at_lag(lag)
@@ -84,6 +89,11 @@ class Experiment(Spec):
     def seed_numbers(self) -> range:
         """The seeds."""
         return range(self.first_seed, self.first_seed + self.seeds)
+
+    @property
+    def labels(self) -> list[dict[str, Any]]:
+        """The `seed` of each trained state and, with a grid, its `rate`; the rates outermost."""
+        return label_states(self.seed_numbers, self.rates)
 
     @property
     def lags(self) -> tuple[int, ...]:
@@ -135,6 +145,8 @@ class Experiment(Spec):
             "seeds": self.seeds,
             "test_lags": list(self.test_lags),
             "first_seed": self.first_seed,
+            # Without a grid it is left out, so run folders stay as they were.
+            **({"rates": list(self.rates)} if self.rates else {}),
         }
 
     @classmethod
@@ -168,6 +180,7 @@ class Experiment(Spec):
                 seeds=config["seeds"],
                 test_lags=config["test_lags"],
                 first_seed=config.get("first_seed", 0),  # runs of earlier versions have none
+                rates=config.get("rates", ()),
             )
         except ValueError as error:
             raise ValueError(f"config.json: {error}") from error

@@ -29,6 +29,7 @@ from longlag.training.curriculum import (
     take_turn,
     without_weights,
 )
+from longlag.training.grids import describe_label
 from longlag.training.loop import metric_lines
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.parts import in_parts
@@ -48,7 +49,7 @@ class Progress:
 
     Attributes:
         step: steps taken by the seeds that still train.
-        lines: what was put down in `metrics.jsonl`, one mapping per seed that trained.
+        lines: what was put down in `metrics.jsonl`, one mapping per state that trained.
         messages: what the user should read now.
     """
 
@@ -180,12 +181,13 @@ def devices_of(experiment: Experiment, mesh: str | MeshSizes) -> Mesh | None:
         ValueError: the mesh is impossible, or cuts time and the model or the training cannot.
     """
     model, task, training = experiment.model, experiment.task, experiment.training
-    devices = choose_mesh(mesh, training, experiment.seeds)
+    count = len(experiment.labels)
+    devices = choose_mesh(mesh, training, count)
     if in_parts(devices):
         # The layers themselves refuse, when they are traced.
-        states = jax.eval_shape(lambda: init_states(model, training, experiment.seeds))
+        states = jax.eval_shape(lambda: init_states(model, training, count))
         step = functools.partial(dispatch, model, task, training, mesh=devices)
-        jax.eval_shape(step, states, jax.ShapeDtypeStruct((experiment.seeds,), "int32"))
+        jax.eval_shape(step, states, jax.ShapeDtypeStruct((count,), "int32"))
     return devices
 
 
@@ -228,7 +230,9 @@ def carry_out(
     stages = stages_of(model, task, training, devices)
     first = stages[0]
     check_values(first.task.evaluation_task("validation"), first.validation)
-    states = init_states(model, training, experiment.seeds, experiment.first_seed, len(stages))
+    labels = experiment.labels
+    seeds, first_seed = experiment.seeds, experiment.first_seed
+    states = init_states(model, training, seeds, first_seed, len(stages), experiment.rates)
     folder, states, done, skipped = on_first(
         lambda: _open_at_newest(experiment, folder, states, stages, devices)
     )
@@ -244,7 +248,7 @@ def carry_out(
         states, now = turn.states, turn.now
         done = min(done + training.dispatch, training.last_step)
         seconds = round(float((time.perf_counter() - began) / ahead.active.sum()), 3)
-        lines = metric_lines(turn, stages, training, ahead.active, done)
+        lines = metric_lines(turn, stages, training, ahead.active, done, labels)
         lines = [line | {"seconds": seconds} for line in lines]
         on_first(functools.partial(folder.append, lines))
         ahead = plan(now, stages, training)
@@ -310,8 +314,8 @@ def _require_same_decay(experiment: Experiment, folder: RunFolder) -> None:
 def _failures(lines: list[dict[str, Any]]) -> tuple[str, ...]:
     """What the user should read of the seeds that ended in a dispatch, by its lines."""
     return tuple(
-        f"seed {line['seed']} ended at step {line['failed_at']}: the loss or its gradient is not "
-        f"finite (mean loss {line['loss']:g}, gradient norm "
+        f"{describe_label(line)} ended at step {line['failed_at']}: the loss or its gradient is "
+        f"not finite (mean loss {line['loss']:g}, gradient norm "
         f"{line['grad_norm']:g})."
         for line in lines
         if "failed_at" in line

@@ -27,7 +27,8 @@ class Loaded:
     Attributes:
         experiment: what was run.
         model: its model (`longlag.Model`), of the class that its architecture builds.
-        params: parameters with a leading axis of seeds.
+        params: parameters with a leading axis of `experiment.labels`: of seeds or, with a grid of
+            learning rates, of pairs.
         step: the step of the checkpoint.
         messages: newer checkpoints that were damaged and passed over.
     """
@@ -38,16 +39,27 @@ class Loaded:
     step: int
     messages: tuple[str, ...]
 
-    def of_seed(self, seed: int | None = None) -> Params:
-        """The parameters of one seed. None means the first."""
+    def of_seed(self, seed: int | None = None, rate: float | None = None) -> Params:
+        """The parameters of one seed, at one rate of a grid. None means the first."""
         seeds = self.experiment.seed_numbers
         seed = seeds[0] if seed is None else seed
         if seed not in seeds:
             raise ValueError(f"seed: expected {seeds[0]} .. {seeds[-1]}, got {seed}")
-        return jax.tree.map(lambda leaf: leaf[seeds.index(seed)], self.params)
+        rates = self.experiment.rates
+        if rate is not None and rate not in rates:
+            expected = f"one of {rates}" if rates else "none, since the run has no grid of rates"
+            raise ValueError(f"rate: expected {expected}; got {rate}")
+        at = 0 if rate is None else rates.index(rate)
+        at = at * len(seeds) + seeds.index(seed)
+        return jax.tree.map(lambda leaf: leaf[at], self.params)
 
     def predict(
-        self, inputs: Inputs, *, mask: Mask | None = None, seed: int | None = None
+        self,
+        inputs: Inputs,
+        *,
+        mask: Mask | None = None,
+        seed: int | None = None,
+        rate: float | None = None,
     ) -> Logits:
         """Predicts the answers to a batch of sequences.
 
@@ -55,6 +67,7 @@ class Loaded:
             inputs: tokens `[B, T]` or features `[B, T, D]`.
             mask: `[B, T]` bool or None.
             seed: whose parameters; None: the first's.
+            rate: of a grid, at which they were trained; None: the first.
 
         Returns:
             `[B, T, K]`: logits of the classes, or values.
@@ -71,7 +84,7 @@ class Loaded:
         # The model of a run stays one object, so sequences of one shape are compiled for once.
         apply = jax.jit(self.model.apply)
         inputs, mask, _ = self.model.embedding.check(inputs, mask)
-        return apply(self.of_seed(seed), inputs, mask=mask)[1]
+        return apply(self.of_seed(seed, rate), inputs, mask=mask)[1]
 
 
 def load(run: str | Path) -> Loaded:
@@ -87,6 +100,7 @@ def load(run: str | Path) -> Loaded:
     experiment = Experiment.from_config(folder.config, folder.path)
     model, training = experiment.model, experiment.training
     lags = len(lags_of(experiment.task, training))
-    like = jax.eval_shape(lambda: init_states(model, training, experiment.seeds, lags=lags))
+    count = len(experiment.labels)
+    like = jax.eval_shape(lambda: init_states(model, training, count, lags=lags))
     restored = restore(folder.checkpoints, like)
     return Loaded(experiment, model, restored.tree.params, restored.step, restored.skipped)

@@ -235,20 +235,26 @@ def _stored_id(file: Path) -> str:
 
 
 def _by_step(lines: Iterable[Mapping[str, Any]]) -> Iterable[tuple[int, Scalars]]:
-    """The metrics of all seeds at each step, named "accuracy/seed_0"."""
+    """The metrics of all seeds at each step, named "accuracy/seed_0" (`_name_state`)."""
     steps: dict[int, dict[str, float]] = {}
     for line in lines:
         values = steps.setdefault(line["step"], {})
         for key, value in line.items():
-            if key not in ("step", "seed"):
-                values[f"{key}/seed_{line['seed']}"] = _number(value)
+            if key not in ("step", "seed", "rate"):
+                values[f"{key}/{_name_state(line)}"] = _number(value)
     return steps.items()
+
+
+def _name_state(line: Mapping[str, Any]) -> str:
+    """The name "seed_0" or, of a grid of learning rates, "rate_0.001/seed_0"."""
+    rate = f"rate_{line['rate']:g}/" if "rate" in line else ""
+    return f"{rate}seed_{line['seed']}"
 
 
 def _test_scores(results: Mapping[str, Any]) -> tuple[int, Scalars]:
     """The last step of any seed, and the scores, named "test_accuracy/lag_60/seed_0"."""
     scores = {
-        f"test_{key}/lag_{row['lag']}/seed_{row['seed']}": _number(row[key])
+        f"test_{key}/lag_{row['lag']}/{_name_state(row)}": _number(row[key])
         for row in results["rows"]
         for key in SCORES
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from longlag.training.evaluation import SOLVED_STREAK, evaluate, evaluation_batc
 from longlag.training.meshes import fetch, place
 from longlag.training.step import TrainState
 
-__all__ = ["floor_rows", "results"]
+__all__ = ["arm_at_rate", "floor_rows", "results"]
 
 
 def results(
@@ -33,7 +33,7 @@ def results(
     """
     model, task, training = experiment.model, experiment.task, experiment.training
     metrics, now = on_first(folder.metrics), fetch(without_weights(states))
-    seeds = now.seed.tolist()
+    labels = experiment.labels
     operations = spent(now, stages) if training.budget else None
     trained = _trained_lags(now, stages)
     wanted = _tested_lags(experiment, trained)
@@ -53,8 +53,8 @@ def results(
             solved = int(now.streak[i]) >= SOLVED_STREAK
             row: dict[str, Any] = {
                 "task": experiment.task_title,
-                "arm": experiment.arm,
-                "seed": seeds[i],
+                "arm": arm_at_rate(experiment.arm, labels[i]),
+                **labels[i],
                 "accuracy": None if failed else float(measured.accuracy[i]),
                 "exact_match": None if failed else float(measured.exact_match[i]),
                 # JSON knows no infinity, which a longer sequence may reach.
@@ -72,7 +72,7 @@ def results(
                 "state_bytes": costs.state_bytes,
                 "cache_bytes": costs.cache_bytes,
                 "flops_per_token": costs.flops_per_token,
-                "seconds": round(sum(m["seconds"] for m in metrics if m["seed"] == seeds[i]), 2),
+                "seconds": round(sum(m["seconds"] for m in _lines_of(labels[i], metrics)), 2),
                 "by_position": [
                     None if np.isnan(x) else round(float(x), 4)
                     for x in measured.by_position[i][: tested.time_steps]
@@ -83,9 +83,9 @@ def results(
             if now.curriculum is not None:
                 row["horizon"] = trained[i] if now.curriculum.reached[i] else 0
             rows.append(row | ({} if failed else nan_share(measured, int(i))))
-    kept = ("task", "arm", "seed", "lag", "train_lag", "accuracy", "nan")
+    kept = ("task", "arm", "seed", "rate", "lag", "train_lag", "accuracy", "nan")
     by_lag = [{key: row[key] for key in kept if key in row} for row in rows]
-    curves = [_curve(experiment, seed, metrics) for seed in experiment.seed_numbers]
+    curves = [_curve(experiment, label, metrics) for label in labels]
     return {"rows": rows, "by_lag": by_lag, "curves": curves, "threshold": training.solved}
 
 
@@ -106,15 +106,26 @@ def _tested_lags(experiment: Experiment, trained: Sequence[int]) -> dict[int, np
     return {lag: np.asarray([lag in lags for lags in of_seeds]) for lag in sorted(every)}
 
 
-def _curve(experiment: Experiment, seed: int, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def arm_at_rate(arm: str, row: Mapping[str, Any]) -> str:
+    """The arm of a row in a table: at each rate of a grid it is an arm of its own."""
+    return f"{arm}, rate {row['rate']:g}" if "rate" in row else arm
+
+
+def _lines_of(label: Mapping[str, Any], metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in metrics if label.items() <= line.items()]
+
+
+def _curve(
+    experiment: Experiment, label: Mapping[str, Any], metrics: list[dict[str, Any]]
+) -> dict[str, Any]:
     """What was measured of a seed while it trained."""
-    of_seed = [m for m in metrics if m["seed"] == seed]
+    of_seed = _lines_of(label, metrics)
     names = ["loss", "validation_loss", "accuracy"]
     names += [name for name in ("spent", "reached", "frontier") if of_seed and name in of_seed[0]]
     return {
         "task": experiment.task_title,
-        "arm": experiment.arm,
-        "seed": seed,
+        "arm": arm_at_rate(experiment.arm, label),
+        **label,
         "steps": [m["step"] for m in of_seed],
         **{name: [m[name] for m in of_seed] for name in names},
     }

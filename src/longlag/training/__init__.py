@@ -2,6 +2,7 @@
 
 from longlag.training.config import Training
 from longlag.training.evaluation import Evaluation, evaluate, evaluation_batch, note_evaluation
+from longlag.training.grids import label_states
 from longlag.training.loop import train
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.objective import answer_batch, losses, mean_loss, nan_answers, transcript
@@ -43,6 +44,7 @@ __all__ = [
     "fetch",
     "freeze",
     "init_states",
+    "label_states",
     "losses",
     "map_over_seeds",
     "mean_loss",

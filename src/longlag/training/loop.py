@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from longlag.training.curriculum import (
     without_weights,
 )
 from longlag.training.evaluation import nan_share
+from longlag.training.grids import check_rates, label_states
 from longlag.training.meshes import MeshSizes, choose_mesh, fetch, place
 from longlag.training.step import TrainState, init_states
 
@@ -35,6 +36,7 @@ def train(
     *,
     seeds: int = 1,
     first_seed: int = 0,
+    rates: Sequence[float] = (),
     mesh: str | MeshSizes = "auto",
     on_line: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
@@ -45,8 +47,10 @@ def train(
         task: draws the data.
         training: how. After every `training.dispatch` steps the model is evaluated on the
             validation set.
-        seeds: S.
-        first_seed: the seeds are first_seed .. first_seed + S - 1.
+        seeds: how many.
+        first_seed: the seeds are first_seed .. first_seed + seeds - 1.
+        rates: a grid of learning rates, in place of `training.learning_rate`. Every seed then
+            trains at every rate, in one program. `label_states` has the order of the pairs.
         mesh: the devices that share the work, see `choose_mesh`.
         on_line: called with every line as it comes.
 
@@ -55,14 +59,16 @@ def train(
         (leading axis S), and the lines of `metric_lines` in order.
 
     Raises:
-        ValueError: the task does not draw what it declares, the mesh is impossible, or time cannot
-            be cut as `training` asks.
+        ValueError: the task does not draw what it declares, the mesh or a rate is impossible, or
+            time cannot be cut as `training` asks.
     """
-    devices = choose_mesh(mesh, training, seeds)
+    check_rates(rates, training)
+    labels = label_states(range(first_seed, first_seed + seeds), rates)
+    devices = choose_mesh(mesh, training, len(labels))
     check_shapes(task)
     stages = stages_of(model, task, training, devices)
     check_values(stages[0].task.evaluation_task("validation"), stages[0].validation)
-    states = init_states(model, training, seeds, first_seed, len(stages))
+    states = init_states(model, training, seeds, first_seed, len(stages), rates)
     now = fetch(without_weights(states))
     states = place(devices, states, "seeds")
     ahead, lines, done = plan(now, stages, training), [], 0
@@ -70,7 +76,7 @@ def train(
         turn = take_turn(model, stages, training, states, now, ahead, devices)
         states, now = turn.states, turn.now
         done = min(done + training.dispatch, training.last_step)
-        for line in metric_lines(turn, stages, training, ahead.active, done):
+        for line in metric_lines(turn, stages, training, ahead.active, done, labels):
             lines.append(line)
             on_line(line)
         ahead = plan(now, stages, training)
@@ -78,7 +84,12 @@ def train(
 
 
 def metric_lines(
-    turn: Turn, stages: list[Stage], training: Training, active: np.ndarray, done: int
+    turn: Turn,
+    stages: list[Stage],
+    training: Training,
+    active: np.ndarray,
+    done: int,
+    labels: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """A line of the metrics for every seed that trained in a dispatch.
 
@@ -88,11 +99,13 @@ def metric_lines(
         training: the configuration.
         active: `[S]` bool, the seeds that trained.
         done: the step of the run after it.
+        labels: of the states, from `label_states`.
 
     Returns:
-        Mappings of `step, seed, loss` (the mean over the steps), `grad_norm, validation_loss,
-        accuracy, exact_match`. Where they apply, `nan` (the share of such answers), `spent`
-        (operations), `reached, frontier` (of a curriculum), and `failed_at` (a step).
+        Mappings of `step`, the label, `loss` (the mean over the steps), `grad_norm,
+        validation_loss, accuracy, exact_match`. Where they apply, `nan` (the share of such
+        answers), `spent` (operations), `reached, frontier` (of a curriculum), and `failed_at` (a
+        step).
     """
     states, loss, measured = turn.now, np.asarray(turn.loss), turn.measured
     at_frontier = frontier(states, len(stages))
@@ -101,7 +114,7 @@ def metric_lines(
     for i in np.flatnonzero(active):
         line: dict[str, Any] = {
             "step": done,
-            "seed": int(states.seed[i]),
+            **labels[i],
             "loss": float(loss[i]),
             "grad_norm": float(states.norm[i]),
             "validation_loss": float(measured.loss[i]),

@@ -94,7 +94,7 @@ def choose_mesh(mesh: str | MeshSizes, training: Training, seeds: int) -> Mesh |
             shared out over in equal parts, and then the batch over those that are left; time never.
             "none": one device.
         training: has the sizes of the batches.
-        seeds: S.
+        seeds: S. A grid of learning rates has `len(rates) * seeds` states to share out.
 
     Returns:
         A mesh with the axes `seeds`, `data` and `time`, or None for one device. Of several

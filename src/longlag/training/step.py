@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -61,6 +63,8 @@ class Curriculum:
 @flax.struct.dataclass
 class TrainState:
     """All that the next step depends on, for S seeds; each leaf has a leading axis S.
+
+    A grid of learning rates has a state for each pair of a rate and a seed (`init_states`).
 
     Attributes:
         seed: `[S]` uint32.
@@ -176,7 +180,12 @@ def check_streaming(model: Model, task: Task, training: Training, mesh: Mesh | N
 
 
 def init_states(
-    model: Model, training: Training, seeds: int, first_seed: int = 0, lags: int = 1
+    model: Model,
+    training: Training,
+    seeds: int,
+    first_seed: int = 0,
+    lags: int = 1,
+    rates: Sequence[float] = (),
 ) -> TrainState:
     """The states before the first step.
 
@@ -186,9 +195,11 @@ def init_states(
     Args:
         model: the model.
         training: names the optimiser and its rate.
-        seeds: S.
-        first_seed: the seeds are first_seed .. first_seed + S - 1.
+        seeds: how many. They are S, where there is no grid.
+        first_seed: the seeds are first_seed .. first_seed + seeds - 1.
         lags: K, of a curriculum; it counts where `training` asks for one.
+        rates: a grid of learning rates. Then S is `len(rates) * seeds`, in the order of
+            `longlag.training.grids.label_states`. Empty: the rate of `training`.
     """
 
     def first_carry(params: Params) -> Any:
@@ -200,7 +211,7 @@ def init_states(
     def strengthen(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
 
-    def init_seed(seed: jax.Array) -> TrainState:
+    def init_seed(seed: jax.Array, training: Training) -> TrainState:
         params = model.init(jax.random.fold_in(jax.random.key(seed), INIT))
         # A parameter that was written as a number is an array like the others from here on.
         params = strengthen(params)
@@ -223,7 +234,11 @@ def init_states(
             else None,
         )
 
-    states = [init_seed(jnp.uint32(seed)) for seed in range(first_seed, first_seed + seeds)]
+    states = [
+        init_seed(jnp.uint32(seed), dataclasses.replace(training, learning_rate=rate))
+        for rate in rates or (training.learning_rate,)
+        for seed in range(first_seed, first_seed + seeds)
+    ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
