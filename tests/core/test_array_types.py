@@ -350,7 +350,7 @@ def call_models() -> None:
     trace(lambda *args: call("evaluate")(model, task, training, *args), states.params, batch)
     trace(lambda *args: call("losses")(task, *args), shapes(2, T, 2), batch)
     call("train")(model, task, dataclasses.replace(training, eval_size=2))
-    run_of_one = types.SimpleNamespace(seed_numbers=range(1))
+    run_of_one = types.SimpleNamespace(seed_numbers=range(1), rates=())
 
     def predict(params, inputs):
         params = jax.tree.map(lambda leaf: leaf[None], params)
