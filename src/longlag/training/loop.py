@@ -111,7 +111,7 @@ def metric_lines(
     at_frontier = frontier(states, len(stages))
     operations = spent(states, stages) if training.budget else None
     lines = []
-    for i in np.flatnonzero(active):
+    for i in map(int, np.flatnonzero(active)):
         line: dict[str, Any] = {
             "step": done,
             **labels[i],
@@ -121,7 +121,7 @@ def metric_lines(
             "accuracy": float(measured.accuracy[i]),
             "exact_match": float(measured.exact_match[i]),
         }
-        line |= nan_share(measured, int(i))
+        line |= nan_share(measured, i)
         if operations is not None:
             line["spent"] = float(operations[i])
         if states.curriculum is not None:
