@@ -53,8 +53,8 @@ def results(
             solved = int(now.streak[i]) >= SOLVED_STREAK
             row: dict[str, Any] = {
                 "task": experiment.task_title,
-                "arm": arm_at_rate(experiment.arm, labels[i]),
-                **labels[i],
+                "arm": arm_at_rate(experiment.arm, labels[int(i)]),
+                **labels[int(i)],
                 "accuracy": None if failed else float(measured.accuracy[i]),
                 "exact_match": None if failed else float(measured.exact_match[i]),
                 # JSON knows no infinity, which a longer sequence may reach.
@@ -72,7 +72,7 @@ def results(
                 "state_bytes": costs.state_bytes,
                 "cache_bytes": costs.cache_bytes,
                 "flops_per_token": costs.flops_per_token,
-                "seconds": round(sum(m["seconds"] for m in _lines_of(labels[i], metrics)), 2),
+                "seconds": round(sum(m["seconds"] for m in _lines_of(labels[int(i)], metrics)), 2),
                 "by_position": [
                     None if np.isnan(x) else round(float(x), 4)
                     for x in measured.by_position[i][: tested.time_steps]
