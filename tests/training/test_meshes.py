@@ -17,6 +17,9 @@ from longlag.training import MeshSizes, choose_mesh
 from tests.helpers.tiny import OPTIONS, TRAINING
 
 ROOT = Path(__file__).resolve().parents[2]
+# A thousandth of what one step of Adam moves a weight. Adam divides by the size of a gradient, so
+# where that is nearly zero its rounding counts: 1e-6 to 2.2e-6, by the processor.
+ROUNDING = 1e-3 * TRAINING.learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +56,16 @@ def test_a_seed_on_a_device_of_its_own_has_the_bits_of_one_device(report):
 def test_a_batch_over_devices_changes_rounding_alone(report):
     """Also when a run is resumed with its batch over devices, and then again on one."""
     for name in ("both", "moved"):
-        assert 0 < report[name]["weights"] < 2e-6 and report[name]["losses"] < 2e-6, report[name]
+        assert 0 < report[name]["weights"] < ROUNDING and report[name]["losses"] < 2e-6, report[
+            name
+        ]
     assert report["drawn"] == [2]  # of 4 rows each device draws its half
 
 
 def test_time_over_devices_changes_rounding_alone(report):
     """Also when a run that began so goes on with its batch over devices too, and ends on one."""
     time = report["time"]
-    assert 0 < time["weights"] < 2e-6 and time["losses"] < 2e-6, time
+    assert 0 < time["weights"] < ROUNDING and time["losses"] < 2e-6, time
     assert time["ended"] == [[5, 0], 0, True]
     assert time["parts shorter than the answers"] == 4
 
