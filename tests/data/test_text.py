@@ -26,6 +26,7 @@ def test_the_text_is_that_of_the_package_in_three_parts():
         data.load("jargom")
 
 
+@pytest.mark.deep  # 25 s of unpacking, on each fresh machine
 def test_enwik8_is_the_usual_one_with_the_usual_parts():
     text = data.load("enwik8")
     assert [len(part) for part in (text.train, text.validation, text.test)] == [
