@@ -12,8 +12,7 @@ the learning rate that is best after a third of the budget. The standard test pa
 the end.
 
 The floors are one answer for all, and the ten mean pictures: the picture is named after the
-nearest one. Both orders have the same mean pictures, so a model below that floor has not used what
-it read.
+nearest one. Both orders have the same floors.
 
 Finished arms are kept. The same command resumes.
 

@@ -315,8 +315,7 @@ def _failures(lines: list[dict[str, Any]]) -> tuple[str, ...]:
     """What the user should read of the seeds that ended in a dispatch, by its lines."""
     return tuple(
         f"{describe_label(line)} ended at step {line['failed_at']}: the loss or its gradient is "
-        f"not finite (mean loss {line['loss']:g}, gradient norm "
-        f"{line['grad_norm']:g})."
+        f"not finite (mean loss {line['loss']:g}, gradient norm {line['grad_norm']:g})."
         for line in lines
         if "failed_at" in line
     )

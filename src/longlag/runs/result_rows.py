@@ -48,13 +48,13 @@ def results(
         active = place(mesh, jnp.asarray(members), "seeds")
         measured = fetch(evaluate(model, task, training, states.params, batch, mesh, active))
         costs = model.cost(tested.time_steps)
-        for i in np.flatnonzero(members):
+        for i in map(int, np.flatnonzero(members)):
             failed, solved_at = bool(now.failed[i]), int(now.solved_at[i])
             solved = int(now.streak[i]) >= SOLVED_STREAK
             row: dict[str, Any] = {
                 "task": experiment.task_title,
-                "arm": arm_at_rate(experiment.arm, labels[int(i)]),
-                **labels[int(i)],
+                "arm": arm_at_rate(experiment.arm, labels[i]),
+                **labels[i],
                 "accuracy": None if failed else float(measured.accuracy[i]),
                 "exact_match": None if failed else float(measured.exact_match[i]),
                 # JSON knows no infinity, which a longer sequence may reach.
@@ -72,7 +72,7 @@ def results(
                 "state_bytes": costs.state_bytes,
                 "cache_bytes": costs.cache_bytes,
                 "flops_per_token": costs.flops_per_token,
-                "seconds": round(sum(m["seconds"] for m in _lines_of(labels[int(i)], metrics)), 2),
+                "seconds": round(sum(m["seconds"] for m in _lines_of(labels[i], metrics)), 2),
                 "by_position": [
                     None if np.isnan(x) else round(float(x), 4)
                     for x in measured.by_position[i][: tested.time_steps]
@@ -82,7 +82,7 @@ def results(
                 row["spent"] = float(operations[i])
             if now.curriculum is not None:
                 row["horizon"] = trained[i] if now.curriculum.reached[i] else 0
-            rows.append(row | ({} if failed else nan_share(measured, int(i))))
+            rows.append(row | ({} if failed else nan_share(measured, i)))
     kept = ("task", "arm", "seed", "rate", "lag", "train_lag", "accuracy", "nan")
     by_lag = [{key: row[key] for key in kept if key in row} for row in rows]
     curves = [_curve(experiment, label, metrics) for label in labels]

@@ -114,7 +114,7 @@ def metric_lines(
     for i in map(int, np.flatnonzero(active)):
         line: dict[str, Any] = {
             "step": done,
-            **labels[int(i)],
+            **labels[i],
             "loss": float(loss[i]),
             "grad_norm": float(states.norm[i]),
             "validation_loss": float(measured.loss[i]),
